@@ -1,0 +1,171 @@
+#include "sem/cayley.hpp"
+
+#include "cpu/cg_tile.hpp"
+
+namespace sem::cpu::SEM_ISA {
+namespace {
+
+constexpr int kComponents = 2;
+
+// y = (I + iaH)^-1 psi through (I + a^2 H^2) y = (I - iaH) psi. The true residual e = psi - (I + iaH) y and CG's own
+// r = (I - iaH) e satisfy ||e||^2 = r' S^-1 r <= ||r||^2, and M is close to S^-1, so r' M r estimates ||e||^2.
+struct CayleyProblem {
+  static constexpr bool kEnergyEstimate = true;
+  const TileGraph& h;
+  const float* psi;
+  float half_dt;
+  ShiftedLaplacian<float> system;
+
+  CayleyProblem(const TileGraph& graph, const float* psi_tile, float a)
+      : h(graph), psi(psi_tile), half_dt(a), system{1.0f, 0.0f, a * a} {}
+
+  void start(const CgVectors& v) const { times_adjoint(psi, v.r, broadcast_int(-1)); }
+
+  vfloat verify(const CgVectors& v) const {
+    BlockSum norm;
+    for (std::int64_t i = 0; i < h.nodes(); ++i) {
+      const std::int64_t re = i * kComponents * kLanes, im = re + kLanes;
+      vfloat hy[kComponents];
+      h.row<kComponents>(v.x, i, hy);
+      const vfloat e_re = (load(psi + re) - load(v.x + re)) + half_dt * hy[1];
+      const vfloat e_im = (load(psi + im) - load(v.x + im)) - half_dt * hy[0];
+      store(v.q + re, e_re);
+      store(v.q + im, e_im);
+      norm.add_product(e_re, e_re);
+      norm.add_product(e_im, e_im);
+      norm.end_of_node(i);
+    }
+    return vsqrt(norm.total());
+  }
+
+  void recompute(const CgVectors& v, vint lanes) const { times_adjoint(v.q, v.r, lanes); }
+
+ private:
+  // out = (I - iaH) u in the given lanes
+  void times_adjoint(const float* u, float* out, vint lanes) const {
+    for (std::int64_t i = 0; i < h.nodes(); ++i) {
+      const std::int64_t re = i * kComponents * kLanes, im = re + kLanes;
+      vfloat hu[kComponents];
+      h.row<kComponents>(u, i, hu);
+      store(out + re, select(lanes, load(u + re) + half_dt * hu[1], load(out + re)));
+      store(out + im, select(lanes, load(u + im) - half_dt * hu[0], load(out + im)));
+    }
+  }
+};
+
+// Turns the tile `psi` into (I + iaH)^-1 (I - iaH) psi, in place.
+void step_tile(const TileGraph& h, float half_dt, float tol, std::int32_t max_iter, float* psi, const CgVectors& v,
+               LaneResult& result) {
+  const std::int64_t width = h.nodes() * kComponents;
+  const LaneScale scale(psi, width);
+  scale.apply(psi, width);
+  const vfloat psi_norm2 = squared_norm<kComponents>(psi, h.nodes());
+  const vfloat norm = select(scale.nonzero, vsqrt(psi_norm2), broadcast(1.0f));
+
+  const CayleyProblem problem(h, psi, half_dt);
+  TileSolver<kComponents, CayleyProblem> solver(h, problem, v);
+  result = solver.solve(scale.finite & scale.nonzero, norm, tol, max_iter);
+  constexpr auto kNonfinite = static_cast<std::int32_t>(Status::nonfinite);
+  result.status |= ~scale.finite & kNonfinite;
+
+  BlockSum out_norm2;
+  for (std::int64_t i = 0; i < h.nodes(); ++i) {
+    for (int c = 0; c < kComponents; ++c) {
+      const std::int64_t at = (i * kComponents + c) * kLanes;
+      const vfloat out = 2.0f * load(v.x + at) - load(psi + at);
+      store(psi + at, out);
+      out_norm2.add_product(out, out);
+    }
+    out_norm2.end_of_node(i);
+  }
+  const vint converged = (result.status == 0) & scale.nonzero;
+  const vfloat ratio = vsqrt(psi_norm2 / out_norm2.total());
+  vfloat factor = select(converged, ratio, broadcast(1.0f));
+  const vfloat nan = broadcast(__builtin_nanf(""));
+  const vint bad = result.status == kNonfinite;
+  result.residual = select(bad, nan, result.residual);
+  for (std::int64_t n = 0; n < width; ++n) {
+    float* at = psi + n * kLanes;
+    store(at, select(bad, nan, (load(at) * factor) * scale.up));
+  }
+}
+
+// a = (a + b) / 2
+void average(float* a, const float* b, std::int64_t width) {
+  for (std::int64_t n = 0; n < width; ++n) {
+    float* at = a + n * kLanes;
+    store(at, 0.5f * (load(at) + load(b + n * kLanes)));
+  }
+}
+
+}  // namespace
+
+void cayley_forward(const CayleyForward<float>& args, Queue queue) {
+  const TileGraph h(args.graph, args.edge_weight);
+  const std::int64_t width = args.graph.nodes * kComponents;
+  const std::int64_t tile_floats = width * kLanes;
+  const Scratch scratch(static_cast<std::size_t>(queue.threads * TileMemory::kVectors * tile_floats));
+#pragma omp parallel num_threads(queue.threads)
+  {
+    const TileMemory memory(scratch.data() + thread_index() * TileMemory::kVectors * tile_floats, tile_floats);
+#pragma omp for schedule(dynamic, 1)
+    for (std::int64_t tile = 0; tile < tile_count(args.rows); ++tile) {
+      const int rows = rows_in_tile(args.rows, tile);
+      load_tile(args.psi, width, tile, rows, memory.wave);
+      LaneResult result;
+      step_tile(h, args.half_dt, args.tol, args.max_iter, memory.wave, memory.solver, result);
+      store_tile(args.psi_out, width, tile, rows, memory.wave);
+      store_report(args.report, tile, rows, result);
+    }
+  }
+}
+
+// The adjoint of a unitary step is the step with time reversed, so g_psi comes from the forward's own code with -a, and
+// z = (g_psi + g) / 2 as y = (psi_out + psi) / 2.
+void cayley_backward(const CayleyBackward<float>& args, Queue queue) {
+  const TileGraph h(args.graph, args.edge_weight);
+  const std::int64_t edges = args.graph.edges;
+  const std::int64_t width = args.graph.nodes * kComponents;
+  const std::int64_t tile_floats = width * kLanes;
+  const std::int64_t tiles = tile_count(args.rows);
+  const std::int64_t chunks = chunk_count(tiles);
+  const bool to_weights = args.grad_weight != nullptr;
+  const Scratch scratch(static_cast<std::size_t>(queue.threads * TileMemory::kVectors * tile_floats));
+  const Scratch partials(to_weights ? static_cast<std::size_t>(chunks * edges) : 0);
+#pragma omp parallel num_threads(queue.threads)
+  {
+    const TileMemory memory(scratch.data() + thread_index() * TileMemory::kVectors * tile_floats, tile_floats);
+#pragma omp for schedule(dynamic, 1)
+    for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
+      float* partial = partials.data() + (to_weights ? chunk * edges : 0);
+      if (to_weights) zero(partial, edges);
+      for (std::int64_t tile = chunk_begin(tiles, chunks, chunk); tile < chunk_begin(tiles, chunks, chunk + 1); ++tile) {
+        const int rows = rows_in_tile(args.rows, tile);
+        load_tile(args.grad_out, width, tile, rows, memory.wave);
+        LaneResult result;
+        step_tile(h, -args.half_dt, args.tol, args.max_iter, memory.wave, memory.solver, result);
+        store_tile(args.grad_psi, width, tile, rows, memory.wave);
+        store_report(args.report, tile, rows, result);
+        if (!to_weights) continue;
+        float *z = memory.solver.r, *y = memory.solver.p, *psi_out = memory.solver.q;
+        load_tile(args.grad_out, width, tile, rows, z);
+        load_tile(args.psi, width, tile, rows, y);
+        load_tile(args.psi_out, width, tile, rows, psi_out);
+        average(z, memory.wave, width);
+        average(y, psi_out, width);
+        drop_unused_lanes(z, y, width);
+        accumulate_edge_currents(args.graph, z, y, partial);
+      }
+    }
+  }
+  if (!to_weights) return;
+  double grad_half_dt = 0;
+  for (std::int64_t e = 0; e < edges; ++e) {
+    const float current = sum_chunks(partials.data(), chunks, edges, e);
+    args.grad_weight[e] = 2.0f * args.half_dt * current;
+    grad_half_dt += 2.0 * args.edge_weight[e] * current;
+  }
+  *args.grad_half_dt = static_cast<float>(grad_half_dt);
+}
+
+}  // namespace sem::cpu::SEM_ISA

@@ -1,0 +1,246 @@
+// Preconditioned conjugate gradients on one tile: sixteen systems S x = b, S = alpha I + beta H + gamma H^2, side by side.
+//
+// Every lane has its own step lengths, tolerance test, iteration count and status. A lane that believes it is done is
+// frozen; when no lane is left running, the true residuals of the frozen ones are computed once for the whole tile and
+// each is accepted, sent on, or given up. So a lane's arithmetic never depends on the others, and a tile pays for one
+// verification, not one per lane.
+//
+// Per iteration and node a tile reads p, q, r, x and writes q, r, x, p; all of it stays in cache.
+#pragma once
+
+#include "cpu/laplacian_tile.hpp"
+#include "sem/laplacian_cg.hpp"
+
+namespace sem::cpu::SEM_ISA {
+
+struct LaneResult {
+  vint status;
+  vint iterations;
+  vfloat residual;
+};
+
+// The four vectors of a solve, each [nodes][kComponents][16].
+struct CgVectors {
+  float *x, *r, *p, *q;
+};
+
+// One thread's memory for a solve: the right-hand side (or wave) and the solver's four vectors.
+struct TileMemory {
+  static constexpr int kVectors = 5;
+  float* wave;
+  CgVectors solver;
+  TileMemory(float* base, std::int64_t tile_floats)
+      : wave(base),
+        solver{base + tile_floats, base + 2 * tile_floats, base + 3 * tile_floats, base + 4 * tile_floats} {}
+};
+
+SEM_INLINE void store_report(const SolveReport<float>& report, std::int64_t tile, int rows, const LaneResult& result) {
+  store_lanes(report.status, tile, rows, result.status);
+  store_lanes(report.iterations, tile, rows, result.iterations);
+  store_lanes(report.residual, tile, rows, result.residual);
+}
+
+// Clears the lanes of `y` in which the adjoint `z` is zero: a row without gradient contributes nothing to the weights,
+// whatever it holds (a masked row may be NaN).
+inline void drop_unused_lanes(const float* z, float* y, std::int64_t width) {
+  vint used{};
+  for (std::int64_t n = 0; n < width; ++n) used |= load(z + n * kLanes) != 0.0f;
+  for (std::int64_t n = 0; n < width; ++n) store(y + n * kLanes, select(used, load(y + n * kLanes), vfloat{}));
+}
+
+// Largest exponent field of the lane's entries; 255 marks NaN or Inf, 0 an all-zero lane (denormals count as zero
+// only if all entries are).
+struct LaneScale {
+  vint finite;   // mask
+  vint nonzero;  // mask
+  vfloat down, up;
+
+  explicit SEM_INLINE LaneScale(const float* tile, std::int64_t width) {
+    vint largest{};
+    for (std::int64_t n = 0; n < width; ++n) {
+      const vint bits = reinterpret_cast<vint>(load(tile + n * kLanes)) & 0x7fffffff;
+      largest = bits > largest ? bits : largest;
+    }
+    vint exponent = largest >> 23;
+    finite = exponent != 255;
+    nonzero = largest != 0;
+    exponent = exponent < 1 ? broadcast_int(1) : exponent;
+    exponent = exponent > 253 ? broadcast_int(253) : exponent;
+    down = reinterpret_cast<vfloat>((254 - exponent) << 23);
+    up = reinterpret_cast<vfloat>(exponent << 23);
+  }
+
+  // Brings every row to entries of magnitude 1 to 2, exactly (a power of two), so that no norm can over- or underflow;
+  // rows with NaN or Inf become zero and are reported later.
+  SEM_INLINE void apply(float* tile, std::int64_t width) const {
+    for (std::int64_t n = 0; n < width; ++n) {
+      float* at = tile + n * kLanes;
+      store(at, select(finite, load(at) * down, vfloat{}));
+    }
+  }
+};
+
+template <int kComponents>
+SEM_INLINE vfloat squared_norm(const float* tile, std::int64_t nodes) {
+  BlockSum sum;
+  for (std::int64_t i = 0; i < nodes; ++i) {
+    for (int c = 0; c < kComponents; ++c) {
+      const vfloat v = load(tile + (i * kComponents + c) * kLanes);
+      sum.add_product(v, v);
+    }
+    sum.end_of_node(i);
+  }
+  return sum.total();
+}
+
+// `Problem` states what is being solved:
+//   system                     the coefficients of S
+//   kEnergyEstimate            whether sqrt(r' M r) estimates the residual that `tol` speaks of; if not, ||r|| does
+//   start(v)                   writes r = b for x = 0
+//   verify(v)                  returns the norm of the true residual of the original system, per lane, leaving what
+//                              recompute() needs in v.q; it never exceeds ||r|| but for rounding
+//   recompute(v, lanes)        replaces r by the true residual of S x = b in the given lanes
+template <int kComponents, class Problem>
+class TileSolver {
+ public:
+  TileSolver(const TileGraph& h, const Problem& problem, const CgVectors& vectors)
+      : h_(h), problem_(problem), s_(problem.system), v_(vectors) {}
+
+  // `norm` is the norm that tol is relative to; lanes outside `active`, whose right-hand side is zero, stay at x = 0.
+  LaneResult solve(vint active, vfloat norm, float tol, std::int32_t max_iter) {
+    const std::int64_t size = h_.nodes() * kComponents * kLanes;
+    zero(v_.x, size);
+    problem_.start(v_);
+    target_ = norm * tol;
+    begin_direction(broadcast_int(-1));
+
+    LaneResult result{vint{}, vint{}, vfloat{}};
+    vint running = active, waiting{};
+    vfloat calibration = broadcast(1.0f);   // true residual over its estimate, learned when an estimate was too low
+    vfloat last_drift = broadcast(0x1p126f);  // true residual when the recursion was last found to have drifted
+    while (true) {
+      const vint overflow = running & ~(rr_ <= 0x1p126f);
+      result.status = (result.status & ~overflow) | (overflow & static_cast<std::int32_t>(Status::nonfinite));
+      running &= ~overflow;
+      const vfloat bound = vsqrt(rr_);
+      const vfloat estimate = Problem::kEnergyEstimate ? vmin(vsqrt(rz_) * calibration, bound) : bound;
+      const vint done = running & ((estimate <= target_) | (result.iterations >= max_iter));
+      waiting |= done;
+      running &= ~done;
+      if (!any(running)) {
+        if (!any(waiting)) break;
+        const vfloat truth = problem_.verify(v_);
+        result.residual = select(waiting, truth / norm, result.residual);
+        const vint good = waiting & (truth <= target_);  // status stays 0, converged
+        const vint spent = waiting & ~good & (result.iterations >= max_iter);
+        // The recursion's r promised more than the true residual holds: rounding has drifted. Start over from the true
+        // residual, once; if that gained less than half, float32 has nothing more to give.
+        const vint drifted = waiting & ~good & ~spent & (bound <= target_);
+        const vint stuck = drifted & ~(truth <= last_drift * 0.5f);
+        result.status |= spent & static_cast<std::int32_t>(Status::max_iter);
+        result.status |= stuck & static_cast<std::int32_t>(Status::stagnated);
+        const vint restart = drifted & ~stuck;
+        const vint resume = waiting & ~good & ~spent & ~drifted;
+        calibration = select(resume, truth / vsqrt(rz_), calibration);
+        last_drift = select(restart, truth, last_drift);
+        if (any(restart)) {
+          problem_.recompute(v_, restart);
+          begin_direction(restart);
+        }
+        running = restart | resume;
+        waiting = vint{};
+        if (!any(running)) break;
+      }
+      iterate(running);
+      result.iterations -= running;  // a true lane is -1
+    }
+    return result;
+  }
+
+ private:
+  SEM_INLINE vfloat preconditioner(std::int64_t i) const {
+    const float d = h_.diagonal(i);
+    return broadcast(1.0f / (s_.alpha + s_.beta * d + s_.gamma * d * d));
+  }
+
+  // p = M r, rz = <r, M r>, rr = <r, r> in the given lanes.
+  void begin_direction(vint lanes) {
+    BlockSum rz, rr;
+    for (std::int64_t i = 0; i < h_.nodes(); ++i) {
+      const vfloat m = preconditioner(i);
+      for (int c = 0; c < kComponents; ++c) {
+        const std::int64_t at = (i * kComponents + c) * kLanes;
+        const vfloat r = load(v_.r + at);
+        store(v_.p + at, select(lanes, m * r, load(v_.p + at)));
+        rz.add_product(m * r, r);
+        rr.add_product(r, r);
+      }
+      rz.end_of_node(i);
+      rr.end_of_node(i);
+    }
+    rz_ = select(lanes, rz.total(), rz_);
+    rr_ = select(lanes, rr.total(), rr_);
+  }
+
+  void iterate(vint running) {
+    const float alpha = s_.alpha, beta = s_.beta, gamma = s_.gamma;
+    // q = H p, and <p, S p> = alpha <p, p> + beta <p, q> + gamma <q, q> without forming S p
+    BlockSum curvature;
+    for (std::int64_t i = 0; i < h_.nodes(); ++i) {
+      vfloat q[kComponents];
+      h_.template row<kComponents>(v_.p, i, q);
+      for (int c = 0; c < kComponents; ++c) {
+        const std::int64_t at = (i * kComponents + c) * kLanes;
+        const vfloat p = load(v_.p + at);
+        store(v_.q + at, q[c]);
+        curvature.add_product(alpha * p + beta * q[c], p);
+        curvature.add_product(gamma * q[c], q[c]);
+      }
+      curvature.end_of_node(i);
+    }
+    const vfloat step = select(running, rz_ / curvature.total(), vfloat{});
+
+    // r -= step S p
+    BlockSum rz, rr;
+    for (std::int64_t i = 0; i < h_.nodes(); ++i) {
+      vfloat hq[kComponents] = {};
+      if (gamma != 0) h_.template row<kComponents>(v_.q, i, hq);
+      const vfloat m = preconditioner(i);
+      for (int c = 0; c < kComponents; ++c) {
+        const std::int64_t at = (i * kComponents + c) * kLanes;
+        const vfloat sp = alpha * load(v_.p + at) + beta * load(v_.q + at) + gamma * hq[c];
+        const vfloat before = load(v_.r + at);
+        const vfloat r = select(running, before - step * sp, before);
+        store(v_.r + at, r);
+        rz.add_product(m * r, r);
+        rr.add_product(r, r);
+      }
+      rz.end_of_node(i);
+      rr.end_of_node(i);
+    }
+    const vfloat rz_next = rz.total();
+    const vfloat turn = select(running, rz_next / rz_, vfloat{});
+
+    // x += step p and the next direction p = M r + turn p
+    for (std::int64_t i = 0; i < h_.nodes(); ++i) {
+      const vfloat m = preconditioner(i);
+      for (int c = 0; c < kComponents; ++c) {
+        const std::int64_t at = (i * kComponents + c) * kLanes;
+        const vfloat p = load(v_.p + at);
+        const vfloat x = load(v_.x + at);
+        store(v_.x + at, select(running, x + step * p, x));
+        store(v_.p + at, select(running, m * load(v_.r + at) + turn * p, p));
+      }
+    }
+    rz_ = select(running, rz_next, rz_);
+    rr_ = select(running, rr.total(), rr_);
+  }
+
+  const TileGraph& h_;
+  const Problem& problem_;
+  const ShiftedLaplacian<float> s_;
+  const CgVectors v_;
+  vfloat target_{}, rz_{}, rr_{};
+};
+
+}  // namespace sem::cpu::SEM_ISA

@@ -1,0 +1,67 @@
+#include "sem/laplacian.hpp"
+
+#include "cpu/laplacian_tile.hpp"
+
+namespace sem::cpu::SEM_ISA {
+namespace {
+
+// Memory traffic: x is read once and out written once; a tile stays in cache between the two turns and the product.
+template <int kComponents>
+void forward(const LaplacianForward<float>& args, Queue queue) {
+  const TileGraph h(args.graph, args.edge_weight);
+  const std::int64_t width = args.graph.nodes * kComponents;
+  const std::int64_t tile_floats = width * kLanes;
+  const Scratch scratch(static_cast<std::size_t>(queue.threads * 2 * tile_floats));
+#pragma omp parallel num_threads(queue.threads)
+  {
+    float* x = scratch.data() + thread_index() * 2 * tile_floats;
+    float* out = x + tile_floats;
+#pragma omp for schedule(static)
+    for (std::int64_t tile = 0; tile < tile_count(args.rows); ++tile) {
+      const int rows = rows_in_tile(args.rows, tile);
+      load_tile(args.x, width, tile, rows, x);
+      h.product<kComponents>(x, out);
+      store_tile(args.out, width, tile, rows, out);
+    }
+  }
+}
+
+template <int kComponents>
+void weight_gradient(const LaplacianWeightGradient<float>& args, Queue queue) {
+  const std::int64_t edges = args.graph.edges;
+  const std::int64_t width = args.graph.nodes * kComponents;
+  const std::int64_t tile_floats = width * kLanes;
+  const std::int64_t tiles = tile_count(args.rows);
+  const std::int64_t chunks = chunk_count(tiles);
+  const Scratch scratch(static_cast<std::size_t>(queue.threads * 2 * tile_floats));
+  const Scratch partials(static_cast<std::size_t>(chunks * edges));
+#pragma omp parallel num_threads(queue.threads)
+  {
+    float* x = scratch.data() + thread_index() * 2 * tile_floats;
+    float* g = x + tile_floats;
+#pragma omp for schedule(dynamic, 1)
+    for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
+      float* partial = partials.data() + chunk * edges;
+      zero(partial, edges);
+      for (std::int64_t tile = chunk_begin(tiles, chunks, chunk); tile < chunk_begin(tiles, chunks, chunk + 1); ++tile) {
+        const int rows = rows_in_tile(args.rows, tile);
+        load_tile(args.x, width, tile, rows, x);
+        load_tile(args.grad_out, width, tile, rows, g);
+        accumulate_edge_products<kComponents>(args.graph, g, x, 1.0f, partial);
+      }
+    }
+  }
+  for (std::int64_t e = 0; e < edges; ++e) args.grad_weight[e] = sum_chunks(partials.data(), chunks, edges, e);
+}
+
+}  // namespace
+
+void laplacian_forward(const LaplacianForward<float>& args, Queue queue) {
+  args.components == 1 ? forward<1>(args, queue) : forward<2>(args, queue);
+}
+
+void laplacian_weight_gradient(const LaplacianWeightGradient<float>& args, Queue queue) {
+  args.components == 1 ? weight_gradient<1>(args, queue) : weight_gradient<2>(args, queue);
+}
+
+}  // namespace sem::cpu::SEM_ISA

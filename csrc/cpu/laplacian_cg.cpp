@@ -1,0 +1,152 @@
+#include "sem/laplacian_cg.hpp"
+
+#include "cpu/cg_tile.hpp"
+
+namespace sem::cpu::SEM_ISA {
+namespace {
+
+template <int kComponents>
+struct ShiftedProblem {
+  static constexpr bool kEnergyEstimate = false;
+  const TileGraph& h;
+  const float* b;
+  ShiftedLaplacian<float> system;
+
+  void start(const CgVectors& v) const {
+    for (std::int64_t n = 0; n < h.nodes() * kComponents; ++n) store(v.r + n * kLanes, load(b + n * kLanes));
+  }
+
+  // r = b - S x takes two products: Hx into q, then H(Hx) row by row. The frozen lanes' r must survive a check, so only
+  // the norm is kept and recompute() does the work again.
+  vfloat verify(const CgVectors& v) const {
+    h.template product<kComponents>(v.x, v.q);
+    BlockSum norm;
+    for (std::int64_t i = 0; i < h.nodes(); ++i) {
+      vfloat e[kComponents];
+      residual(v, i, e);
+      for (int c = 0; c < kComponents; ++c) norm.add_product(e[c], e[c]);
+      norm.end_of_node(i);
+    }
+    return vsqrt(norm.total());
+  }
+
+  void recompute(const CgVectors& v, vint lanes) const {
+    for (std::int64_t i = 0; i < h.nodes(); ++i) {
+      vfloat e[kComponents];
+      residual(v, i, e);
+      for (int c = 0; c < kComponents; ++c) {
+        float* r = v.r + (i * kComponents + c) * kLanes;
+        store(r, select(lanes, e[c], load(r)));
+      }
+    }
+  }
+
+ private:
+  SEM_INLINE void residual(const CgVectors& v, std::int64_t i, vfloat (&e)[kComponents]) const {
+    vfloat hhx[kComponents] = {};
+    if (system.gamma != 0) h.template row<kComponents>(v.q, i, hhx);
+    for (int c = 0; c < kComponents; ++c) {
+      const std::int64_t at = (i * kComponents + c) * kLanes;
+      e[c] = load(b + at) - (system.alpha * load(v.x + at) + system.beta * load(v.q + at) + system.gamma * hhx[c]);
+    }
+  }
+};
+
+// Solves for the tile `b`; the solution, in the caller's scale, is left in v.x.
+template <int kComponents>
+void solve_tile(const TileGraph& h, const ShiftedLaplacian<float>& system, float tol, std::int32_t max_iter, float* b,
+                const CgVectors& v, LaneResult& result) {
+  const std::int64_t width = h.nodes() * kComponents;
+  const LaneScale scale(b, width);
+  scale.apply(b, width);
+  const vfloat norm = select(scale.nonzero, vsqrt(squared_norm<kComponents>(b, h.nodes())), broadcast(1.0f));
+  const ShiftedProblem<kComponents> problem{h, b, system};
+  TileSolver<kComponents, ShiftedProblem<kComponents>> solver(h, problem, v);
+  result = solver.solve(scale.finite & scale.nonzero, norm, tol, max_iter);
+  constexpr auto kNonfinite = static_cast<std::int32_t>(Status::nonfinite);
+  result.status |= ~scale.finite & kNonfinite;
+  const vfloat nan = broadcast(__builtin_nanf(""));
+  const vint bad = result.status == kNonfinite;
+  result.residual = select(bad, nan, result.residual);
+  for (std::int64_t n = 0; n < width; ++n) {
+    float* at = v.x + n * kLanes;
+    store(at, select(bad, nan, load(at) * scale.up));
+  }
+}
+
+template <int kComponents>
+void forward(const LaplacianCgForward<float>& args, Queue queue) {
+  const TileGraph h(args.graph, args.edge_weight);
+  const std::int64_t width = args.graph.nodes * kComponents;
+  const std::int64_t tile_floats = width * kLanes;
+  const Scratch scratch(static_cast<std::size_t>(queue.threads * TileMemory::kVectors * tile_floats));
+#pragma omp parallel num_threads(queue.threads)
+  {
+    const TileMemory memory(scratch.data() + thread_index() * TileMemory::kVectors * tile_floats, tile_floats);
+#pragma omp for schedule(dynamic, 1)
+    for (std::int64_t tile = 0; tile < tile_count(args.rows); ++tile) {
+      const int rows = rows_in_tile(args.rows, tile);
+      load_tile(args.b, width, tile, rows, memory.wave);
+      LaneResult result;
+      solve_tile<kComponents>(h, args.system, args.tol, args.max_iter, memory.wave, memory.solver, result);
+      store_tile(args.x, width, tile, rows, memory.solver.x);
+      store_report(args.report, tile, rows, result);
+    }
+  }
+}
+
+template <int kComponents>
+void backward(const LaplacianCgBackward<float>& args, Queue queue) {
+  const TileGraph h(args.graph, args.edge_weight);
+  const std::int64_t edges = args.graph.edges;
+  const std::int64_t width = args.graph.nodes * kComponents;
+  const std::int64_t tile_floats = width * kLanes;
+  const std::int64_t tiles = tile_count(args.rows);
+  const std::int64_t chunks = chunk_count(tiles);
+  const bool to_weights = args.grad_weight != nullptr;
+  const float beta = args.system.beta, gamma = args.system.gamma;
+  const Scratch scratch(static_cast<std::size_t>(queue.threads * TileMemory::kVectors * tile_floats));
+  const Scratch partials(to_weights ? static_cast<std::size_t>(chunks * edges) : 0);
+#pragma omp parallel num_threads(queue.threads)
+  {
+    const TileMemory memory(scratch.data() + thread_index() * TileMemory::kVectors * tile_floats, tile_floats);
+#pragma omp for schedule(dynamic, 1)
+    for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
+      float* partial = partials.data() + (to_weights ? chunk * edges : 0);
+      if (to_weights) zero(partial, edges);
+      for (std::int64_t tile = chunk_begin(tiles, chunks, chunk); tile < chunk_begin(tiles, chunks, chunk + 1); ++tile) {
+        const int rows = rows_in_tile(args.rows, tile);
+        load_tile(args.grad_out, width, tile, rows, memory.wave);
+        LaneResult result;
+        solve_tile<kComponents>(h, args.system, args.tol, args.max_iter, memory.wave, memory.solver, result);
+        const float* l = memory.solver.x;
+        store_tile(args.grad_b, width, tile, rows, l);
+        store_report(args.report, tile, rows, result);
+        if (!to_weights) continue;
+        float *x = memory.wave, *product = memory.solver.p;
+        load_tile(args.x, width, tile, rows, x);
+        drop_unused_lanes(l, x, width);
+        accumulate_edge_products<kComponents>(args.graph, l, x, -beta, partial);
+        if (gamma == 0) continue;
+        h.product<kComponents>(x, product);
+        accumulate_edge_products<kComponents>(args.graph, l, product, -gamma, partial);
+        h.product<kComponents>(l, product);
+        accumulate_edge_products<kComponents>(args.graph, product, x, -gamma, partial);
+      }
+    }
+  }
+  if (!to_weights) return;
+  for (std::int64_t e = 0; e < edges; ++e) args.grad_weight[e] = sum_chunks(partials.data(), chunks, edges, e);
+}
+
+}  // namespace
+
+void laplacian_cg_forward(const LaplacianCgForward<float>& args, Queue queue) {
+  args.components == 1 ? forward<1>(args, queue) : forward<2>(args, queue);
+}
+
+void laplacian_cg_backward(const LaplacianCgBackward<float>& args, Queue queue) {
+  args.components == 1 ? backward<1>(args, queue) : backward<2>(args, queue);
+}
+
+}  // namespace sem::cpu::SEM_ISA

@@ -1,0 +1,182 @@
+"""Batches for training, endless and resumable to the row; batches for validation, always the same.
+
+A batch is a dict:
+
+- ``tokens``: int64 tensor `[B, S]`, the model's input;
+- ``targets``: int64 tensor `[B, S]`, the next tokens; ``IGNORED_TARGET`` after the last document;
+- ``bytes``: int, how many targets are bytes of text, the denominator of bits per byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from sem.config import SEMConfig
+from sem.data.corpus import Corpus, Documents, load_corpus
+from sem.data.packing import PackedRows, count_tokens
+
+_EVAL_ORDER_SEED = 0
+
+
+class TrainLoader:
+    """Endless batches over shuffled epochs; where it stands is one number.
+
+    Each epoch shuffles the documents, packs them and shuffles the rows, from ``(seed, epoch)`` alone. Every
+    byte is a target exactly once per epoch. A batch that an epoch's end cuts is completed from the next
+    epoch, so all batches have ``batch_size`` rows and none is dropped.
+
+    Args:
+        documents: the training text.
+        batch_size: rows per batch.
+        seq_length: tokens per row.
+        seed: of the order.
+
+    Raises:
+        ValueError: the text is too short for one row, or a size is not positive.
+
+    Example:
+        >>> loader = TrainLoader(Documents.from_bytes([b"some text"] * 9), batch_size=2, seq_length=8)
+        >>> state = (next(loader), loader.state_dict())[1]
+        >>> expected = next(loader)["tokens"]
+        >>> loader.load_state_dict(state)
+        >>> torch.equal(next(loader)["tokens"], expected)
+        True
+    """
+
+    def __init__(self, documents: Documents, batch_size: int, seq_length: int, seed: int = 0) -> None:
+        _check_sizes(documents, batch_size, seq_length, "training")
+        self.documents = documents
+        self.batch_size = batch_size
+        self.seq_length = seq_length
+        self.seed = seed
+        self._fingerprint = documents.fingerprint()
+        self._position = 0
+        self._start_epoch(0)
+
+    @property
+    def rows_per_epoch(self) -> int:
+        return len(self._rows)
+
+    @property
+    def epoch(self) -> float:
+        """Epochs served so far, with the fraction of the present one."""
+        return self._position / self.rows_per_epoch
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return self
+
+    def __next__(self) -> dict[str, Any]:
+        parts, missing = [], self.batch_size
+        while missing:
+            epoch, row = divmod(self._position, self.rows_per_epoch)
+            if epoch != self._epoch:
+                self._start_epoch(epoch)
+            rows = self._row_order[row : row + missing]
+            parts.append(self._rows.batch(rows))
+            self._position += len(rows)
+            missing -= len(rows)
+        return _as_batch(*(np.concatenate(side) for side in zip(*parts, strict=True)))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position, and what must be the same for it to mean the same: plain int and str."""
+        return {
+            "rows_served": self._position,
+            "seq_length": self.seq_length,
+            "seed": self.seed,
+            "corpus": self._fingerprint,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue with the row after the last one served; ``batch_size`` may differ.
+
+        Raises:
+            ValueError: the state belongs to another text, row length or seed.
+        """
+        own = self.state_dict()
+        differing = [name for name in ("corpus", "seq_length", "seed") if state[name] != own[name]]
+        if differing:
+            pairs = "; ".join(f"{name}: saved {state[name]}, now {own[name]}" for name in differing)
+            raise ValueError(f"the saved data position does not fit this run's data: {pairs}")
+        self._position = state["rows_served"]
+        self._start_epoch(self._position // self.rows_per_epoch)
+
+    def _start_epoch(self, epoch: int) -> None:
+        random = np.random.default_rng([self.seed, epoch])
+        self._epoch = epoch
+        self._rows = PackedRows(self.documents, self.seq_length, random.permutation(len(self.documents)))
+        self._row_order = random.permutation(len(self._rows))
+
+
+class EvalLoader:
+    """The same batches at every pass, each row once; the last batch may have fewer rows.
+
+    Rows come in one fixed shuffled order, so the first few batches already are a fair sample of the text.
+
+    Example:
+        >>> loader = EvalLoader(Documents.from_bytes([b"some text"] * 9), batch_size=4, seq_length=8)
+        >>> len(loader), sum(batch["bytes"] for batch in loader)
+        (3, 81)
+    """
+
+    def __init__(self, documents: Documents, batch_size: int, seq_length: int) -> None:
+        _check_sizes(documents, batch_size, seq_length, "validation")
+        self.documents = documents
+        self.batch_size = batch_size
+        self.seq_length = seq_length
+        self._rows = PackedRows(documents, seq_length)
+        self._row_order = np.random.default_rng(_EVAL_ORDER_SEED).permutation(len(self._rows))
+
+    def __len__(self) -> int:
+        return -(-len(self._rows) // self.batch_size)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for begin in range(0, len(self._rows), self.batch_size):
+            yield _as_batch(*self._rows.batch(self._row_order[begin : begin + self.batch_size]))
+
+
+def build_loaders(
+    config: SEMConfig, corpus: Corpus | None = None, *, batch_size: int | None = None
+) -> tuple[TrainLoader, EvalLoader]:
+    """The training and the validation loader of a run.
+
+    Args:
+        config: ``data``, ``model.max_seq_length`` and ``training.batch_size`` are used.
+        corpus: the text, where it has been loaded already.
+        batch_size: rows per batch, in place of ``training.batch_size``.
+
+    Raises:
+        ValueError: text that is missing or too short; see :func:`sem.data.corpus.load_corpus`.
+    """
+    data = config.data
+    if corpus is None:
+        corpus = load_corpus(data.paths, corpus=data.corpus, validation_share=data.validation_share)
+    rows = config.training.batch_size if batch_size is None else batch_size
+    return (
+        TrainLoader(corpus.train, rows, config.seq_length, data.shuffle_seed),
+        EvalLoader(corpus.validation, rows, config.seq_length),
+    )
+
+
+def _check_sizes(documents: Documents, batch_size: int, seq_length: int, split: str) -> None:
+    for name, value in (("batch_size", batch_size), ("seq_length", seq_length)):
+        if value < 1:
+            raise ValueError(f"{name} = {value}: expected an integer >= 1")
+    tokens = count_tokens(documents)
+    if tokens < seq_length:
+        raise ValueError(
+            f"the {split} text has {tokens} tokens: expected at least one row of seq_length = {seq_length}; "
+            "give more text in data.paths, change data.validation_share or lower data.seq_length"
+        )
+
+
+def _as_batch(tokens: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
+    num_bytes = int(np.count_nonzero((targets >= 0) & (targets < 256)))
+    return {
+        "tokens": torch.from_numpy(np.ascontiguousarray(tokens)),
+        "targets": torch.from_numpy(targets),
+        "bytes": num_bytes,
+    }

@@ -1,0 +1,19 @@
+"""Operators on complex waves: float32 kernels with exact gradients, usable in any model."""
+
+from sem.ops.cayley import cayley
+from sem.ops.cg import cg_solve
+from sem.ops.laplacian import laplacian_matvec
+from sem.ops.laplacian_cg import laplacian_cg
+from sem.ops.solve import SolveError, SolveInfo, SolveStatus
+from sem.ops.topology import Topology
+
+__all__ = [
+    "SolveError",
+    "SolveInfo",
+    "SolveStatus",
+    "Topology",
+    "cayley",
+    "cg_solve",
+    "laplacian_cg",
+    "laplacian_matvec",
+]

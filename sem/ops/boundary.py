@@ -1,0 +1,159 @@
+"""The one place where users' arguments are checked, and pinned to float32, before a kernel sees them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from sem.ops.topology import Topology
+
+_WIDENED = (torch.float32, torch.bfloat16, torch.float16)
+_COMPLEX = (torch.complex64, torch.complex32)
+
+
+def _require_tensor(name: str, value: object) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
+    return value
+
+
+def _refuse_double(name: str, tensor: Tensor) -> None:
+    if tensor.dtype in (torch.float64, torch.complex128):
+        single = "complex64" if tensor.is_complex() else "float32"
+        raise TypeError(
+            f"{name}: expected {single} (native operators compute in float32), got {tensor.dtype}; convert it "
+            f"yourself with .to(torch.{single}), or use sem.ops.reference for double precision"
+        )
+
+
+def real(name: str, value: object, shape: Sequence[int] | None = None) -> Tensor:
+    """A real tensor as contiguous float32, bf16 and fp16 widened; ``shape`` is checked where given."""
+    tensor = _require_tensor(name, value)
+    _refuse_double(name, tensor)
+    if tensor.dtype not in _WIDENED:
+        raise TypeError(f"{name}: expected float32, bfloat16 or float16, got {tensor.dtype}")
+    if shape is not None and tuple(tensor.shape) != tuple(shape):
+        raise ValueError(f"{name}: expected shape {list(shape)}, got {list(tensor.shape)}")
+    return tensor.to(torch.float32).contiguous()
+
+
+def wave(name: str, value: object, nodes: int | None = None, dims: int = 1) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """A complex vector field in real blocks, and the way back to the caller's form.
+
+    Accepts complex64 ``[..., D]``, or its real blocks ``[..., D, 2]`` in float32, bfloat16 or float16. Returns
+    contiguous float32 ``[..., D, 2]`` and a function that gives a result of that shape the caller's form (complex64, or
+    float32 real blocks). ``dims`` is the least number of dimensions of the complex form.
+    """
+    tensor = _require_tensor(name, value)
+    _refuse_double(name, tensor)
+    form = f"complex64 [{'..., ' if dims == 1 else ''}D] or real blocks [..., D, 2] in float32, bfloat16 or float16"
+    if tensor.dtype in _COMPLEX:
+        if tensor.dim() < dims:
+            raise ValueError(f"{name}: expected at least {dims} dimension(s), got shape {list(tensor.shape)}")
+        blocks = torch.view_as_real(tensor.to(torch.complex64).resolve_conj()).contiguous()
+        restore: Callable[[Tensor], Tensor] = torch.view_as_complex
+    elif tensor.dtype in _WIDENED:
+        if tensor.dim() < dims + 1 or tensor.shape[-1] != 2:
+            raise ValueError(f"{name}: expected {form}, got {tensor.dtype} of shape {list(tensor.shape)}")
+        blocks, restore = tensor.to(torch.float32).contiguous(), _unchanged
+    else:
+        raise TypeError(f"{name}: expected {form}, got {tensor.dtype}")
+    if nodes is not None and blocks.shape[-2] != nodes:
+        raise ValueError(f"{name}: expected D = {nodes} (the topology's nodes), got {blocks.shape[-2]}")
+    if blocks.shape[-2] == 0:
+        raise ValueError(f"{name}: expected D >= 1, got shape {list(tensor.shape)}")
+    return blocks, restore
+
+
+def real_or_wave(name: str, value: object, nodes: int) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """Real ``[..., D]`` or complex ``[..., D]`` as float32 rows ``[rows, D, components]``, and the way back."""
+    tensor = _require_tensor(name, value)
+    if tensor.is_complex():
+        blocks, restore = wave(name, tensor, nodes)
+    else:
+        blocks, restore = real(name, tensor).unsqueeze(-1), _drop_last
+        if tensor.dim() < 1 or tensor.shape[-1] != nodes:
+            raise ValueError(f"{name}: expected shape [..., {nodes}] (the topology's nodes), got {list(tensor.shape)}")
+    shape = blocks.shape
+    return blocks.reshape(-1, *shape[-2:]), lambda out: restore(out.reshape(shape))
+
+
+def topology(value: object) -> Topology:
+    if not isinstance(value, Topology):
+        raise TypeError(f"topology: expected a sem.ops.Topology, got {type(value).__name__}")
+    return value
+
+
+def edge_weight(value: object, graph: Topology, like: Tensor) -> Tensor:
+    """Edge weights as float32 ``[E]`` on the device of ``like``. Their sign is checked where they can be read for free:
+    inside the CPU kernels' wrapper (:func:`require_nonnegative`), not on a device, where it would cost a wait."""
+    weight = real("edge_weight", value, (graph.num_edges,))
+    same_device("edge_weight", weight, like)
+    return weight
+
+
+def same_device(name: str, tensor: Tensor, like: Tensor) -> None:
+    if tensor.device != like.device:
+        raise ValueError(f"{name}: expected device {like.device}, as the first argument, got {tensor.device}")
+
+
+def require_nonnegative(name: str, tensor: Tensor) -> None:
+    if bool((tensor < 0).any()):
+        worst = int(tensor.argmin())
+        raise ValueError(f"{name}: expected weights >= 0, got {float(tensor[worst]):.4g} at index {worst}")
+
+
+def scalar(name: str, value: object, like: Tensor) -> Tensor:
+    """A Python number or a one-element real tensor as 0-d float32 on the device of ``like``."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise ValueError(f"{name}: expected a finite number, got {value}")
+        return torch.full((), float(value), dtype=torch.float32, device=like.device)
+    if isinstance(value, Tensor):
+        if value.numel() != 1:
+            raise ValueError(f"{name}: expected one element, got shape {list(value.shape)}")
+        tensor = real(name, value).reshape(())
+        same_device(name, tensor, like)
+        return tensor
+    raise TypeError(f"{name}: expected a number or a one-element tensor, got {type(value).__name__}")
+
+
+def positive(name: str, value: object) -> float:
+    return _number(name, value, "> 0", lambda number: number > 0)
+
+
+def nonnegative(name: str, value: object) -> float:
+    return _number(name, value, ">= 0", lambda number: number >= 0)
+
+
+def count(name: str, value: object, least: int = 0) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
+    if value < least:
+        raise ValueError(f"{name}: expected at least {least}, got {value}")
+    return value
+
+
+def choice(name: str, value: object, allowed: Sequence[str]) -> str:
+    if value not in allowed:
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, allowed))}, got {value!r}")
+    return str(value)
+
+
+def _number(name: str, value: object, wanted: str, holds: Callable[[float], bool]) -> float:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise TypeError(f"{name}: expected a number {wanted}, got {type(value).__name__}")
+    if not (math.isfinite(value) and holds(value)):
+        raise ValueError(f"{name}: expected a finite number {wanted}, got {value}")
+    return float(value)
+
+
+def _unchanged(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _drop_last(tensor: Tensor) -> Tensor:
+    return tensor.squeeze(-1)

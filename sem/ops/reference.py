@@ -1,0 +1,82 @@
+"""Plain-torch twins of the native operators: for reading first and checking second.
+
+They take float32 or float64 (complex64 or complex128), are differentiable to any order and make no attempt at speed.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from sem.ops.topology import Topology
+
+
+def laplacian_dense(edge_weight: Tensor, topology: Topology) -> Tensor:
+    """The Laplacian as a dense ``[D, D]`` matrix."""
+    i, j = topology.edges.to(edge_weight.device).unbind(1)
+    adjacency = edge_weight.new_zeros(topology.nodes, topology.nodes)
+    adjacency = adjacency.index_put((i, j), edge_weight).index_put((j, i), edge_weight)
+    return torch.diag(adjacency.sum(1)) - adjacency
+
+
+def laplacian_matvec(x: Tensor, edge_weight: Tensor, topology: Topology) -> Tensor:
+    """Twin of :func:`sem.ops.laplacian_matvec`: the flow along each edge, added at one end, subtracted at the other."""
+    i, j = topology.edges.to(x.device).unbind(1)
+    flow = edge_weight * (x[..., i] - x[..., j])
+    return torch.zeros_like(x).index_add(-1, i, flow).index_add(-1, j, -flow)
+
+
+def cayley(psi: Tensor, edge_weight: Tensor, topology: Topology, half_dt: Tensor | float) -> Tensor:
+    """Twin of :func:`sem.ops.cayley`: a dense solve. ``psi`` complex ``[..., D]``."""
+    h = laplacian_dense(edge_weight, topology)
+    plus = torch.eye(topology.nodes, dtype=psi.dtype, device=psi.device) + 1j * half_dt * h
+    flat = psi.reshape(-1, topology.nodes)
+    return torch.linalg.solve(plus, plus.conj() @ flat.T).T.reshape(psi.shape)
+
+
+def laplacian_cg(
+    b: Tensor, edge_weight: Tensor, topology: Topology, alpha: float, beta: float, gamma: float
+) -> Tensor:
+    """Twin of :func:`sem.ops.laplacian_cg`: a dense solve of ``(alpha I + beta H + gamma H^2) x = b``."""
+    h = laplacian_dense(edge_weight, topology)
+    system = alpha * torch.eye(topology.nodes, dtype=h.dtype, device=h.device) + beta * h + gamma * h @ h
+    flat = b.reshape(-1, topology.nodes)
+    return torch.linalg.solve(system.to(b.dtype), flat.T).T.reshape(b.shape)
+
+
+def pit(
+    psi: Tensor, reference_rms: Tensor | None, strength: Tensor | float, num_bins: int = 32, rule: str = "score"
+) -> Tensor:
+    """Twin of :func:`sem.ops.pit`: every phase against every bin. ``psi`` complex ``[..., D]``."""
+    sigma = 2 * math.pi / num_bins
+    largest = torch.view_as_real(psi.detach()).abs().amax((-2, -1)).unsqueeze(-1)
+    scale = torch.ldexp(torch.ones_like(largest), 1 - torch.frexp(largest).exponent)
+    re, im = (psi * scale).real, (psi * scale).imag
+    counted = torch.maximum(re.abs(), im.abs()) > 2.0**-100
+    phase = torch.atan2(torch.where(counted, im, 0.0), torch.where(counted, re, 1.0)) / sigma
+
+    distance = phase.unsqueeze(-1) - torch.arange(num_bins, device=psi.device)
+    distance = distance - num_bins * torch.round(distance / num_bins)
+    turns = 20 // num_bins + 1 if num_bins < 20 else 0
+    kernel = slope = torch.zeros_like(distance)
+    for turn in range(-turns, turns + 1):
+        x = distance - turn * num_bins
+        g = torch.exp(-0.5 * x * x)
+        kernel, slope = kernel + g, slope - x * g
+    rho = (kernel * counted.unsqueeze(-1)).sum(-2, keepdim=True)
+    density = torch.where(counted, (kernel * rho).sum(-1), 1.0)
+    if rule == "score":
+        s = -(slope * rho).sum(-1) / density
+    else:
+        s = 2 * math.pi / num_bins * counted.sum(-1, keepdim=True) / density - 1
+    shift = torch.where(counted, strength * sigma * s / torch.sqrt(1 + s * s), 0.0)
+
+    turned = torch.complex(re, im) * torch.polar(torch.ones_like(shift), shift)
+    if reference_rms is None:
+        out = turned / scale
+    else:
+        mean_square = (re * re + im * im).mean(-1, keepdim=True)
+        out = turned * (reference_rms.unsqueeze(-1) / torch.where(largest > 0, mean_square, 1.0).sqrt())
+    return torch.where(torch.isfinite(largest), out, math.nan)

@@ -1,0 +1,84 @@
+"""How iterative solves report what happened, per system."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+OnFailure = Literal["ignore", "warn", "raise"]
+ON_FAILURE = ("ignore", "warn", "raise")
+
+
+class SolveStatus(IntEnum):
+    """How the solve of one system ended."""
+
+    CONVERGED = 0
+    MAX_ITER = 1
+    STAGNATED = 2
+    NONFINITE = 3
+    INDEFINITE = 4
+    BREAKDOWN = 5
+
+
+_REMEDY = {
+    SolveStatus.MAX_ITER: "reached max_iter; raise max_iter, loosen the tolerance or give a better preconditioner",
+    SolveStatus.STAGNATED: "cannot reach the tolerance in this precision; loosen it",
+    SolveStatus.NONFINITE: "hold NaN or Inf (in the input, or by overflow of the operator); check the input",
+    SolveStatus.INDEFINITE: "met a direction of non-positive curvature; the operator is not positive definite",
+    SolveStatus.BREAKDOWN: "broke down: the preconditioner is not positive definite",
+}
+
+
+class SolveError(RuntimeError):
+    """Some systems were not solved, and ``on_failure='raise'`` was asked for."""
+
+
+@dataclass
+class SolveInfo:
+    """Report of a solve, one entry per system, on the device of the input (reading it waits for the device).
+
+    Attributes:
+        status: int32, values of :class:`SolveStatus`.
+        iterations: int32.
+        residual: float, the true relative residual, recomputed from the returned solution; NaN for non-finite systems.
+        adjoint: report of the backward solve once it has run (``cg_solve`` only).
+    """
+
+    status: Tensor
+    iterations: Tensor
+    residual: Tensor
+    adjoint: SolveInfo | None = field(default=None, repr=False)
+
+    @property
+    def converged(self) -> Tensor:
+        """Boolean, per system."""
+        return self.status == SolveStatus.CONVERGED
+
+    def message(self) -> str:
+        """One line: how many systems failed, how, and what to do about it."""
+        total = self.status.numel()
+        parts = []
+        for status, remedy in _REMEDY.items():
+            failed = int((self.status == status).sum())
+            if failed:
+                parts.append(f"{failed} of {total} systems {remedy}")
+        if not parts:
+            return f"all {total} systems converged"
+        finite = self.residual[torch.isfinite(self.residual)]
+        worst = f" (worst relative residual {float(finite.max()):.2e})" if finite.numel() else ""
+        return "; ".join(parts) + worst
+
+
+def act_on_failure(operator: str, info: SolveInfo, on_failure: str) -> None:
+    """Warn or raise if any system failed; ``'ignore'`` does not even look, so it costs no device wait."""
+    if on_failure == "ignore" or bool(info.converged.all()):
+        return
+    text = f"{operator}: {info.message()}"
+    if on_failure == "raise":
+        raise SolveError(text)
+    warnings.warn(text, RuntimeWarning, stacklevel=3)

@@ -1,0 +1,151 @@
+"""Undirected graphs in the form the native operators read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+class Topology:
+    """An undirected simple graph on ``nodes`` nodes; symmetric by construction.
+
+    Args:
+        nodes: number of nodes ``D``, at least 1.
+        edges: ``[E, 2]`` integers (tensor or nested sequence). Each undirected edge once, in either direction; no
+            self-loops. Edge weights passed to the operators follow this order.
+
+    Raises:
+        ValueError: no nodes, wrong shape, index out of range, self-loop or duplicate edge.
+        TypeError: ``edges`` are not integers.
+
+    Example:
+        >>> path = Topology(3, [(0, 1), (1, 2)])
+        >>> path.num_edges, path.degree.tolist()
+        (2, [1, 2, 1])
+    """
+
+    def __init__(self, nodes: int, edges: Tensor | Sequence[Sequence[int]]) -> None:
+        if not isinstance(nodes, int) or isinstance(nodes, bool):
+            raise TypeError(f"nodes: expected an int, got {type(nodes).__name__}")
+        if not 1 <= nodes < 2**31:
+            raise ValueError(f"nodes: expected at least 1 node, got {nodes}")
+        pairs = _as_pairs(edges)
+        _check_pairs(nodes, pairs)
+        self.nodes = nodes
+        self.edges = pairs.sort(dim=1).values
+        duplicate = _first_duplicate(nodes, self.edges)
+        if duplicate is not None:
+            i, j = duplicate
+            raise ValueError(f"edges: expected each undirected edge once, got ({i}, {j}) more than once")
+        self._packed = {torch.device("cpu"): _pack(nodes, self.edges)}
+
+    @classmethod
+    def small_world(cls, nodes: int, degree: int, long_range_share: float = 0.25, seed: int = 0) -> Topology:
+        """A ring of near neighbours plus random long-range edges, about ``nodes * degree / 2`` edges in all.
+
+        ``long_range_share`` of the edge budget goes to long-range edges (at least one per eight nodes when the share is
+        positive and there is room), the rest to the ring. The ring keeps the graph connected.
+
+        Example:
+            >>> Topology.small_world(64, degree=8).num_edges
+            256
+        """
+        if not 1 <= degree:
+            raise ValueError(f"degree: expected at least 1, got {degree}")
+        if not 0 <= long_range_share <= 1:
+            raise ValueError(f"long_range_share: expected a number in [0, 1], got {long_range_share}")
+        possible = nodes * (nodes - 1) // 2
+        budget = min(max(nodes * degree // 2, nodes - 1), possible)
+        long_range = min(round(budget * long_range_share), max(budget - nodes, 0)) if nodes > 2 else 0
+        ring: list[tuple[int, int]] = []
+        taken: set[tuple[int, int]] = set()
+        for distance in range(1, nodes):
+            for i in range(nodes):
+                pair = _ordered(i, (i + distance) % nodes)
+                if len(ring) < budget - long_range and pair not in taken:
+                    taken.add(pair)
+                    ring.append(pair)
+            if len(ring) >= budget - long_range:
+                break
+        generator = torch.Generator().manual_seed(seed)
+        chords: list[tuple[int, int]] = []
+        while len(chords) < long_range:
+            for i, j in torch.randint(nodes, (4 * long_range, 2), generator=generator).tolist():
+                pair = _ordered(i, j)
+                if i != j and pair not in taken and len(chords) < long_range:
+                    taken.add(pair)
+                    chords.append(pair)
+        return cls(nodes, sorted(ring + chords))
+
+    @property
+    def num_edges(self) -> int:
+        return self.edges.shape[0]
+
+    @property
+    def degree(self) -> Tensor:
+        """Number of neighbours of each node, ``[nodes]``."""
+        return torch.bincount(self.edges.flatten(), minlength=self.nodes)
+
+    def packed(self, device: torch.device) -> Tensor:
+        """The graph as one int32 tensor on ``device``, as the kernels read it (see :func:`graph_view`)."""
+        if device not in self._packed:
+            self._packed[device] = self._packed[torch.device("cpu")].to(device)
+        return self._packed[device]
+
+    def __repr__(self) -> str:
+        return f"Topology(nodes={self.nodes}, num_edges={self.num_edges})"
+
+
+def graph_view(packed: Tensor, nodes: int) -> tuple[int, ...]:
+    """Sizes and addresses of the parts of a packed topology, as the bindings take them."""
+    edges = edges_of(packed, nodes)
+    base = packed.data_ptr()
+    offsets = [0, edges, 2 * edges, 2 * edges + nodes + 1, 4 * edges + nodes + 1]
+    return (nodes, edges, *(base + 4 * offset for offset in offsets))
+
+
+def edges_of(packed: Tensor, nodes: int) -> int:
+    """Number of edges of a packed topology: it holds ``6 E + nodes + 1`` integers."""
+    return (packed.shape[0] - nodes - 1) // 6
+
+
+def _ordered(i: int, j: int) -> tuple[int, int]:
+    return (i, j) if i < j else (j, i)
+
+
+def _as_pairs(edges: Tensor | Sequence[Sequence[int]]) -> Tensor:
+    pairs = edges if isinstance(edges, Tensor) else torch.tensor(edges) if len(edges) else torch.empty(0, 2).long()
+    if pairs.is_floating_point() or pairs.is_complex() or pairs.dtype == torch.bool:
+        raise TypeError(f"edges: expected integers, got {pairs.dtype}")
+    if pairs.dim() != 2 or pairs.shape[1] != 2:
+        raise ValueError(f"edges: expected shape [E, 2], got {list(pairs.shape)}")
+    return pairs.detach().to("cpu", torch.int64)
+
+
+def _check_pairs(nodes: int, pairs: Tensor) -> None:
+    outside = ((pairs < 0) | (pairs >= nodes)).any(dim=1)
+    if outside.any():
+        raise ValueError(f"edges: expected indices in [0, {nodes}), got {tuple(pairs[outside][0].tolist())}")
+    loops = pairs[:, 0] == pairs[:, 1]
+    if loops.any():
+        raise ValueError(f"edges: expected no self-loops, got {tuple(pairs[loops][0].tolist())}")
+
+
+def _first_duplicate(nodes: int, pairs: Tensor) -> tuple[int, int] | None:
+    key = (pairs[:, 0] * nodes + pairs[:, 1]).sort().values
+    repeated = key[1:][key[1:] == key[:-1]]
+    return divmod(int(repeated[0]), nodes) if len(repeated) else None
+
+
+def _pack(nodes: int, pairs: Tensor) -> Tensor:
+    count = pairs.shape[0]
+    source = torch.cat([pairs[:, 0], pairs[:, 1]])
+    target = torch.cat([pairs[:, 1], pairs[:, 0]])
+    edge = torch.arange(count).repeat(2)
+    order = (source * nodes + target).argsort()
+    row_start = torch.zeros(nodes + 1, dtype=torch.int64)
+    row_start[1:] = torch.bincount(source, minlength=nodes).cumsum(0)
+    parts = [pairs[:, 0], pairs[:, 1], row_start, target[order], edge[order]]
+    return torch.cat(parts).to(torch.int32)
