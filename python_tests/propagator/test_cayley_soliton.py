@@ -1,0 +1,80 @@
+import pytest
+import torch
+
+from sem.diagnostics import Diagnostics
+from sem.ops import SolveError
+from sem.propagator import CayleySolitonPropagator, CayleySolitonStack
+from sem.propagator.cayley_soliton import kerr_rotation
+
+
+def norms(psi):
+    return torch.view_as_real(psi).double().square().sum((-1, -2))
+
+
+def test_kerr_rotation_by_hand():
+    psi = torch.tensor([1.0 + 0j, 0 + 3j])  # intensities 1 and 9, mean 5
+    alpha = torch.tensor([0.5, 1.0])
+    expected = psi * torch.exp(1j * torch.tensor([0.5 * 1 / 5, 1.0 * 9 / 5]))
+    torch.testing.assert_close(kerr_rotation(psi, alpha), expected)
+
+
+@pytest.mark.parametrize("pit_enabled", [True, False])
+@pytest.mark.parametrize("dt", [0.01, 1.0])
+def test_layer_keeps_the_norm(dt, pit_enabled):
+    torch.manual_seed(0)
+    layer = CayleySolitonPropagator(48, dt=dt, nonlinear_alpha=0.5, pit_strength_init=0.5, pit_enabled=pit_enabled)
+    psi = torch.randn(3, 20, 48, dtype=torch.complex64)
+    assert float((norms(layer(psi)) / norms(psi) - 1).abs().max()) < 2e-6
+
+
+def test_stack_stays_unitary_under_bf16_autocast():
+    torch.manual_seed(0)
+    stack = CayleySolitonStack(48, 8, dt=0.5)
+    psi = torch.randn(2, 20, 48, dtype=torch.complex64)
+    plain = stack(psi)
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = stack(psi)
+    assert torch.equal(plain, cast)
+    assert float((norms(plain) / norms(psi) - 1).abs().max()) < 5e-6
+
+
+def test_tokens_do_not_see_each_other():
+    torch.manual_seed(0)
+    stack = CayleySolitonStack(48, 2, dt=0.1)
+    psi = torch.randn(2, 20, 48, dtype=torch.complex64)
+    changed = psi.clone()
+    changed[:, 11:] += 1
+    assert torch.equal(stack(psi)[:, :11], stack(changed)[:, :11])
+
+
+def test_zero_tokens_stay_zero_with_finite_gradients():
+    layer = CayleySolitonPropagator(16)
+    psi = torch.zeros(1, 2, 16, dtype=torch.complex64, requires_grad=True)
+    out = layer(psi)
+    torch.view_as_real(out).sum().backward()
+    assert torch.equal(out, torch.zeros_like(out)) and torch.isfinite(torch.view_as_real(psi.grad)).all()
+
+
+def test_every_parameter_gets_a_gradient():
+    torch.manual_seed(0)
+    layer = CayleySolitonPropagator(32, dt=0.3)
+    psi = torch.randn(5, 32, dtype=torch.complex64)
+    target = torch.randn(5, 32)
+    (layer(psi).real * target).sum().backward()
+    for name, parameter in layer.named_parameters():
+        assert parameter.grad is not None and float(parameter.grad.abs().sum()) > 0, name
+
+
+def test_diagnostics_and_failure():
+    torch.manual_seed(0)
+    psi = torch.randn(2, 9, 32, dtype=torch.complex64)
+    diagnostics = Diagnostics()
+    CayleySolitonStack(32, 2, dt=0.3)(psi, diagnostics)
+    summary = diagnostics.summary()
+    assert 0 < summary["cg_residual"] <= 1e-5
+    assert summary["cg_unconverged"] == 0
+    assert summary["cg_iterations_max"] >= summary["cg_iterations_mean"] >= 1
+    assert summary["unitarity_deviation"] < 1e-5
+    assert summary["phase_entropy_after"] >= summary["phase_entropy_before"]
+    with pytest.raises(SolveError, match="18 of 18 systems reached max_iter"):
+        CayleySolitonPropagator(32, dt=3.0, cg_max_iter=1, on_failure="raise")(psi)

@@ -1,0 +1,101 @@
+import pytest
+import torch
+
+from sem.layers import ComplexLinear, ComplexRMSNorm
+from sem.spinor import ComplexMamba3Layer
+from sem.spinor.complex_mamba3 import CausalConv, GatedBlockRotation, SelectiveStates, magnitude_gate
+
+
+def planes_of(z):
+    return torch.cat([z.real, z.imag], -1)
+
+
+def complex_of(planes):
+    return torch.complex(*planes.chunk(2, dim=-1))
+
+
+@pytest.fixture
+def z():
+    torch.manual_seed(0)
+    return torch.randn(2, 11, 16, dtype=torch.complex64)
+
+
+def test_complex_linear_is_the_complex_product(z):
+    layer = ComplexLinear(16, 5)
+    expected = z @ torch.view_as_complex(layer.weight).T
+    torch.testing.assert_close(layer(z), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_norm_counts_active_entries_only(z):
+    z = z.clone()
+    z[..., 8:] = 0
+    out = ComplexRMSNorm(16)(z)
+    torch.testing.assert_close(out[..., :8].abs().square().mean(-1), torch.ones(2, 11), rtol=1e-4, atol=1e-4)
+
+
+def test_norm_of_a_zero_token_is_zero_with_finite_gradient():
+    z = torch.zeros(1, 1, 16, dtype=torch.complex64, requires_grad=True)
+    out = ComplexRMSNorm(16)(z)
+    torch.view_as_real(out).sum().backward()
+    assert torch.equal(out, torch.zeros_like(out)) and torch.isfinite(torch.view_as_real(z.grad)).all()
+
+
+def test_magnitude_gate(z):
+    theta = torch.randn(16)
+    expected = z * (1 - torch.exp(-z.abs().square() * theta.exp()))
+    torch.testing.assert_close(complex_of(magnitude_gate(planes_of(z), theta)), expected)
+
+
+def test_gated_block_rotation(z):
+    layer = GatedBlockRotation(16, 4)
+    gate = torch.sigmoid(1.7015 * layer.gate(planes_of(z)))
+    turned = torch.block_diag(*torch.view_as_complex(layer.blocks))
+    expected = z + gate * (z @ turned.T - z)
+    torch.testing.assert_close(complex_of(layer(planes_of(z))), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_causal_convolution(z):
+    layer = CausalConv(16, 4)
+    taps = torch.view_as_complex(layer.taps)
+    padded = torch.cat([z.new_zeros(2, 3, 16), z], 1)
+    expected = sum(padded[:, k : k + 11] * taps[k] for k in range(4))
+    torch.testing.assert_close(complex_of(layer(planes_of(z))), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_selective_states(z):
+    layer = SelectiveStates(16, 3, 4)
+    into, out_of = torch.view_as_complex(layer.into), torch.view_as_complex(layer.out_of)
+    log_dt = layer.time_steps(planes_of(z)).exp().clamp(1e-4, 2)
+    dt_mag, dt_phase = log_dt.chunk(2, -1)
+    decay = torch.nn.functional.softplus(layer.raw_decay).reshape(4, 3)
+    frequency = layer.frequency.reshape(4, 3)
+    state = z.new_zeros(2, 4, 3)
+    outputs = []
+    for t in range(11):
+        a = torch.exp(torch.complex(-dt_mag[:, t, :, None] * decay, dt_phase[:, t, :, None] * frequency))
+        assert (a.abs() < 1).all()
+        drive = torch.einsum("gnp,bgp->bgn", into, z[:, t].reshape(2, 4, 4))
+        state = a * state + dt_mag[:, t, :, None] * drive
+        outputs.append(torch.einsum("gpn,bgn->bgp", out_of, state).reshape(2, 16))
+    torch.testing.assert_close(layer(planes_of(z)), torch.stack(outputs, 1), rtol=1e-4, atol=1e-5)
+
+
+def test_layer_is_causal_to_the_bit(z):
+    layer = ComplexMamba3Layer(16, block_size=4, state_dim=3, mimo_groups=4, num_layers=2)
+    changed = z.clone()
+    changed[:, 6:] += 1
+    before, after = layer(z), layer(changed)
+    assert torch.equal(before[:, :6], after[:, :6])
+    assert not torch.equal(before[:, 6:], after[:, 6:])
+
+
+def test_every_parameter_gets_a_gradient(z):
+    layer = ComplexMamba3Layer(16, block_size=4, state_dim=3, mimo_groups=4)
+    layer(z).abs().square().sum().backward()
+    for name, parameter in layer.named_parameters():
+        assert parameter.grad is not None and float(parameter.grad.abs().sum()) > 0, name
+
+
+def test_width_must_fit_blocks_and_groups():
+    with pytest.raises(ValueError, match="dim: expected a multiple of block_size 8 and mimo_groups 4, got 20"):
+        ComplexMamba3Layer(20, block_size=8, mimo_groups=4)

@@ -1,0 +1,108 @@
+"""The encoder: tokens become sparse distributions over learned prototypes, and those become complex waves."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from sem.diagnostics import Diagnostics
+from sem.encoder.transport import online_transport, sparsify
+
+_PRIOR_ROWS = 16.0
+_POSITION_BASE = 10000.0
+
+
+class MeshSDREncoder(nn.Module):
+    """Causal encoder ``[B, S]`` int64 tokens to complex64 ``[B, S, dim]``.
+
+    The cost of a token to each of ``candidates`` prototypes is a squared distance in a learned projection, times a
+    learned scale that starts where the transport is neither flat nor sharp: its spread over the prototypes is at
+    most ``epsilon``. Online entropic transport turns costs into a plan, the k-th largest entry is subtracted, and a complex
+    linear map lifts the sparse plan to a wave, turned by its position.
+
+    Args:
+        vocab_size, dim: sizes of the alphabet and of the wave.
+        candidates: ``M`` prototypes. sparsity: ``k``.
+        epsilon: temperature of the transport. max_iter, tol: limits of its iteration, per row.
+        projection_dim: width in which distances are taken.
+        frequency_weighting: divide the cost by ``log(f + e)``, with ``f`` how often a token occurred in earlier training
+            batches per ``vocab_size`` tokens (a buffer, saved with the model, fixed in inference).
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        dim: int,
+        candidates: int = 128,
+        sparsity: int = 32,
+        epsilon: float = 0.05,
+        max_iter: int = 50,
+        tol: float = 1e-3,
+        projection_dim: int = 64,
+        frequency_weighting: bool = False,
+    ) -> None:
+        super().__init__()
+        self.sparsity = sparsity
+        self.epsilon = epsilon
+        self.max_iter = max_iter
+        self.tol = tol
+        self.frequency_weighting = frequency_weighting
+        self.embedding = nn.Embedding(vocab_size, dim)
+        self.project = nn.Linear(dim, projection_dim, bias=False)
+        self.prototypes = nn.Parameter(torch.randn(candidates, projection_dim) / math.sqrt(3))
+        self.lift = nn.Parameter(torch.empty(dim, candidates, 2))
+        self.log_cost_scale = nn.Parameter(torch.zeros(()))
+        self.register_buffer("token_counts", torch.zeros(vocab_size))
+        rates = _POSITION_BASE ** (-torch.arange(dim) / dim)
+        self.register_buffer("position_rates", rates, persistent=False)
+        self.log_cost_scale._no_weight_decay = True  # type: ignore[attr-defined]
+        self._scale_parameters()
+
+    @torch.no_grad()
+    def _scale_parameters(self) -> None:
+        """Choose the cost's scale and the lift's gain from the initial parameters themselves."""
+        cost = self.token_cost()
+        spread = cost.std(dim=-1).max()
+        self.log_cost_scale.copy_((self.epsilon / spread).log())
+        plan = sparsify((-self.token_cost() / self.epsilon).softmax(-1), self.sparsity)
+        power = plan.square().sum(-1).mean().clamp_min(1e-12)
+        self.lift.normal_(std=float((0.5 / power).sqrt()))
+
+    def token_cost(self) -> Tensor:
+        """Cost of every token of the alphabet to every prototype, ``[vocab_size, candidates]``."""
+        points = self.project(self.embedding.weight).float()
+        cost = (
+            points.square().sum(-1, keepdim=True)
+            - 2 * points @ self.prototypes.float().T
+            + self.prototypes.float().square().sum(-1)
+        ) * self.log_cost_scale.exp()
+        if self.frequency_weighting:
+            total = self.token_counts.sum().clamp_min(1)
+            frequency = self.token_counts * (len(self.token_counts) / total)
+            cost = cost / (frequency + math.e).log().unsqueeze(-1)
+        return cost
+
+    def forward(self, tokens: Tensor, diagnostics: Diagnostics | None = None) -> Tensor:
+        log_kernel = nn.functional.embedding(tokens, -self.token_cost() / self.epsilon)
+        with torch.autocast(tokens.device.type, enabled=False):
+            transport = online_transport(log_kernel.float(), _PRIOR_ROWS, self.tol, self.max_iter)
+            plan = sparsify(transport.plan, self.sparsity)
+        if self.frequency_weighting and self.training:
+            self._count(tokens)
+        if diagnostics is not None:
+            with torch.no_grad():
+                diagnostics.record("sdr_sparsity", (plan == 0).float())
+                diagnostics.record("transport_iterations", transport.iterations)
+                diagnostics.record("transport_unconverged", (~transport.converged).float())
+        positions = torch.arange(tokens.shape[1], device=tokens.device)
+        angle = positions.unsqueeze(-1) * self.position_rates
+        real, imag = self.lift.unbind(-1)
+        wave = torch.complex(nn.functional.linear(plan, real).float(), nn.functional.linear(plan, imag).float())
+        return wave * torch.complex(angle.cos(), angle.sin())
+
+    @torch.no_grad()
+    def _count(self, tokens: Tensor) -> None:
+        # after use: a batch is weighted by the batches before it alone
+        self.token_counts += torch.bincount(tokens.flatten(), minlength=len(self.token_counts))

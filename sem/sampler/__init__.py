@@ -1,0 +1,5 @@
+"""Reading the wave out: Born's rule."""
+
+from sem.sampler.born import BornHead, BornLoss
+
+__all__ = ["BornHead", "BornLoss"]
