@@ -13,22 +13,22 @@ ScanShape shape_from(const py::tuple& shape) {
 }  // namespace
 
 void bind_scan(py::module_& module) {
-  module.def("scan_forward", [](const py::tuple& shape, Address x, Address dt_mag, Address dt_phase, Address decay,
-                                Address frequency, Address initial_state, Address states, Address final_state,
-                                int threads) {
-    ScanForward<float> args;
-    args.shape = shape_from(shape);
-    args.x = pointer<const float>(x);
-    args.dt_mag = pointer<const float>(dt_mag);
-    args.dt_phase = pointer<const float>(dt_phase);
-    args.decay = pointer<const float>(decay);
-    args.frequency = pointer<const float>(frequency);
-    args.initial_state = pointer<const float>(initial_state);
-    args.states = pointer<float>(states);
-    args.final_state = pointer<float>(final_state);
-    const py::gil_scoped_release unlocked;
-    cpu::scan_forward(args, Queue{nullptr, threads});
-  });
+  module.def("scan_forward",
+             [](const py::tuple& shape, Address x, Address dt_mag, Address dt_phase, Address decay, Address frequency,
+                Address initial_state, Address states, Address final_state, int threads) {
+               ScanForward<float> args;
+               args.shape = shape_from(shape);
+               args.x = pointer<const float>(x);
+               args.dt_mag = pointer<const float>(dt_mag);
+               args.dt_phase = pointer<const float>(dt_phase);
+               args.decay = pointer<const float>(decay);
+               args.frequency = pointer<const float>(frequency);
+               args.initial_state = pointer<const float>(initial_state);
+               args.states = pointer<float>(states);
+               args.final_state = pointer<float>(final_state);
+               const py::gil_scoped_release unlocked;
+               cpu::scan_forward(args, Queue{nullptr, threads});
+             });
   module.def("scan_backward", [](const py::tuple& shape, Address x, Address dt_mag, Address dt_phase, Address decay,
                                  Address frequency, Address initial_state, Address states, Address grad_states,
                                  Address grad_final, Address grad_x, Address grad_dt_mag, Address grad_dt_phase,

@@ -39,11 +39,48 @@ SEM_INLINE vfloat load(const float* from) {
 }
 SEM_INLINE void store(float* to, vfloat v) { std::memcpy(to, &v, sizeof v); }
 
-// Lanes where mask is all ones (true) take a, others b.
+// less(a, b): all ones in lanes where a < b. select: lanes of a mask that are all ones take a, others b.
+#ifdef __AVX512F__
+SEM_INLINE vint less(vfloat a, vfloat b) { return a < b; }
 SEM_INLINE vfloat select(vint mask, vfloat a, vfloat b) { return mask ? a : b; }
+#else
+// The compiler takes comparisons and choices that are wider than a register apart lane by lane; here, by register.
+#ifdef __AVX__
+inline constexpr int kRegisterBytes = 32;
+#else
+inline constexpr int kRegisterBytes = 16;
+#endif
+inline constexpr int kRegisters = static_cast<int>(sizeof(vfloat)) / kRegisterBytes;
+typedef float rfloat __attribute__((vector_size(kRegisterBytes)));
+typedef std::int32_t rint __attribute__((vector_size(kRegisterBytes)));
 
-SEM_INLINE vfloat vmax(vfloat a, vfloat b) { return a > b ? a : b; }
-SEM_INLINE vfloat vmin(vfloat a, vfloat b) { return a < b ? a : b; }
+SEM_INLINE vint less(vfloat a, vfloat b) {
+  rfloat x[kRegisters], y[kRegisters];
+  rint out[kRegisters];
+  std::memcpy(x, &a, sizeof a);
+  std::memcpy(y, &b, sizeof b);
+#pragma GCC unroll 4
+  for (int r = 0; r < kRegisters; ++r) out[r] = x[r] < y[r];
+  vint mask;
+  std::memcpy(&mask, out, sizeof mask);
+  return mask;
+}
+
+SEM_INLINE vfloat select(vint mask, vfloat a, vfloat b) {
+  rfloat x[kRegisters], y[kRegisters];
+  rint m[kRegisters];
+  std::memcpy(x, &a, sizeof a);
+  std::memcpy(y, &b, sizeof b);
+  std::memcpy(m, &mask, sizeof mask);
+#pragma GCC unroll 4
+  for (int r = 0; r < kRegisters; ++r) x[r] = m[r] ? x[r] : y[r];
+  std::memcpy(&a, x, sizeof a);
+  return a;
+}
+#endif
+
+SEM_INLINE vfloat vmax(vfloat a, vfloat b) { return select(less(b, a), a, b); }
+SEM_INLINE vfloat vmin(vfloat a, vfloat b) { return select(less(a, b), a, b); }
 SEM_INLINE vfloat vabs(vfloat a) { return reinterpret_cast<vfloat>(reinterpret_cast<vint>(a) & 0x7fffffff); }
 
 SEM_INLINE vfloat vsqrt(vfloat a) {

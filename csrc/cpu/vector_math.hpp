@@ -16,8 +16,8 @@ SEM_INLINE vfloat round_to_int(vfloat x, vint& as_int) {
 
 // exp(x); x below -87.3 gives about 1e-38, above 88.3 about 2e38 (no overflow, no denormals).
 SEM_INLINE vfloat vexp(vfloat x) {
-  x = x < -87.3f ? broadcast(-87.3f) : x;
-  x = x > 88.3f ? broadcast(88.3f) : x;
+  x = select(less(x, broadcast(-87.3f)), broadcast(-87.3f), x);
+  x = select(less(broadcast(88.3f), x), broadcast(88.3f), x);
   vint n;
   const vfloat k = round_to_int(x * 1.44269504088896341f, n);
   // ln 2 in two parts: the product with the first is exact for |k| < 2^15
@@ -59,12 +59,12 @@ SEM_INLINE void vsincos(vfloat x, vfloat& sine, vfloat& cosine) {
   cosine = reinterpret_cast<vfloat>(reinterpret_cast<vint>(select(swap, s, c)) ^ cosine_sign);
 }
 
-// The angle of x + iy as octant * pi/4 + rest, with an integer octant in [-4, 4] and |rest| <= pi/8, so that a multiple of
-// the octant can be taken off exactly. x and y not both zero; max(|x|, |y|) in the normal range and below 2^126.
+// The angle of x + iy as octant * pi/4 + rest, with an integer octant in [-4, 4] and |rest| <= pi/8, so that a multiple
+// of the octant can be taken off exactly. x and y not both zero; max(|x|, |y|) in the normal range and below 2^126.
 SEM_INLINE void octant_angle(vfloat x, vfloat y, vfloat& octant, vfloat& rest) {
   const vfloat ax = vabs(x), ay = vabs(y);
   const vfloat large = vmax(ax, ay), small = vmin(ax, ay);
-  const vint diagonal = small > large * 0.414213562373095f;
+  const vint diagonal = less(large * 0.414213562373095f, small);
   // atan(t) for t <= tan(pi/8), else pi/4 + atan((t - 1) / (t + 1))
   const vfloat t = select(diagonal, small - large, small) / select(diagonal, small + large, large);
   const vfloat z = t * t;
@@ -76,13 +76,13 @@ SEM_INLINE void octant_angle(vfloat x, vfloat y, vfloat& octant, vfloat& rest) {
   p = p * z - 0.33333316335f;
   rest = (p * z) * t + t;
   octant = select(diagonal, broadcast(1.0f), vfloat{});
-  const vint steep = ay > ax;
+  const vint steep = less(ax, ay);
   octant = select(steep, 2.0f - octant, octant);
   rest = select(steep, -rest, rest);
-  const vint left = x < 0.0f;
+  const vint left = less(x, vfloat{});
   octant = select(left, 4.0f - octant, octant);
   rest = select(left, -rest, rest);
-  const vint below = y < 0.0f;
+  const vint below = less(y, vfloat{});
   octant = select(below, -octant, octant);
   rest = select(below, -rest, rest);
 }

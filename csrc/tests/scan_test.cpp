@@ -60,8 +60,8 @@ struct Result {
 
 template <class Real, class Forward, class Backward>
 Result<Real> run(const Problem<Real>& problem, Forward forward, Backward backward) {
-  Result<Real> out{problem.x,     problem.initial,   problem.x,      problem.dt_mag, problem.dt_phase, problem.decay,
-                   problem.decay, problem.initial};
+  Result<Real> out{problem.x,        problem.initial, problem.x,     problem.dt_mag,
+                   problem.dt_phase, problem.decay,   problem.decay, problem.initial};
   forward(ScanForward<Real>{problem.shape, problem.x.data(), problem.dt_mag.data(), problem.dt_phase.data(),
                             problem.decay.data(), problem.frequency.data(), problem.initial.data(), out.states.data(),
                             out.final_state.data()});
@@ -86,8 +86,8 @@ Result<float> run_cpu(const Problem<float>& problem, int threads) {
 
 TEST(ScanReference, TwoStepsByHand) {
   // decay = ln 2 and m = 1 halve the modulus; frequency = pi / 2 and p = 1 turn by a quarter: A = i / 2.
-  Problem<double> problem{{1, 2, 1, 1}, {1, 0, 0, 1}, {1, 1}, {1, 1}, {std::log(2.0)}, {std::acos(0.0)}, {4, 0},
-                          {0, 0, 0, 0}, {1, 0}};
+  Problem<double> problem{{1, 2, 1, 1},     {1, 0, 0, 1}, {1, 1},       {1, 1}, {std::log(2.0)},
+                          {std::acos(0.0)}, {4, 0},       {0, 0, 0, 0}, {1, 0}};
   const Result<double> out = run_reference(problem);
   // h_1 = 2i + 1, h_2 = (2i + 1) i / 2 + i = -1 + 1.5i
   const std::vector<double> states{1, 2, -1, 1.5};
@@ -173,10 +173,10 @@ TEST(ScanCpuProperties, ModulusOfATransitionIsAtMostOne) {
                          {},
                          {}};
   std::vector<float> states(problem.x.size()), final_state(problem.initial.size());
-  cpu::scan_forward({problem.shape, problem.x.data(), problem.dt_mag.data(), problem.dt_phase.data(),
-                     problem.decay.data(), problem.frequency.data(), problem.initial.data(), states.data(),
-                     final_state.data()},
-                    {nullptr, 1});
+  cpu::scan_forward(
+      {problem.shape, problem.x.data(), problem.dt_mag.data(), problem.dt_phase.data(), problem.decay.data(),
+       problem.frequency.data(), problem.initial.data(), states.data(), final_state.data()},
+      {nullptr, 1});
   for (int c = 0; c < kChannels; ++c) {
     const double modulus = std::hypot(final_state[2 * c], final_state[2 * c + 1]) / std::sqrt(2.0);
     EXPECT_LE(modulus, 1 + 1e-5) << c;

@@ -15,7 +15,7 @@ def problem():
 
 
 def weights_of(head, psi):
-    amplitude = psi.to(torch.complex128) @ torch.view_as_complex(head.weight.double()).T
+    amplitude = psi.to(torch.complex128) @ torch.view_as_complex(head.weight.double()).T / len(head.weight) ** 0.5
     power = amplitude.abs().square()
     floored = power + 1e-6 * power.mean(-1, keepdim=True)
     return floored.log() + head.bias.double(), power.sum(-1).log()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from sem.diagnostics import Diagnostics
 from sem.encoder.transport import online_transport, sparsify
 
+_EMBEDDING_STD = 0.25
 _PRIOR_ROWS = 16.0
 _POSITION_BASE = 10000.0
 
@@ -51,9 +52,10 @@ class MeshSDREncoder(nn.Module):
         self.frequency_weighting = frequency_weighting
         self.embedding = nn.Embedding(vocab_size, dim)
         self.project = nn.Linear(dim, projection_dim, bias=False)
-        self.prototypes = nn.Parameter(torch.randn(candidates, projection_dim) / math.sqrt(3))
-        self.lift = nn.Parameter(torch.empty(dim, candidates, 2))
+        self.prototypes = nn.Parameter(torch.empty(candidates, projection_dim))
+        self.lift = nn.Parameter(torch.randn(dim, candidates, 2) / math.sqrt(2 * candidates))
         self.log_cost_scale = nn.Parameter(torch.zeros(()))
+        self.register_buffer("plan_gain", torch.ones(()))
         self.register_buffer("token_counts", torch.zeros(vocab_size))
         rates = _POSITION_BASE ** (-torch.arange(dim) / dim)
         self.register_buffer("position_rates", rates, persistent=False)
@@ -62,13 +64,15 @@ class MeshSDREncoder(nn.Module):
 
     @torch.no_grad()
     def _scale_parameters(self) -> None:
-        """Choose the cost's scale and the lift's gain from the initial parameters themselves."""
-        cost = self.token_cost()
-        spread = cost.std(dim=-1).max()
+        """Choose the scales from the initial parameters themselves: prototypes as wide as the tokens' projections, the
+        cost's spread, and a fixed gain on the plan (its entries are small) that gives the wave unit RMS."""
+        self.embedding.weight.mul_(_EMBEDDING_STD)
+        self.prototypes.normal_(std=float(self.project(self.embedding.weight).std()))
+        spread = self.token_cost().std(dim=-1).max()
         self.log_cost_scale.copy_((self.epsilon / spread).log())
         plan = sparsify((-self.token_cost() / self.epsilon).softmax(-1), self.sparsity)
-        power = plan.square().sum(-1).mean().clamp_min(1e-12)
-        self.lift.normal_(std=float((0.5 / power).sqrt()))
+        power = plan.square().sum(-1).mean() * self.lift.square().sum(-1).mean()
+        self.plan_gain.copy_(power.clamp_min(1e-12).rsqrt())
 
     def token_cost(self) -> Tensor:
         """Cost of every token of the alphabet to every prototype, ``[vocab_size, candidates]``."""
@@ -99,6 +103,7 @@ class MeshSDREncoder(nn.Module):
         positions = torch.arange(tokens.shape[1], device=tokens.device)
         angle = positions.unsqueeze(-1) * self.position_rates
         real, imag = self.lift.unbind(-1)
+        plan = plan * self.plan_gain
         wave = torch.complex(nn.functional.linear(plan, real).float(), nn.functional.linear(plan, imag).float())
         return wave * torch.complex(angle.cos(), angle.sin())
 

@@ -4,10 +4,13 @@ from sem.ops.cayley import cayley
 from sem.ops.cg import cg_solve
 from sem.ops.laplacian import laplacian_matvec
 from sem.ops.laplacian_cg import laplacian_cg
-from sem.ops.solve import SolveError, SolveInfo, SolveStatus
+from sem.ops.pit import phase_entropy, pit
+from sem.ops.scan import scan
+from sem.ops.solve import OnFailure, SolveError, SolveInfo, SolveStatus
 from sem.ops.topology import Topology
 
 __all__ = [
+    "OnFailure",
     "SolveError",
     "SolveInfo",
     "SolveStatus",
@@ -16,4 +19,7 @@ __all__ = [
     "cg_solve",
     "laplacian_cg",
     "laplacian_matvec",
+    "phase_entropy",
+    "pit",
+    "scan",
 ]

@@ -10,7 +10,7 @@ from torch.autograd import Function
 
 from sem import native
 from sem.ops import boundary
-from sem.ops.registration import register_row_vmap
+from sem.ops.registration import first_order, register_row_vmap
 from sem.ops.solve import ON_FAILURE, OnFailure, SolveInfo, act_on_failure
 from sem.ops.topology import Topology, edges_of, graph_view
 
@@ -196,6 +196,8 @@ def _(
 register_row_vmap(cayley_forward, row_args=(0,), per_row_outputs=(True,) * 4)
 register_row_vmap(cayley_backward, row_args=(0, 1, 2), per_row_outputs=(True, False, False, True))
 
+_gradients = first_order(cayley_backward, "cayley")
+
 
 def _empty_solved(psi: Tensor) -> _Solved:
     rows = psi.shape[0]
@@ -233,7 +235,7 @@ class _Cayley(Function):
     def backward(ctx: Any, grad: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
         psi, psi_out, edge_weight, half_dt, packed = ctx.saved_tensors
         to_weights = ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
-        grad_psi, grad_weight, grad_half_dt, status = cayley_backward(
+        grad_psi, grad_weight, grad_half_dt, status = _gradients(
             psi, psi_out, grad.contiguous(), edge_weight, half_dt, packed, ctx.tol, ctx.max_iter, to_weights
         )
         if ctx.on_failure != "ignore":

@@ -72,12 +72,20 @@ def cg_solve(
     """
     if not callable(matvec):
         raise TypeError(f"matvec: expected a callable, got {type(matvec).__name__}")
+    if precond is not None and not callable(precond):
+        raise TypeError(f"precond: expected a callable or None, got {type(precond).__name__}")
     b = _field("b", b)
     system_dims = boundary.count("system_dims", system_dims, least=1)
     if b.dim() < system_dims:
         raise ValueError(f"b: expected at least system_dims = {system_dims} dimensions, got shape {list(b.shape)}")
+    if 0 in b.shape[-system_dims:]:
+        raise ValueError(f"b: expected systems of at least one unknown, got shape {list(b.shape)}")
     if x0 is not None:
-        x0 = _field("x0", x0).to(b.dtype)
+        x0 = _field("x0", x0)
+        boundary.same_device("x0", x0, b)
+        if x0.is_complex() and not b.is_complex():
+            raise TypeError(f"x0: expected a real tensor, as b is, got {x0.dtype}")
+        x0 = x0.to(b.dtype)
         if x0.shape != b.shape:
             raise ValueError(f"x0: expected shape {list(b.shape)}, got {list(x0.shape)}")
     boundary.choice("on_failure", on_failure, ON_FAILURE)
@@ -98,7 +106,8 @@ def cg_solve(
         x, info = solver.solve(b, x0, rtol, atol)
     act_on_failure("cg_solve", info, on_failure)
     if torch.is_grad_enabled():
-        residual = b - solver.apply(x)
+        solved = (info.status != SolveStatus.NONFINITE).reshape(info.status.shape + (1,) * system_dims)
+        residual = b - solver.apply(torch.where(solved, x, 0.0))  # a NaN solution nobody uses spoils no gradient
         if residual.requires_grad:
             x = _ImplicitSolution.apply(residual, x, solver, adjoint, on_failure, info)
     return x, info
@@ -139,6 +148,8 @@ class _Solver:
         if not isinstance(out, Tensor) or out.shape != v.shape:
             got = list(out.shape) if isinstance(out, Tensor) else type(out).__name__
             raise ValueError(f"{name}: expected a result of the argument's shape {list(v.shape)}, got {got}")
+        if out.is_complex() and not v.is_complex():
+            raise TypeError(f"{name}: expected a real result for a real argument, got {out.dtype}")
         return out.to(v.dtype)
 
     def _dot(self, u: Tensor, v: Tensor) -> Tensor:
@@ -148,11 +159,20 @@ class _Solver:
     def _norm(self, v: Tensor) -> Tensor:
         return torch.linalg.vector_norm(v, dim=self.dims, keepdim=True)
 
+    def _scale(self, v: Tensor) -> Tensor:
+        """The power of two next to each system's largest entry: divided by it, no norm over- or underflows."""
+        largest = v.abs().amax(self.dims, keepdim=True)
+        limit = 126 if largest.dtype == torch.float32 else 1022
+        exponent = torch.frexp(largest).exponent.clamp(-limit, limit)
+        return torch.ldexp(torch.ones_like(largest), torch.where(torch.isfinite(largest), exponent, 0))
+
     def solve(self, b: Tensor, x0: Tensor | None, rtol: float, atol: float) -> tuple[Tensor, SolveInfo]:
-        b = b.detach()
+        scale = self._scale(b)
+        b = b.detach() / scale
+        x0 = None if x0 is None else x0.detach() / scale
         norm = self._norm(b)
-        target = (rtol * norm).clamp_min(atol)
-        x = torch.zeros_like(b) if x0 is None else torch.where(norm > 0, x0.detach(), torch.zeros_like(b))
+        target = torch.maximum(rtol * norm, atol / scale)
+        x = torch.zeros_like(b) if x0 is None else torch.where(norm > 0, x0, torch.zeros_like(b))
         r = b if x0 is None else b - self.apply(x)
         status = torch.full_like(norm, -1, dtype=torch.int32)  # -1: still running
         status = _settle(status, ~torch.isfinite(norm) | ~torch.isfinite(self._norm(r)), SolveStatus.NONFINITE)
@@ -203,7 +223,7 @@ class _Solver:
         residual = self._norm(b - self.apply(x)) / torch.where(norm > 0, norm, torch.ones_like(norm))
         residual = torch.where(norm > 0, residual, torch.where(bad, torch.nan, torch.zeros_like(norm)))
         shape = status.shape[: status.dim() - len(self.dims)]
-        return x, SolveInfo(status.reshape(shape), iterations.reshape(shape), residual.reshape(shape))
+        return x * scale, SolveInfo(status.reshape(shape), iterations.reshape(shape), residual.reshape(shape))
 
 
 def _settle(status: Tensor, where: Tensor, value: SolveStatus) -> Tensor:

@@ -10,7 +10,7 @@ from torch.autograd import Function
 
 from sem import native
 from sem.ops import boundary
-from sem.ops.registration import register_row_vmap
+from sem.ops.registration import first_order, register_row_vmap
 from sem.ops.solve import ON_FAILURE, OnFailure, SolveInfo, act_on_failure
 from sem.ops.topology import Topology, edges_of, graph_view
 
@@ -205,6 +205,8 @@ def _(
 register_row_vmap(laplacian_cg_forward, row_args=(0,), per_row_outputs=(True,) * 4)
 register_row_vmap(laplacian_cg_backward, row_args=(0, 1), per_row_outputs=(True, False, True))
 
+_gradients = first_order(laplacian_cg_backward, "laplacian_cg")
+
 
 def _empty_solved(b: Tensor) -> _Solved:
     rows = b.shape[0]
@@ -236,7 +238,7 @@ class _LaplacianCg(Function):
     def backward(ctx: Any, grad: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
         x, edge_weight, packed = ctx.saved_tensors
         to_b, to_weights = ctx.needs_input_grad[:2]
-        grad_b, grad_weight, status = laplacian_cg_backward(
+        grad_b, grad_weight, status = _gradients(
             x, grad.contiguous(), edge_weight, packed, *ctx.numbers, to_weights
         )
         if ctx.on_failure != "ignore":

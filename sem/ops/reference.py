@@ -47,7 +47,11 @@ def laplacian_cg(
 
 
 def pit(
-    psi: Tensor, reference_rms: Tensor | None, strength: Tensor | float, num_bins: int = 32, rule: str = "score"
+    psi: Tensor,
+    reference_rms: Tensor | None,
+    strength: Tensor | float,
+    num_bins: int = 32,
+    rule: str = "score",
 ) -> Tensor:
     """Twin of :func:`sem.ops.pit`: every phase against every bin. ``psi`` complex ``[..., D]``."""
     sigma = 2 * math.pi / num_bins
@@ -80,3 +84,24 @@ def pit(
         mean_square = (re * re + im * im).mean(-1, keepdim=True)
         out = turned * (reference_rms.unsqueeze(-1) / torch.where(largest > 0, mean_square, 1.0).sqrt())
     return torch.where(torch.isfinite(largest), out, math.nan)
+
+
+def scan(
+    x: Tensor,
+    dt_mag: Tensor,
+    dt_phase: Tensor,
+    decay: Tensor,
+    frequency: Tensor,
+    initial_state: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Twin of :func:`sem.ops.scan`: a loop over time. ``x`` complex ``[B, S, C]``."""
+    channels_per_group = x.shape[2] // dt_mag.shape[2]
+    m = dt_mag.repeat_interleave(channels_per_group, dim=2)
+    p = dt_phase.repeat_interleave(channels_per_group, dim=2)
+    a = torch.exp(torch.complex(-m * decay, p * frequency))
+    h = x.new_zeros(x.shape[0], x.shape[2]) if initial_state is None else initial_state
+    states = []
+    for a_t, driven in zip(a.unbind(1), (m * x).unbind(1), strict=True):
+        h = a_t * h + driven
+        states.append(h)
+    return torch.stack(states, 1) if states else x, h

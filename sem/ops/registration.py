@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
 
 
 def register_row_vmap(op: Any, row_args: Sequence[int], per_row_outputs: Sequence[bool]) -> None:
@@ -51,3 +52,30 @@ def _call_each(op: Callable[..., Any], batch: int, in_dims: Sequence[int | None]
     if isinstance(results[0], Tensor):
         return torch.stack(results)
     return tuple(torch.stack(parts) for parts in zip(*results, strict=True))
+
+
+def first_order(op: Any, name: str) -> Callable[..., Any]:
+    """A backward kernel as ``backward`` should call it: transparent to ``torch.func.grad``, ``vmap`` and ``compile``, and
+    an error, not a missing term, when its results are differentiated again."""
+
+    class FirstOrder(Function):
+        generate_vmap_rule = True
+
+        @staticmethod
+        def forward(*args: Any) -> Any:
+            return op(*args)
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+            pass
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Tensor) -> Any:
+            raise NotImplementedError(
+                f"{name}: only first derivatives are implemented; for higher ones use sem.ops.reference.{name}"
+            )
+
+    def call(*args: Any) -> Any:
+        return op(*args) if torch.compiler.is_dynamo_compiling() else FirstOrder.apply(*args)
+
+    return call

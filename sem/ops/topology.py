@@ -27,10 +27,7 @@ class Topology:
     """
 
     def __init__(self, nodes: int, edges: Tensor | Sequence[Sequence[int]]) -> None:
-        if not isinstance(nodes, int) or isinstance(nodes, bool):
-            raise TypeError(f"nodes: expected an int, got {type(nodes).__name__}")
-        if not 1 <= nodes < 2**31:
-            raise ValueError(f"nodes: expected at least 1 node, got {nodes}")
+        _check_nodes(nodes)
         pairs = _as_pairs(edges)
         _check_pairs(nodes, pairs)
         self.nodes = nodes
@@ -45,15 +42,19 @@ class Topology:
     def small_world(cls, nodes: int, degree: int, long_range_share: float = 0.25, seed: int = 0) -> Topology:
         """A ring of near neighbours plus random long-range edges, about ``nodes * degree / 2`` edges in all.
 
-        ``long_range_share`` of the edge budget goes to long-range edges (at least one per eight nodes when the share is
-        positive and there is room), the rest to the ring. The ring keeps the graph connected.
+        ``long_range_share`` of the edge budget goes to long-range edges as far as the ring, which keeps the graph
+        connected, leaves room; the rest widens the ring's neighbourhood.
 
         Example:
             >>> Topology.small_world(64, degree=8).num_edges
             256
         """
-        if not 1 <= degree:
+        _check_nodes(nodes)
+        _check_int("degree", degree)
+        if degree < 1:
             raise ValueError(f"degree: expected at least 1, got {degree}")
+        if not isinstance(long_range_share, (int, float)) or isinstance(long_range_share, bool):
+            raise TypeError(f"long_range_share: expected a number, got {type(long_range_share).__name__}")
         if not 0 <= long_range_share <= 1:
             raise ValueError(f"long_range_share: expected a number in [0, 1], got {long_range_share}")
         possible = nodes * (nodes - 1) // 2
@@ -115,8 +116,27 @@ def _ordered(i: int, j: int) -> tuple[int, int]:
     return (i, j) if i < j else (j, i)
 
 
+def _check_int(name: str, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
+
+
+def _check_nodes(nodes: object) -> None:
+    _check_int("nodes", nodes)
+    if not 1 <= nodes < 2**31:
+        raise ValueError(f"nodes: expected at least 1 node, and fewer than 2^31, got {nodes}")
+
+
 def _as_pairs(edges: Tensor | Sequence[Sequence[int]]) -> Tensor:
-    pairs = edges if isinstance(edges, Tensor) else torch.tensor(edges) if len(edges) else torch.empty(0, 2).long()
+    if isinstance(edges, Tensor):
+        pairs = edges
+    elif not hasattr(edges, "__len__") or isinstance(edges, str):
+        raise TypeError(f"edges: expected a tensor or a sequence of pairs of integers, got {type(edges).__name__}")
+    else:
+        try:
+            pairs = torch.tensor(edges) if len(edges) else torch.empty(0, 2, dtype=torch.int64)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"edges: expected pairs of integers, shape [E, 2] ({error})") from None
     if pairs.is_floating_point() or pairs.is_complex() or pairs.dtype == torch.bool:
         raise TypeError(f"edges: expected integers, got {pairs.dtype}")
     if pairs.dim() != 2 or pairs.shape[1] != 2:

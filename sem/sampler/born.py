@@ -34,8 +34,9 @@ class BornHead(nn.Module):
     def __init__(self, dim: int, vocab_size: int, chunk_tokens: int = 2048) -> None:
         super().__init__()
         self.chunk_tokens = chunk_tokens
-        # for a wave of unit RMS, sum |amp|^2 starts near 1, so the unitary divergence starts near 0
-        self.weight = nn.Parameter(torch.randn(vocab_size, dim, 2) / (2 * vocab_size * dim) ** 0.5)
+        # W = weight / sqrt(V): for a wave of unit RMS, sum |amp|^2 starts near 1 and the unitary divergence near 0,
+        # while the parameter's entries stay of the size that a learning rate is meant for
+        self.weight = nn.Parameter(torch.randn(vocab_size, dim, 2) / (2 * dim) ** 0.5)
         self.bias = nn.Parameter(torch.zeros(vocab_size))
         self.bias._no_weight_decay = True  # type: ignore[attr-defined]
 
@@ -66,7 +67,7 @@ class BornHead(nn.Module):
 
 def _log_weights(blocks: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     """Unnormalised log-probabilities ``[..., V]`` and ``log sum |amp|^2`` ``[...]``."""
-    power = planar_intensity(functional.linear(blocks, real_matrix(weight, planar_out=True)).float())
+    power = planar_intensity(functional.linear(blocks, real_matrix(weight, planar_out=True)).float()) / len(weight)
     total = power.sum(-1, keepdim=True)
     floor = total * (_FLOOR / power.shape[-1])
     tiny = torch.finfo(power.dtype).tiny

@@ -1,7 +1,7 @@
 // pit: phase-information transport. Every phase of a row moves toward lower phase density on the circle.
 //
-// With K = num_bins, sigma = 2 pi / K, u_d = arg(psi_d) / sigma (phases counted in bins) and g(x) = exp(-x^2 / 2) summed
-// over whole turns of the circle:
+// With K = num_bins, sigma = 2 pi / K, u_d = arg(psi_d) / sigma (phases counted in bins) and g(x) = exp(-x^2 / 2)
+// summed over whole turns of the circle:
 //
 //   rho_k = sum_d g(u_d - k)         density on the bins
 //   n(u)  = sum_k g(u - k) rho_k     density at a phase (sum_k g(u - k) is constant to 6e-9: no further normalisation)

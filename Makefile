@@ -1,0 +1,112 @@
+# Needs Python >= 3.10, a C++20 compiler and make; everything else is installed into .venv.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
+CTEST := ctest --output-on-failure --no-tests=error
+BUILD_TOOLS := "cmake>=3.26" ninja
+DEMO_CONFIG := configs/tiny.yaml
+DEMO_RUN := runs/demo
+
+# cmake and ninja of the environment win over the machine's.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+BUILD_INPUTS := pyproject.toml CMakeLists.txt $(shell find csrc -type f)
+
+.PHONY: help
+help: ## list the targets
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
+
+.PHONY: demo
+demo: $(VENV)/.train ## train a small model on the standard library's source, at most 5 minutes
+	$(BIN)/sem train --config $(DEMO_CONFIG) --training.output_dir $(DEMO_RUN) --overwrite
+	$(BIN)/sem report $(DEMO_RUN) --baselines
+	@printf '\nsample of %s/sample.txt:\n\n' $(DEMO_RUN)
+	@cat $(DEMO_RUN)/sample.txt
+	@printf '\n'
+
+.PHONY: test
+test: cpp-test py-test ## build and run every test, C++ and Python
+
+.PHONY: cpp-test
+cpp-test: $(VENV)/.test build/.gtest ## C++ tests (GoogleTest under ctest)
+	cmake -S . -B build/tests -G Ninja -DSEM_TESTS=ON -DSEM_PYTHON=OFF -DSEM_WERROR=ON
+	cmake --build build/tests
+	$(CTEST) --test-dir build/tests
+
+.PHONY: py-test
+py-test: $(VENV)/.test ## Python tests (pytest)
+	$(BIN)/pytest
+
+.PHONY: sanitize
+sanitize: $(VENV)/.test build/.gtest ## C++ tests under AddressSanitizer and UBSan
+	cmake -S . -B build/sanitize -G Ninja -DSEM_TESTS=ON -DSEM_PYTHON=OFF -DSEM_SANITIZE=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo
+	cmake --build build/sanitize
+	$(CTEST) --test-dir build/sanitize
+
+.PHONY: debug-test
+debug-test: $(VENV)/.test build/.gtest ## C++ tests in a Debug build whose scratch memory starts as NaN
+	cmake -S . -B build/debug -G Ninja -DSEM_TESTS=ON -DSEM_PYTHON=OFF -DCMAKE_BUILD_TYPE=Debug
+	cmake --build build/debug
+	$(CTEST) --test-dir build/debug
+
+.PHONY: lint
+lint: $(VENV)/.test ## style, formats and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	find csrc -name '*.[ch]pp' -print0 | xargs -0 $(BIN)/clang-format --dry-run -Werror
+	$(BIN)/mypy
+
+.PHONY: format
+format: $(VENV)/.test ## rewrite the sources in the tree's style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	find csrc -name '*.[ch]pp' -print0 | xargs -0 $(BIN)/clang-format -i
+
+.PHONY: bench
+bench: $(VENV)/.train ## time the operators against their peers
+	$(BIN)/sem bench
+
+.PHONY: docs
+docs: $(VENV)/.docs ## build the documentation into site/
+	$(BIN)/python docs/configuration_page.py
+	$(BIN)/mkdocs build --strict
+
+.PHONY: clean
+clean: ## delete the environment and everything built; runs/ stays
+	rm -rf build dist site $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo 'sem needs Python 3.10 or newer; name one with: make PYTHON=/path/to/python'; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo 'sem needs the Python modules venv and ensurepip (on Debian or Ubuntu: apt-get install python3-venv).'; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# One call per set of extras, so that pip resolves them with the pinned torch. Editable: only compiled sources need it again.
+$(VENV)/.train: $(BIN)/python $(BUILD_INPUTS)
+	$(PIP) "$(TORCH)" -e ".[train]"
+	@touch $@
+
+$(VENV)/.test: $(BIN)/python $(BUILD_INPUTS)
+	$(PIP) "$(TORCH)" $(BUILD_TOOLS) -e ".[test,lint]"
+	@touch $@ $(VENV)/.train
+
+$(VENV)/.docs: $(BIN)/python $(BUILD_INPUTS)
+	$(PIP) "$(TORCH)" -e ".[docs]"
+	@touch $@
+
+# GoogleTest: the machine's, else Debian's package where that is possible, else CMake fetches it.
+build/.gtest: $(VENV)/.test
+	@if echo '#include <gtest/gtest.h>' | $${CXX:-c++} -E -x c++ - >/dev/null 2>&1; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq libgtest-dev; } >/dev/null 2>&1 || \
+	  echo 'libgtest-dev could not be installed; CMake will fetch GoogleTest'; \
+	fi
+	@mkdir -p build && touch $@

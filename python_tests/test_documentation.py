@@ -1,0 +1,71 @@
+"""The README and the pages in docs/: their code runs, their links lead somewhere, the settings' page is current."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+import sem.ops
+from sem.config import SECTIONS
+from sem.settings import setting_infos
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+LINK = re.compile(r"\]\(([^)#\s]*)(#[^)\s]*)?\)")
+PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def code_of(page: Path) -> str:
+    return "\n".join(PYTHON.findall(page.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if code_of(page)], ids=name_of)
+def test_code_runs(page: Path, tmp_path: Path) -> None:
+    script = tmp_path / "page.py"
+    script.write_text(code_of(page), encoding="utf-8")
+    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, textwrap.indent(done.stderr, f"{name_of(page)}: ")
+
+
+def test_readme_and_every_operator_page_have_code() -> None:
+    silent = [name_of(page) for page in (ROOT / "README.md", *(ROOT / "docs/operators").glob("*.md")) if not code_of(page)]
+    assert not silent
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_relative_links_lead_to_files(page: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(r"`[^`\n]*`", "", text)
+    targets = {target for target, _ in LINK.findall(text) if target and "://" not in target}
+    missing = {target for target in targets if not (page.parent / target).exists()}
+    assert not missing
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:")[2]
+    listed = set(re.findall(r"[\w/]+\.md", navigation))
+    assert listed == {str(page.relative_to(ROOT / "docs")) for page in PAGES if page.name != "README.md"}
+
+
+def test_every_operator_is_on_the_overview() -> None:
+    operators = {name for name in sem.ops.__all__ if name.islower() and callable(getattr(sem.ops, name))}
+    overview = (ROOT / "docs/operators/index.md").read_text(encoding="utf-8")
+    assert {name for name in operators if f"`{name}`" not in overview} == set()
+
+
+def test_configuration_page_is_current() -> None:
+    spec = importlib.util.spec_from_file_location("configuration_page", ROOT / "docs/configuration_page.py")
+    assert spec is not None and spec.loader is not None
+    writer = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(writer)
+    written = writer.PAGE.read_text(encoding="utf-8")
+    assert written == writer.page(), "run: python docs/configuration_page.py"
+    assert all(f"`{info.key}`" in written for section in SECTIONS.values() for info in setting_infos(section))

@@ -1,0 +1,39 @@
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from sem.training.progress import ProgressDisplay, Shown, clock
+
+FIGURES = (Shown("loss", "loss", ".2f"), Shown("cg_residual", "CG residual", ".1e"))
+
+
+def shown(terminal: bool) -> str:
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=terminal, width=100)
+    with ProgressDisplay(FIGURES, console) as display:
+        display.update(1, 0.25, None, {"loss": 3.0}, logged=True)
+        display.update(2, 0.5, 90.0, {"loss": 2.5, "cg_residual": 2e-6}, logged=False)
+        display.message("a [message]")
+        display.update(3, 0.75, 30.0, {"loss": 2.0}, logged=True)
+    return stream.getvalue()
+
+
+def test_plain_lines_for_logged_steps_where_there_is_no_terminal():
+    assert shown(terminal=False).splitlines() == [
+        "step 1 (25 %) | loss 3.00 | CG residual - | left -:--:--",
+        "a [message]",
+        "step 3 (75 %) | loss 2.00 | CG residual 2.0e-06 | left 0:00:30",
+    ]
+
+
+def test_live_display_on_a_terminal():
+    output = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown(terminal=True))
+    for text in ("a [message]", "step 3", "75 %", "left 0:00:30", "loss", "2.00", "CG residual", "2.0e-06"):
+        assert text in output
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00:00"), (59.6, "0:01:00"), (86400, "24:00:00")])
+def test_clock(seconds, text):
+    assert clock(seconds) == text

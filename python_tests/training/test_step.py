@@ -1,0 +1,106 @@
+import pytest
+import torch
+from torch import nn
+
+from sem.training.step import training_step
+
+
+class Squares:
+    """Mean squared error; ``power`` below 1 has an infinite gradient at 0."""
+
+    unit = "rows"
+
+    def __init__(self, factor: float = 1.0, power: float = 1.0):
+        self.factor, self.power = factor, power
+        self.seen = []
+
+    def __call__(self, model, batch, diagnostics):
+        self.seen.append(diagnostics)
+        inputs, targets = batch
+        loss = (model(inputs) - targets).square().mean().pow(self.power) * self.factor
+        return {"loss": loss, "error": loss.detach(), "items_sum": len(inputs)}
+
+    def report(self, totals):
+        return {"loss": totals["loss"]}
+
+
+@pytest.fixture
+def problem():
+    torch.manual_seed(0)
+    model = nn.Linear(3, 1)
+    return model, torch.randn(8, 3), torch.randn(8, 1)
+
+
+def adamw(model):
+    return torch.optim.AdamW(model.parameters(), lr=0.1)
+
+
+def chunks(inputs, targets, size):
+    return list(zip(inputs.split(size), targets.split(size), strict=True))
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_accumulated_step_is_the_whole_batch_step(problem, size):
+    model, inputs, targets = problem
+    start = {name: value.clone() for name, value in model.state_dict().items()}
+    whole = training_step(model, Squares(), [(inputs, targets)], torch.optim.SGD(model.parameters(), 0.1))
+    expected = {name: value.clone() for name, value in model.state_dict().items()}
+    model.load_state_dict(start)
+    result = training_step(
+        model, Squares(), chunks(inputs, targets, size), torch.optim.SGD(model.parameters(), 0.1)
+    )
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, expected[name])
+    assert result.totals["loss"] == pytest.approx(whole.totals["loss"])
+    assert result.totals["error"] == pytest.approx(whole.totals["loss"])
+    assert result.totals["items_sum"] == 8
+    assert result.grad_norm == pytest.approx(whole.grad_norm)
+
+
+def test_clipping_limits_the_update_and_reports_the_norm_before(problem):
+    model, inputs, targets = problem
+    before = torch.cat([p.detach().flatten().clone() for p in model.parameters()])
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    result = training_step(model, Squares(factor=100.0), [(inputs, targets)], optimizer, gradient_clip=0.01)
+    after = torch.cat([p.detach().flatten() for p in model.parameters()])
+    assert result.grad_norm > 1
+    assert (after - before).norm().item() == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("objective", "error", "words"),
+    [
+        (Squares(factor=float("nan")), 1.0, "the loss is nan"),
+        (Squares(factor=float("inf")), 1.0, "the loss is inf"),
+        (Squares(power=0.25), 0.0, "the gradient's norm is"),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_non_finite_step_changes_nothing(problem, objective, error, words):
+    model, inputs, _ = problem
+    optimizer = adamw(model)
+    training_step(model, Squares(), [(inputs, model(inputs).detach() + 1)], optimizer)
+    parameters = [p.detach().clone() for p in model.parameters()]
+    moments = [state["exp_avg"].clone() for state in optimizer.state.values()]
+    targets = model(inputs).detach() + error
+    result = training_step(model, objective, [(inputs, targets)], optimizer, gradient_clip=1.0)
+    assert result.skipped
+    assert words in result.problem
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), parameters, strict=True))
+    assert all(torch.equal(s["exp_avg"], m) for s, m in zip(optimizer.state.values(), moments, strict=True))
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_every_micro_batch_is_measured(problem):
+    model, inputs, targets = problem
+    objective, recorder = Squares(), object()
+    training_step(model, objective, chunks(inputs, targets, 4), adamw(model), diagnostics=recorder)
+    assert objective.seen == [recorder, recorder]
+
+
+def test_errors_name_what_is_missing(problem):
+    model, inputs, targets = problem
+    with pytest.raises(ValueError, match="micro_batches"):
+        training_step(model, Squares(), [], adamw(model))
+    with pytest.raises(ValueError, match="expected a 'loss'"):
+        training_step(model, lambda *_: {"error": torch.ones(())}, [(inputs, targets)], adamw(model))

@@ -1,0 +1,189 @@
+import math
+
+import pytest
+import torch
+from toy import HEALTHY, RecordingDisplay, ToyDiagnostics, ToyModel, toy_config, toy_trainer
+
+from sem.config import SEMConfig
+from sem.training.check import check_health
+from sem.training.checkpoint import CheckpointError
+from sem.training.evaluation import evaluate
+from sem.training.language import LanguageModelObjective
+from sem.training.logging import read_csv
+from sem.training.precision import autocast_factory
+from sem.training.run_folder import open_checkpoint, run_folder_of, saved_config
+from sem.training.trainer import resolve_device
+
+
+def fit(trainer, **options):
+    return trainer.fit(display=RecordingDisplay(), **options)
+
+
+def test_run_folder_holds_everything(tmp_path):
+    result = fit(toy_trainer(tmp_path))
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "config.yaml",
+        "metrics.csv",
+        "tensorboard",
+        "checkpoints",
+        "curves.png",
+        "sample.txt",
+    }
+    assert SEMConfig.from_yaml(tmp_path / "config.yaml") == toy_config(tmp_path)
+    last = read_csv(tmp_path / "metrics.csv")[-1]
+    assert set(HEALTHY) | {
+        "loss",
+        "nll",
+        "bits_per_byte",
+        "val_loss",
+        "val_bits_per_byte",
+        "grad_norm",
+        "learning_rate",
+        "tokens_per_second",
+        "skipped_steps",
+        "peak_memory_mib",
+        "elapsed_seconds",
+    } <= set(last)
+    assert result.figures["val_bits_per_byte"] == last["val_bits_per_byte"]
+
+
+def test_bits_per_byte_by_hand():
+    """A model that knows nothing spends log2(260) bits on each of 9 targets, 8 of which are bytes."""
+    model = ToyModel()
+    for parameter in model.parameters():
+        torch.nn.init.zeros_(parameter)
+    targets = torch.tensor([[10] * 8 + [257, -100]])
+    batch = {"tokens": torch.zeros(1, 10, dtype=torch.int64), "targets": targets, "bytes": 8}
+    figures = evaluate(model, LanguageModelObjective(), [batch, batch])
+    assert figures["bits_per_byte"] == pytest.approx(9 / 8 * math.log2(260))
+    assert figures["nll"] == pytest.approx(math.log(260))
+    assert figures["loss"] == pytest.approx(math.log(260))
+
+
+def test_validation_does_not_depend_on_the_micro_batch_size(tmp_path):
+    scores = [
+        toy_trainer(tmp_path, f"training.micro_batch_size={size}").validate()["val_bits_per_byte"]
+        for size in (1, 2, 4)
+    ]
+    assert scores == pytest.approx([scores[0]] * 3)
+
+
+def test_evaluation_restores_the_mode_and_needs_data():
+    model = ToyModel().train()
+    with pytest.raises(ValueError, match="at least one batch"):
+        evaluate(model, LanguageModelObjective(), [])
+    assert model.training
+
+
+def test_another_run_in_the_folder_is_refused_unless_told_otherwise(tmp_path):
+    fit(toy_trainer(tmp_path))
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"training.output_dir.*--resume.*--overwrite"):
+        fit(toy_trainer(tmp_path))
+    assert fit(toy_trainer(tmp_path), overwrite=True).step == 12
+    assert [row["step"] for row in read_csv(tmp_path / "metrics.csv")] == list(range(1, 13))
+    assert (tmp_path / "notes.txt").exists()
+    with pytest.raises(ValueError, match="overwrite"):
+        fit(toy_trainer(tmp_path), overwrite=True, resume="auto")
+
+
+def test_auto_resume_starts_anew_where_there_is_nothing(tmp_path):
+    assert fit(toy_trainer(tmp_path), resume="auto").step == 12
+    assert fit(toy_trainer(tmp_path, "training.max_steps=14"), resume="auto").step == 14
+
+
+def test_branch_from_an_earlier_checkpoint(tmp_path):
+    fit(toy_trainer(tmp_path / "a"))
+    earlier = tmp_path / "a" / "checkpoints" / "step_00000009.pt"
+    trainer = toy_trainer(tmp_path / "b")
+    display = RecordingDisplay()
+    trainer.fit(resume=earlier, display=display)
+    assert display.messages[0] == "continuing after step 9"
+    assert len(display.losses) == 3
+    fit(toy_trainer(tmp_path / "a", "training.checkpoint_every=1", "training.max_steps=10"), resume=earlier)
+    assert sorted(path.name for path in (tmp_path / "a" / "checkpoints").iterdir()) == [
+        "step_00000009.pt",
+        "step_00000010.pt",
+        "step_00000012.pt.superseded",
+    ]
+    with pytest.raises(ValueError, match="expected a folder without a run"):
+        fit(toy_trainer(tmp_path / "b"), resume=earlier)
+
+
+def test_missing_checkpoint_is_an_error(tmp_path):
+    for where in (tmp_path, tmp_path / "none.pt"):
+        with pytest.raises(CheckpointError, match=str(where)):
+            fit(toy_trainer(tmp_path), resume=where)
+
+
+def test_checkpoint_knows_its_configuration(tmp_path):
+    fit(toy_trainer(tmp_path))
+    path, content = open_checkpoint(tmp_path)
+    assert saved_config(content) == toy_config(tmp_path)
+    assert run_folder_of(path) == run_folder_of(tmp_path) == tmp_path
+
+
+def test_optimizer_follows_the_configuration(tmp_path):
+    groups = toy_trainer(tmp_path, "training.weight_decay=0.3").build_loop().optimizer.param_groups
+    assert {(group["weight_decay"], group["betas"]) for group in groups} == {
+        (0.3, (0.9, 0.95)),
+        (0.0, (0.9, 0.95)),
+    }
+
+
+def test_device_that_is_not_there_is_an_error():
+    assert resolve_device("cpu") == torch.device("cpu")
+    assert resolve_device("auto").type in ("cpu", "cuda", "xpu")
+    if not torch.xpu.is_available():
+        with pytest.raises(ValueError, match=r"training.device = 'xpu:3'.*cpu"):
+            resolve_device("xpu:3")
+
+
+def test_precision_is_what_the_configuration_says():
+    device = torch.device("cpu")
+    product = torch.ones(2, 2)
+    with torch.autocast("cpu", dtype=torch.bfloat16), autocast_factory("32-true", device)():
+        assert (product @ product).dtype == torch.float32
+    with autocast_factory("bf16-mixed", device)():
+        assert (product @ product).dtype == torch.bfloat16
+    with pytest.raises(ValueError, match="precision_mode"):
+        autocast_factory("16-true", device)
+
+
+def check_rows(folder, steps=3, **figures):
+    trainer = toy_trainer(folder)
+    trainer.diagnostics = lambda: ToyDiagnostics(**figures)
+    return {row.name: row for row in check_health(trainer, steps)}
+
+
+def test_health_check_passes_and_writes_nothing(tmp_path):
+    rows = check_rows(tmp_path / "run")
+    assert all(row.passed for row in rows.values())
+    assert rows["val_loss"].value < 0
+    assert {"cg_residual", "grad_norm", "skipped_steps", "tokens_per_second", "cg_iterations_max"} <= set(
+        rows
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_health_check_names_the_failing_rows(tmp_path):
+    rows = check_rows(tmp_path, cg_residual=0.1, phase_entropy_after=0.1)
+    assert {name for name, row in rows.items() if not row.passed} == {"cg_residual", "phase_entropy"}
+
+
+def test_health_check_sees_a_single_bad_step(tmp_path):
+    trainer = toy_trainer(tmp_path)
+    deviations = iter([1e-6, 0.5, 1e-6])
+    trainer.diagnostics = lambda: ToyDiagnostics(unitarity_deviation=next(deviations))
+    rows = {row.name: row for row in check_health(trainer, 3)}
+    assert rows["unitarity_deviation"].value == 0.5
+
+
+def test_health_check_survives_a_diverging_run(tmp_path):
+    rows = {row.name: row for row in check_health(toy_trainer(tmp_path, fail_from=5), 10)}
+    assert {name for name, row in rows.items() if not row.passed} == {
+        "loss",
+        "grad_norm",
+        "skipped_steps",
+        "val_loss",
+    }

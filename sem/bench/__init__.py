@@ -1,0 +1,5 @@
+"""Timings of the operators against their peers: ``sem bench``, or ``python -m sem.bench``."""
+
+from sem.bench.command import main
+
+__all__ = ["main"]

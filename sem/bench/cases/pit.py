@@ -1,0 +1,54 @@
+"""Phase transport, forward and backward, against the kernel density estimate in torch operations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from sem.bench import peers
+from sem.bench.problems import complex_normal, exact_gradients
+from sem.bench.registry import Benchmark, Comparison, Contender, Expected
+from sem.ops import reference
+from sem.ops.pit import pit
+
+BINS = 32
+LIMITS = {"out": 2e-6, "grad_psi": 1e-5, "grad_strength": 1e-5}
+
+
+def build(batch: int, steps: int, width: int, judged: bool = False) -> Sequence[Comparison]:
+    rows = batch * steps
+    psi = complex_normal(rows, width, seed=1).requires_grad_()
+    grad = complex_normal(rows, width, seed=2)
+    strength = torch.tensor(0.1, requires_grad=True)
+    rms = torch.linspace(0.5, 2, rows)
+
+    def twin(psi: Tensor, rms: Tensor, strength: Tensor) -> Tensor:
+        return reference.pit(psi, rms, strength, BINS)
+
+    def both_ways(out: Tensor) -> list[Tensor]:
+        return [out.detach(), *torch.autograd.grad(out, [psi, strength], grad)]
+
+    with torch.no_grad():
+        value = torch.cat(
+            [
+                twin(p.to(torch.complex128), r.double(), strength.double())
+                for p, r in zip(psi.split(512), rms.split(512), strict=True)
+            ]
+        )
+    grad_psi, _, grad_strength = exact_gradients(twin, [psi, rms, strength], grad, row_inputs=2, chunk=512)
+    truths = zip(LIMITS, (value, grad_psi, grad_strength), strict=True)
+    expected = [Expected(name, truth, LIMITS[name]) for name, truth in truths]
+    native = Contender("forward + backward", lambda: both_ways(pit(psi, rms, strength, BINS)), expected)
+    estimate = Contender("KDE in torch", lambda: both_ways(peers.kde_pit(psi, rms, strength, BINS)), expected)
+    return [Comparison(native, estimate, "speed-up", 10.0 if judged else None)]
+
+
+def benchmark(batch: int, steps: int, width: int, judged: bool = False) -> Benchmark:
+    return Benchmark(f"pit-{batch}x{steps}x{width}", partial(build, batch, steps, width, judged))
+
+
+BENCHMARKS = [benchmark(8, 512, 256, judged=True)]
+QUICK = [benchmark(2, 64, 64)]

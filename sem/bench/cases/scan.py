@@ -1,0 +1,63 @@
+"""The selective scan, forward and backward, against a Python loop over time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from sem.bench import peers
+from sem.bench.problems import complex_normal, exact_gradients, generator
+from sem.bench.registry import Benchmark, Comparison, Contender, Expected
+from sem.ops import reference
+from sem.ops.scan import scan
+
+GROUPS = 16
+LIMITS = {
+    "states": 2e-6,
+    "grad_x": 1e-5,
+    "grad_dt_mag": 1e-5,
+    "grad_dt_phase": 1e-5,
+    "grad_decay": 1e-5,
+    "grad_frequency": 1e-5,
+}
+
+
+def build(batch: int, steps: int, channels: int, judged: bool = False) -> Sequence[Comparison]:
+    source = generator(1)
+
+    def log_uniform(low: float, high: float) -> Tensor:
+        exponent = torch.empty(batch, steps, GROUPS).uniform_(math.log(low), math.log(high), generator=source)
+        return exponent.exp()
+
+    x, grad = complex_normal(batch, steps, channels, seed=2), complex_normal(batch, steps, channels, seed=3)
+    decay = torch.empty(channels).uniform_(0.1, 8, generator=source)
+    frequency = torch.empty(channels).uniform_(-math.pi, math.pi, generator=source)
+    inputs = [x, log_uniform(1e-3, 0.3), log_uniform(1e-3, 0.3), decay, frequency]
+    leaves = [tensor.requires_grad_() for tensor in inputs]
+
+    def twin(*inputs: Tensor) -> Tensor:
+        return reference.scan(*inputs)[0]
+
+    def both_ways(states: Tensor) -> list[Tensor]:
+        return [states.detach(), *torch.autograd.grad(states, leaves, grad)]
+
+    with torch.no_grad():
+        states = twin(*(leaf.to(torch.complex128 if leaf.is_complex() else torch.float64) for leaf in leaves))
+    gradients = exact_gradients(twin, leaves, grad, row_inputs=3, chunk=batch)
+    truths = zip(LIMITS, (states, *gradients), strict=True)
+    expected = [Expected(name, truth, LIMITS[name]) for name, truth in truths]
+    native = Contender("forward + backward", lambda: both_ways(scan(*leaves)[0]), expected)
+    loop = Contender("loop over time", lambda: both_ways(peers.loop_scan(*leaves)), expected)
+    return [Comparison(native, loop, "speed-up", 15.0 if judged else None)]
+
+
+def benchmark(batch: int, steps: int, channels: int, judged: bool = False) -> Benchmark:
+    return Benchmark(f"scan-{batch}x{steps}x{channels}", partial(build, batch, steps, channels, judged))
+
+
+BENCHMARKS = [benchmark(8, 256, 512, judged=True)]
+QUICK = [benchmark(2, 32, 64)]

@@ -1,0 +1,103 @@
+"""``sem bench``: every operator against its peers, in one process, correctness first.
+
+Exit status: 0 measured (a missed bar included: timings vary), 1 a result was wrong, 2 wrong arguments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from sem.bench import report
+from sem.bench.cases import BENCHMARKS, QUICK
+from sem.bench.registry import Benchmark, Registry
+from sem.bench.runner import Line, measure
+
+FAILED, WRONG_USE = 1, 2
+LEAST_REPEATS = 7
+
+
+def main(arguments: Sequence[str] | None = None, full: Registry = BENCHMARKS, quick: Registry = QUICK) -> int:
+    """Run ``sem bench`` with ``arguments`` (those of the process by default) and return its exit status.
+
+    ``full`` holds the benchmarks, ``quick`` those of ``--quick``.
+    """
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        chosen = (quick if options.quick else full).select(options.only)
+    except ValueError as error:
+        parser.error(str(error))
+    if options.list:
+        print("\n".join(benchmark.name for benchmark in chosen))
+        return 0
+    with _threads(options.threads):
+        where = {**report.machine(), "load_before": report.load_average()}
+        lines = [line for benchmark in chosen for line in _run(benchmark, options.repeats)]
+        where["load_after"] = report.load_average()
+    settings = {name: getattr(options, name) for name in ("threads", "repeats", "quick", "only")}
+    report.print_table(lines, where, settings, report.console_for())
+    if options.json is not None:
+        text = json.dumps(report.document(lines, where, settings), indent=2, allow_nan=False)
+        options.json.write_text(text + "\n")
+    if options.plot is not None:
+        title = f"{where['processor']}, {where['simd']}, {options.threads} thread(s)"
+        report.plot(lines, options.plot, title)
+    return 0 if all(line.correct for line in lines) else FAILED
+
+
+def _run(benchmark: Benchmark, repeats: int) -> list[Line]:
+    print(f"{benchmark.name} ...", file=sys.stderr, flush=True)
+    return measure(benchmark.name, benchmark.build(), repeats)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="sem bench", description="Time the operators against their peers.")
+    only = "only benchmarks with NAME in their name; may be repeated"
+    parser.add_argument("--only", action="append", default=[], metavar="NAME", help=only)
+    parser.add_argument("--list", action="store_true", help="print the names of the benchmarks and stop")
+    parser.add_argument(
+        "--threads", type=_at_least(1), default=1, metavar="N", help="CPU threads (default: 1)"
+    )
+    repeats = f"timed rounds, at least {LEAST_REPEATS} (default: 9)"
+    parser.add_argument("--repeats", type=_at_least(LEAST_REPEATS), default=9, metavar="N", help=repeats)
+    parser.add_argument("--quick", action="store_true", help="small problems without bars, in a few seconds")
+    parser.add_argument("--json", type=_writable, metavar="FILE", help="write every figure to FILE")
+    parser.add_argument("--plot", type=_writable, metavar="FILE", help="draw the ratios (needs matplotlib)")
+    return parser
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def count(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"expected an integer, got {text!r}") from None
+        if value < least:
+            raise argparse.ArgumentTypeError(f"expected at least {least}, got {value}")
+        return value
+
+    return count
+
+
+def _writable(text: str) -> Path:
+    path = Path(text)
+    if not path.parent.is_dir() or path.is_dir():
+        raise argparse.ArgumentTypeError(f"expected a file in a folder that exists, got {text!r}")
+    return path

@@ -1,0 +1,127 @@
+"""The other ways to compute the same thing in torch, written as well as torch allows.
+
+What a peer can prepare once for given edge weights (its matrix) is not counted in its time.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import torch
+from torch import Tensor
+
+from sem.ops import Topology, reference
+
+MOST_DENSE_NODES = 512
+
+
+def csr_laplacian(edge_weight: Tensor, topology: Topology) -> Tensor:
+    """The Laplacian as a ``torch.sparse`` CSR matrix ``[D, D]``."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support", category=UserWarning)
+        return reference.laplacian_dense(edge_weight, topology).to_sparse_csr()
+
+
+def laplacian_matrix(edge_weight: Tensor, topology: Topology) -> Tensor:
+    """The Laplacian for products: dense up to :data:`MOST_DENSE_NODES` nodes, CSR above."""
+    if topology.nodes <= MOST_DENSE_NODES:
+        return reference.laplacian_dense(edge_weight, topology)
+    return csr_laplacian(edge_weight, topology)
+
+
+def laplacian_diagonal(edge_weight: Tensor, topology: Topology) -> Tensor:
+    """``h_kk``, the sum of the weights at each node, ``[D]``."""
+    i, j = topology.edges.unbind(1)
+    return edge_weight.new_zeros(topology.nodes).index_add(0, i, edge_weight).index_add(0, j, edge_weight)
+
+
+def columns(psi: Tensor) -> Tensor:
+    """Complex ``[N, D]`` as real columns ``[D, 2N]``: all real parts, then all imaginary ones."""
+    return torch.view_as_real(psi).permute(1, 2, 0).reshape(psi.shape[1], 2 * psi.shape[0])
+
+
+def rows(columns: Tensor) -> Tensor:
+    """The way back from :func:`columns`."""
+    nodes, count = columns.shape
+    return torch.view_as_complex(columns.view(nodes, 2, count // 2).permute(2, 0, 1).contiguous())
+
+
+def eager_cg(
+    psi: Tensor, matrix: Tensor, diagonal: Tensor, half_dt: float, tol: float, max_iter: int = 50
+) -> Tensor:
+    """The Cayley step of ``psi`` (complex64 ``[N, D]``) by textbook preconditioned CG in torch operations.
+
+    Solves ``(I + a^2 H^2) y = (I - iaH) psi`` for all ``2N`` real columns at once, preconditioned by
+    ``1 / (1 + a^2 h_kk^2)``, until the worst column's residual is at most ``tol`` times its right-hand side.
+    Products and updates go to buffers that exist already. Forward only.
+    """
+    tokens = psi.shape[0]
+    wave = columns(psi)
+    product = matrix @ wave
+    residual = wave.clone()
+    residual[:, :tokens].add_(product[:, tokens:], alpha=half_dt)
+    residual[:, tokens:].sub_(product[:, :tokens], alpha=half_dt)
+    target = tol * torch.linalg.vector_norm(residual, dim=0)
+
+    inverse = (1 / (1 + (half_dt * diagonal) ** 2)).unsqueeze(1)
+    solution = torch.zeros_like(wave)
+    image, scratch = torch.empty_like(wave), torch.empty_like(wave)
+    scaled = inverse * residual
+    direction = scaled.clone()
+    descent = torch.mul(residual, scaled, out=scratch).sum(0)
+    for _ in range(max_iter):
+        torch.mm(matrix, direction, out=product)
+        torch.addmm(direction, matrix, product, alpha=half_dt**2, out=image)
+        step = descent / torch.mul(direction, image, out=scratch).sum(0)
+        solution.addcmul_(direction, step)
+        residual.addcmul_(image, step, value=-1)
+        if bool((torch.linalg.vector_norm(residual, dim=0) <= target).all()):
+            break
+        torch.mul(residual, inverse, out=scaled)
+        previous, descent = descent, torch.mul(residual, scaled, out=scratch).sum(0)
+        torch.addcmul(scaled, direction, descent / previous, out=direction)
+    return rows(solution.mul_(2).sub_(wave))
+
+
+def cayley_unitary(edge_weight: Tensor, topology: Topology, half_dt: float) -> Tensor:
+    """The Cayley step as a dense complex64 matrix ``U = U^T`` (solved in double): the step is ``psi @ U``."""
+    identity = torch.eye(topology.nodes, dtype=torch.complex128)
+    return reference.cayley(identity, edge_weight.double(), topology, half_dt).to(torch.complex64)
+
+
+def kde_pit(psi: Tensor, reference_rms: Tensor, strength: Tensor, num_bins: int) -> Tensor:
+    """Phase transport by the score rule with every phase against every bin, in ``[..., D, num_bins]`` arrays.
+
+    ``psi`` complex ``[..., D]`` without zeros, at least 20 bins (no kernel reaches around the circle).
+    Autograd gives the backward.
+    """
+    sigma = 2 * math.pi / num_bins
+    distance = (psi.angle() / sigma).unsqueeze(-1) - torch.arange(num_bins, dtype=reference_rms.dtype)
+    distance = distance - num_bins * torch.round(distance / num_bins)
+    kernel = torch.exp(-0.5 * distance.square())
+    density_on_bins = kernel.sum(-2).unsqueeze(-1)
+    density = (kernel @ density_on_bins).squeeze(-1)
+    slope = -((distance * kernel) @ density_on_bins).squeeze(-1)
+    score = slope / density
+    shift = -strength * sigma * score * torch.rsqrt(1 + score.square())
+    mean_square = torch.view_as_real(psi).square().sum(-1).mean(-1, keepdim=True)
+    scale = reference_rms.unsqueeze(-1) * torch.rsqrt(mean_square)
+    return psi * torch.polar(scale.expand_as(shift), shift)
+
+
+def loop_scan(x: Tensor, dt_mag: Tensor, dt_phase: Tensor, decay: Tensor, frequency: Tensor) -> Tensor:
+    """The scan as a Python loop over time under autograd, with all but the recurrence outside the loop.
+
+    ``unbind`` instead of ``a[:, t]``: the gradient of a slice is a whole array of zeros for every step.
+    """
+    width = x.shape[2] // dt_mag.shape[2]
+    m = dt_mag.repeat_interleave(width, dim=2)
+    p = dt_phase.repeat_interleave(width, dim=2)
+    a = torch.polar(torch.exp(-m * decay), p * frequency)
+    state = torch.zeros_like(x[:, 0])
+    states = []
+    for factor, driven in zip(a.unbind(1), (m * x).unbind(1), strict=True):
+        state = torch.addcmul(driven, factor, state)
+        states.append(state)
+    return torch.stack(states, 1)

@@ -1,0 +1,127 @@
+"""What a benchmark is, and the one place where benchmarks are found by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Kind = Literal["speed-up", "time"]
+
+
+def relative_error(value: Tensor, truth: Tensor) -> float:
+    """``||value - truth|| / ||truth||``, in double precision."""
+    wide = value.detach().to(truth.dtype)
+    return float(torch.linalg.vector_norm(wide - truth) / torch.linalg.vector_norm(truth))
+
+
+def worst_row_error(value: Tensor, truth: Tensor) -> float:
+    """The largest relative error of a row (last dimension), in double precision."""
+    wide = value.detach().to(truth.dtype)
+    rows = torch.linalg.vector_norm(wide - truth, dim=-1) / torch.linalg.vector_norm(truth, dim=-1)
+    return float(rows.max())
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What one output has to be: its float64 truth, and how far from it ``measure`` may find the output."""
+
+    name: str
+    truth: Tensor
+    limit: float
+    measure: Callable[[Tensor, Tensor], float] = relative_error
+
+
+@dataclass(frozen=True)
+class Check:
+    """The measured error of one output and the limit it is held to."""
+
+    name: str
+    error: float
+    limit: float
+
+    @property
+    def passed(self) -> bool:
+        return self.error <= self.limit  # False for NaN
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Something that is timed: ``run`` computes outputs in the order of ``expected``."""
+
+    name: str
+    run: Callable[[], Sequence[Tensor]]
+    expected: Sequence[Expected]
+
+    def checks(self) -> list[Check]:
+        """Compute once and compare every output with its truth."""
+        outputs = self.run()
+        return [
+            Check(want.name, want.measure(output, want.truth), want.limit)
+            for want, output in zip(self.expected, outputs, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One line of the table.
+
+    ``kind`` says which way the ratio is read: ``'speed-up'`` is the peer's time over the subject's, at least
+    ``bar``; ``'time'`` is the subject's time over the peer's, at most ``bar``. Without a bar nothing is judged.
+    """
+
+    subject: Contender
+    peer: Contender
+    kind: Kind = "speed-up"
+    bar: float | None = None
+
+    def meets_bar(self, ratio: float) -> bool | None:
+        if self.bar is None:
+            return None
+        return ratio >= self.bar if self.kind == "speed-up" else ratio <= self.bar
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Lines that share one problem and are timed together.
+
+    ``name`` is what ``--only`` selects; ``build`` makes the problem, its truth and the comparisons.
+    """
+
+    name: str
+    build: Callable[[], Sequence[Comparison]]
+
+
+class Registry:
+    """Benchmarks by name, in the order they were added."""
+
+    def __init__(self, benchmarks: Sequence[Benchmark] = ()) -> None:
+        self._benchmarks: dict[str, Benchmark] = {}
+        for benchmark in benchmarks:
+            self.add(benchmark)
+
+    def add(self, benchmark: Benchmark) -> None:
+        if benchmark.name in self._benchmarks:
+            raise ValueError(f"benchmark {benchmark.name!r} is registered already")
+        self._benchmarks[benchmark.name] = benchmark
+
+    def select(self, parts: Sequence[str]) -> list[Benchmark]:
+        """Benchmarks whose name contains one of ``parts``; all of them for no parts.
+
+        Raises:
+            ValueError: a part that no name contains.
+        """
+        for part in parts:
+            if not any(part in name for name in self._benchmarks):
+                names = ", ".join(self._benchmarks)
+                raise ValueError(f"no benchmark has {part!r} in its name; there are: {names}")
+        return [b for b in self if not parts or any(part in b.name for part in parts)]
+
+    def __iter__(self) -> Iterator[Benchmark]:
+        return iter(self._benchmarks.values())
+
+    def __len__(self) -> int:
+        return len(self._benchmarks)

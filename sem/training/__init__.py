@@ -1,0 +1,1 @@
+"""One training step, the loop around it, and what a run needs: schedule, checkpoints, health, logs."""

@@ -1,0 +1,130 @@
+"""Metrics on disk: one CSV table and TensorBoard events."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+
+class MetricLog(Protocol):
+    """Somewhere the figures of a step go."""
+
+    def write(self, step: int, figures: Mapping[str, float]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class CsvLog:
+    """One row per logged step, one column per figure, empty where a figure was not measured.
+
+    A figure that appears for the first time becomes a new last column. Each row is flushed when written.
+
+    Args:
+        path: the table; rows that are there already are kept up to ``resume_step``.
+        resume_step: last step of the run that is continued; 0 starts a new table.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "metrics.csv"
+        >>> log = CsvLog(path)
+        >>> log.write(1, {"loss": 2.5})
+        >>> log.close()
+        >>> read_csv(path)
+        [{'step': 1.0, 'loss': 2.5}]
+    """
+
+    def __init__(self, path: str | Path, resume_step: int = 0) -> None:
+        self.path = Path(path)
+        self._columns = ["step"]
+        rows: list[dict[str, str]] = []
+        if resume_step and self.path.exists():
+            columns, rows = _read_table(self.path)
+            self._columns = columns or self._columns
+            rows = [row for row in rows if _is_before(row, resume_step)]
+        self._rewrite(rows)
+
+    def write(self, step: int, figures: Mapping[str, float]) -> None:
+        """Append the figures of ``step``."""
+        new = [name for name in figures if name not in self._columns]
+        if new:
+            self._file.close()
+            _, rows = _read_table(self.path)
+            self._columns += new
+            self._rewrite(rows)
+        self._writer.writerow({"step": step, **{name: repr(float(v)) for name, v in figures.items()}})
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _rewrite(self, rows: Sequence[Mapping[str, str]]) -> None:
+        temporary = self.path.with_name(self.path.name + ".writing")
+        with open(temporary, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, self._columns)
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(temporary, self.path)
+        self._file = open(self.path, "a", newline="", encoding="utf-8")  # noqa: SIM115
+        self._writer = csv.DictWriter(self._file, self._columns)
+
+
+class TensorBoardLog:
+    """The same figures as TensorBoard scalars, grouped as ``train/`` and ``validation/``.
+
+    Raises:
+        ImportError: TensorBoard is not installed.
+    """
+
+    def __init__(self, folder: str | Path, resume_step: int = 0) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer: Any = SummaryWriter(str(folder), purge_step=resume_step + 1 if resume_step else None)
+
+    def write(self, step: int, figures: Mapping[str, float]) -> None:
+        for name, value in figures.items():
+            group = "validation" if name.startswith("val_") else "train"
+            self._writer.add_scalar(f"{group}/{name.removeprefix('val_')}", value, step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def tensorboard_available() -> bool:
+    """Whether TensorBoard can be imported."""
+    return importlib.util.find_spec("tensorboard") is not None
+
+
+def read_csv(path: str | Path) -> list[dict[str, float]]:
+    """The rows of a :class:`CsvLog` table, each with the figures that were measured.
+
+    Raises:
+        ValueError: the file is missing or is no such table.
+    """
+    try:
+        columns, rows = _read_table(Path(path))
+    except FileNotFoundError:
+        raise ValueError(f"{path}: there is no such table of metrics") from None
+    if "step" not in columns:
+        raise ValueError(f"{path}: expected a table with a column 'step', got {columns}")
+    try:
+        return [{name: float(text) for name, text in row.items() if text} for row in rows]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: expected numbers, {error}") from None
+
+
+def _read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    with open(path, newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        return list(reader.fieldnames or ()), list(reader)
+
+
+def _is_before(row: Mapping[str, str], resume_step: int) -> bool:
+    """Whether a row belongs to the part of the run that is kept; a half-written last row does not."""
+    try:
+        return int(row["step"]) <= resume_step and None not in row.values()
+    except (TypeError, ValueError):
+        return False

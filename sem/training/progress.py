@@ -1,0 +1,107 @@
+"""What a running training shows: a live display on a terminal, plain lines anywhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One figure of the display: its name in the metrics, a label, and a format specification."""
+
+    metric: str
+    label: str
+    format: str = ".4g"
+
+    def text(self, figures: Mapping[str, float]) -> str:
+        value = figures.get(self.metric)
+        return "-" if value is None else format(value, self.format)
+
+
+class ProgressDisplay:
+    """Shows the progress of a run; a context manager.
+
+    Figures that are measured seldom keep their last value. On a terminal the display is redrawn in place at
+    every step; otherwise each logged step is one line.
+
+    Args:
+        shown: the figures, in order.
+        console: where to write; a new one on standard output by default.
+
+    Example:
+        >>> with ProgressDisplay([Shown("loss", "loss")], Console(force_terminal=False, width=80)) as display:
+        ...     display.update(10, 0.5, 60.0, {"loss": 2.0}, logged=True)
+        step 10 (50 %) | loss 2 | left 0:01:00
+    """
+
+    def __init__(self, shown: Sequence[Shown], console: Console | None = None) -> None:
+        self._shown = tuple(shown)
+        self._console = console or Console(highlight=False, soft_wrap=True)
+        self._latest: dict[str, float] = {}
+        self._live = Live(console=self._console, refresh_per_second=4) if self._console.is_terminal else None
+
+    def __enter__(self) -> ProgressDisplay:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def update(
+        self, step: int, share: float, seconds_left: float | None, figures: Mapping[str, float], logged: bool
+    ) -> None:
+        """Show the state after ``step``.
+
+        Args:
+            share: how much of the run is done, in [0, 1].
+            seconds_left: estimate, or None while there is none.
+            figures: what was measured at this step.
+            logged: whether the step deserves a line where there is no terminal.
+        """
+        self._latest.update(figures)
+        if self._live is not None:
+            self._live.update(self._panel(step, share, seconds_left))
+        elif logged:
+            texts = [f"{figure.label} {figure.text(self._latest)}" for figure in self._shown]
+            left = f"left {clock(seconds_left)}"
+            self.message(" | ".join([f"step {step} ({100 * share:.0f} %)", *texts, left]))
+
+    def message(self, text: str) -> None:
+        """Print a line above the display."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _panel(self, step: int, share: float, seconds_left: float | None) -> Group:
+        head = Table.grid(padding=(0, 2))
+        head.add_row(
+            Text(f"step {step}", style="bold"),
+            ProgressBar(total=1.0, completed=share, width=40),
+            Text(f"{100 * share:.0f} %"),
+            Text(f"left {clock(seconds_left)}"),
+        )
+        body = Table.grid(padding=(0, 3))
+        body.add_row(*(Text(figure.label, style="dim") for figure in self._shown))
+        body.add_row(*(Text(figure.text(self._latest)) for figure in self._shown))
+        return Group(head, body)
+
+
+def clock(seconds: float | None) -> str:
+    """Hours, minutes and seconds; ``-:--:--`` for None.
+
+    Example:
+        >>> clock(3725.2)
+        '1:02:05'
+    """
+    if seconds is None:
+        return "-:--:--"
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02d}:{second:02d}"

@@ -1,0 +1,78 @@
+"""The folder of a run: what is in it, where to continue, and the model it holds."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from sem.config import SEMConfig
+from sem.training import checkpoint
+from sem.training.checkpoint import CheckpointError, CheckpointStore
+
+AUTO_RESUME = "auto"
+CHECKPOINTS = "checkpoints"
+
+
+def find_checkpoint(resume: str | Path | None, folder: str | Path) -> tuple[Path, dict[str, Any]] | None:
+    """What a run in ``folder`` continues from, and its content; None starts anew.
+
+    Args:
+        resume: as :func:`open_checkpoint` takes it, ``"auto"`` (the newest of ``folder``, if there is one) or
+            None.
+
+    Raises:
+        CheckpointError: there is no such checkpoint, or none that is undamaged.
+    """
+    if resume is None:
+        return None
+    if str(resume) == AUTO_RESUME:
+        return CheckpointStore(Path(folder) / CHECKPOINTS).load_latest()
+    return open_checkpoint(resume)
+
+
+def open_checkpoint(where: str | Path) -> tuple[Path, dict[str, Any]]:
+    """A checkpoint, or the newest undamaged one of a run's folder, and its content.
+
+    Raises:
+        CheckpointError: there is no such checkpoint, or none that is undamaged.
+    """
+    path = Path(where)
+    if not path.is_dir():
+        return path, checkpoint.load(path)
+    found = CheckpointStore(path / CHECKPOINTS).load_latest()
+    if found is None:
+        raise CheckpointError(f"{path}: expected the folder of a run, it has no {CHECKPOINTS}/step_*.pt")
+    return found
+
+
+def saved_config(content: dict[str, Any], overrides: Iterable[str] = ()) -> SEMConfig:
+    """The configuration in a checkpoint's content.
+
+    Raises:
+        ValueError: there is none, or an override is impossible.
+    """
+    if "config" not in content:
+        raise ValueError(f"checkpoint: expected an entry 'config', got {sorted(content)}")
+    return SEMConfig.from_dict(content["config"], overrides)
+
+
+def run_folder_of(path: Path) -> Path:
+    """The run's folder, given it or one of its checkpoints."""
+    if path.is_dir():
+        return path
+    return path.parent.parent if path.parent.name == CHECKPOINTS else path.parent
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a run has left metrics or checkpoints in ``folder``."""
+    return (folder / "metrics.csv").exists() or bool(CheckpointStore(folder / CHECKPOINTS).paths())
+
+
+def remove_run(folder: Path) -> None:
+    """Delete what a run writes into its folder, and nothing else."""
+    for name in (CHECKPOINTS, "tensorboard"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in ("config.yaml", "metrics.csv", "curves.png", "sample.txt"):
+        (folder / name).unlink(missing_ok=True)

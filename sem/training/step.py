@@ -1,0 +1,134 @@
+"""The one training step: gradient accumulation, clipping and the non-finite guard.
+
+Whatever drives the training calls this function, so that every driver takes the same step. It knows a model,
+an objective and an optimizer; what the batches hold is the objective's business.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+
+class Objective(Protocol):
+    """What a training minimises.
+
+    Calling it gives 0-d tensors (or numbers) for one micro-batch: ``"loss"``, a mean, is what is
+    differentiated; over the micro-batches of a step, names ending in ``_sum`` are added and all others
+    averaged. ``items_sum``, if there, counts what ``unit`` names and gives the throughput.
+    """
+
+    unit: str
+
+    def __call__(self, model: nn.Module, batch: Any, diagnostics: Any) -> Mapping[str, Any]: ...
+
+    def report(self, totals: Mapping[str, float]) -> dict[str, float]:
+        """Figures to show and log, from the accumulated ones."""
+        ...
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one step did.
+
+    Attributes:
+        totals: the objective's figures accumulated over the micro-batches.
+        grad_norm: 2-norm of the whole gradient before clipping.
+        problem: why the step was skipped, or None when the parameters were updated.
+    """
+
+    totals: dict[str, float]
+    grad_norm: float
+    problem: str | None
+
+    @property
+    def skipped(self) -> bool:
+        return self.problem is not None
+
+
+def training_step(
+    model: nn.Module,
+    objective: Objective,
+    micro_batches: Sequence[Any],
+    optimizer: torch.optim.Optimizer,
+    *,
+    gradient_clip: float = 0.0,
+    diagnostics: Any = None,
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> StepResult:
+    """Accumulate the gradient over ``micro_batches``, clip it and update the parameters.
+
+    The gradient is that of the mean of the micro-batches' losses; with equally large micro-batches this is
+    the gradient of the whole batch. A loss or a gradient that is not finite leaves parameters and optimizer
+    state as they were. The figures reach the host once per step, after the last backward pass.
+
+    Args:
+        gradient_clip: largest gradient norm; 0 leaves the gradient alone.
+        diagnostics: handed to the objective with every micro-batch.
+        autocast: makes the context the forward passes run in.
+
+    Raises:
+        ValueError: there is no micro-batch, or the objective returned no ``"loss"``.
+    """
+    if not micro_batches:
+        raise ValueError("micro_batches: expected at least one, got none")
+    optimizer.zero_grad(set_to_none=True)
+    share = 1.0 / len(micro_batches)
+    totals: dict[str, Tensor | float] = {}
+    for batch in micro_batches:
+        with autocast():
+            figures = objective(model, batch, diagnostics)
+        if "loss" not in figures:
+            raise ValueError(f"objective: expected a 'loss' among its figures, got {sorted(figures)}")
+        (figures["loss"] * share).backward()
+        accumulate(totals, figures, share)
+
+    gradients = [p.grad for p in _parameters(optimizer) if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    figures = to_floats({**totals, "grad_norm": norm})
+    grad_norm = figures.pop("grad_norm")
+    problem = _problem(figures["loss"], grad_norm)
+    if problem is None:
+        if gradient_clip > 0:
+            torch.nn.utils.clip_grads_with_norm_(_parameters(optimizer), gradient_clip, norm)
+        optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return StepResult(totals=figures, grad_norm=grad_norm, problem=problem)
+
+
+def accumulate(
+    totals: dict[str, Tensor | float], figures: Mapping[str, Tensor | float], share: float
+) -> None:
+    """Add one micro-batch's figures to ``totals``: sums as they are, means weighted by ``share``.
+
+    Tensors stay where they are; nothing waits for the device.
+    """
+    for name, value in figures.items():
+        value = value.detach() if isinstance(value, Tensor) else float(value)
+        value = value if name.endswith("_sum") else value * share
+        totals[name] = totals[name] + value if name in totals else value
+
+
+def to_floats(figures: Mapping[str, Tensor | float]) -> dict[str, float]:
+    """All figures as Python floats, with one transfer from the device."""
+    tensors = {name: value.float() for name, value in figures.items() if isinstance(value, Tensor)}
+    fetched = torch.stack(list(tensors.values())).tolist() if tensors else []
+    return {**figures, **dict(zip(tensors, fetched, strict=True))}
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _problem(loss: float, grad_norm: float) -> str | None:
+    if not math.isfinite(loss):
+        return f"the loss is {loss}"
+    if not math.isfinite(grad_norm):
+        return f"the gradient's norm is {grad_norm}"
+    return None
