@@ -13,6 +13,7 @@ CTEST := ctest --output-on-failure --no-tests=error
 BUILD_TOOLS := "cmake>=3.26" ninja
 DEMO_CONFIG := configs/tiny.yaml
 DEMO_RUN := runs/demo
+DEMO_OPTIONS ?=
 
 # cmake and ninja of the environment win over the machine's.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -25,7 +26,7 @@ help: ## list the targets
 
 .PHONY: demo
 demo: $(VENV)/.train ## train a small model on the standard library's source, at most 5 minutes
-	$(BIN)/sem train --config $(DEMO_CONFIG) --training.output_dir $(DEMO_RUN) --overwrite
+	$(BIN)/sem train --config $(DEMO_CONFIG) --training.output_dir $(DEMO_RUN) --overwrite $(DEMO_OPTIONS)
 	$(BIN)/sem report $(DEMO_RUN) --baselines
 	@printf '\nsample of %s/sample.txt:\n\n' $(DEMO_RUN)
 	@cat $(DEMO_RUN)/sample.txt

@@ -16,16 +16,16 @@ INTRODUCTION = """\
 
 <!-- Written by docs/configuration_page.py. -->
 
-A run is described by a YAML file of sections, by options of the command line, or by both; options win. What is left
-out keeps its default.
+A run is described by a YAML file of sections, by options of the command line, or by both; options win. What
+is left out keeps its default.
 
 ```sh
 sem train --config configs/tiny.yaml --training.max_steps 100 --data.paths my/texts
 ```
 
-An unknown key, a wrong type and an impossible value are errors that name the key, the value and what was expected;
-values that must fit each other are checked too. Every run saves all its settings, defaults included, as `config.yaml`
-in its folder.
+An unknown key, a wrong type and an impossible value are errors that name the key, the value and what was
+expected; values that must fit each other are checked too. Every run saves all its settings, defaults
+included, as `config.yaml` in its folder.
 """
 
 

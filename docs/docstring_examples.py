@@ -1,4 +1,4 @@
-"""Griffe extension: the docstrings' ``Example:`` is the parser's ``Examples:``, which shows doctests as code."""
+"""Griffe extension: reads a docstring's ``Example:`` as ``Examples:``, which the parser shows as code."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ NODES = (2, 3, 17, 64, 256, 1000, 4096)
 TOKENS = (0, 1, 15, 16, 17, 1000)
 
 
-@lru_cache(maxsize=None)
+@cache
 def graph(nodes: int, degree: int = 8, seed: int = 0) -> Topology:
     return Topology.small_world(nodes, min(degree, max(nodes - 1, 1)), seed=seed)
 
@@ -36,12 +36,18 @@ def rows(tokens: int, nodes: int, dtype: torch.dtype = torch.complex64, seed: in
     return torch.randn(tokens, nodes, dtype=dtype, generator=generator(seed))
 
 
+def distinct_rows(tokens: int, nodes: int) -> int:
+    """How many rows of a test with an exact answer are distinct; the others repeat them, in other lanes."""
+    return 50 if nodes * tokens > 100_000 else tokens
+
+
 def double(tensor: Tensor) -> Tensor:
     return tensor.detach().to(torch.complex128 if tensor.is_complex() else torch.float64)
 
 
 def relative_error(value: Tensor, exact: Tensor) -> float:
     """Norm-wise; 0 for empty tensors and for two zeros."""
+    exact = double(exact)
     difference = torch.linalg.vector_norm(double(value) - exact)
     return float(difference / torch.linalg.vector_norm(exact)) if difference != 0 else 0.0
 
@@ -53,31 +59,32 @@ def row_errors(value: Tensor, exact: Tensor) -> Tensor:
 
 
 def exact_solve(b: Tensor, weight: Tensor, topology: Topology, alpha: float, beta: float, gamma: float) -> Tensor:
-    """``(alpha I + beta H + gamma H^2) x = b`` in double by textbook conjugate gradients on the sparse ``H``, which scales
-    where the dense twins do not. It answers for itself: the true residual must be of rounding size."""
-    h = _sparse_laplacian(weight, topology)
+    """``(alpha I + beta H + gamma H^2) x = b`` in double by textbook conjugate gradients on the sparse ``H``, which
+    scales where the dense twins do not. It answers for itself: the true residual must be of rounding size."""
+    h = sparse_laplacian(weight, topology)
 
     def apply(v: Tensor) -> Tensor:
         hv = h @ v
         return alpha * v + beta * hv + gamma * (h @ hv)
 
-    columns = torch.view_as_real(double(b)) if b.is_complex() else double(b).unsqueeze(-1)
-    columns = columns.movedim(-2, 0).reshape(topology.nodes, -1)
+    blocks = torch.view_as_real(double(b)) if b.is_complex() else double(b).unsqueeze(-1)
+    blocks = blocks.movedim(-2, 0)
+    columns = blocks.reshape(topology.nodes, b.shape[:-1].numel() * blocks.shape[-1])
     x, r = torch.zeros_like(columns), columns.clone()
     p, rr = r, (r * r).sum()
-    goal = 1e-26 * rr
+    goal = 1e-23 * rr
     while rr > goal:
         sp = apply(p)
         step = rr / (p * sp).sum()
         x, r = x + step * p, r - step * sp
         previous, rr = rr, (r * r).sum()
         p = r + rr / previous * p
-    assert torch.linalg.vector_norm(columns - apply(x)) <= 1e-11 * torch.linalg.vector_norm(columns)
-    x = x.reshape(topology.nodes, *b.shape[:-1], -1).movedim(0, -2)
+    assert torch.linalg.vector_norm(columns - apply(x)) <= 1e-10 * torch.linalg.vector_norm(columns)
+    x = x.reshape(blocks.shape).movedim(0, -2)
     return torch.view_as_complex(x.contiguous()) if b.is_complex() else x.squeeze(-1)
 
 
-def _sparse_laplacian(weight: Tensor, topology: Topology) -> Tensor:
+def sparse_laplacian(weight: Tensor, topology: Topology) -> Tensor:
     i, j = topology.edges.unbind(1)
     w = double(weight)
     degree = torch.zeros(topology.nodes, dtype=torch.float64).index_add(0, i, w).index_add(0, j, w)

@@ -85,9 +85,7 @@ def test_shipped_configs_load_and_keep_their_runs_apart(path: Path) -> None:
 
 
 def test_saved_config_reads_back_equal(tmp_path: Path) -> None:
-    config = config_from_cli(
-        CONFIGS / "tiny.yaml", ["data.paths=[a b, 'c*.txt']", "generation.prompt=né: [x"]
-    )
+    config = config_from_cli(CONFIGS / "tiny.yaml", ["data.paths=[a b, 'c*.txt']", "generation.prompt=né: [x"])
     config.save(tmp_path / "config.yaml")
     assert SEMConfig.from_yaml(tmp_path / "config.yaml") == config
     assert config.data.paths == ("a b", "c*.txt")
@@ -208,9 +206,7 @@ def test_unknown_keys_get_the_nearest_known_one(values: dict, expected: str) -> 
 
 
 def test_all_problems_come_at_once_one_line_each() -> None:
-    lines = message_of(
-        {"training": {"lr": 1, "max_steps": 0}, "generation": {"top_p": 2}}, ("data.x",)
-    ).split("\n")
+    lines = message_of({"training": {"lr": 1, "max_steps": 0}, "generation": {"top_p": 2}}, ("data.x",)).split("\n")
     assert [line.split(" ")[0] for line in lines] == [
         "training.lr",
         "'data.x':",
@@ -270,9 +266,7 @@ def test_overrides_win_in_order_and_read_each_type() -> None:
     assert config.generation.prompt == "null"
 
 
-@pytest.mark.parametrize(
-    "override", ["training.max_steps=1.5", "training.max_steps=", "training.max_minutes=1:30"]
-)
+@pytest.mark.parametrize("override", ["training.max_steps=1.5", "training.max_steps=", "training.max_minutes=1:30"])
 def test_overrides_of_a_wrong_type_are_named(override: str) -> None:
     key, _, value = override.partition("=")
     with pytest.raises(ValueError, match=rf"{key} = .*{value}.*: expected"):
@@ -326,8 +320,6 @@ def test_unknown_options_are_explained() -> None:
 
 
 def test_importing_the_config_needs_no_torch_nor_yaml() -> None:
-    code = (
-        "import sys, sem.config; print([name for name in ('torch', 'yaml', 'numpy') if name in sys.modules])"
-    )
+    code = "import sys, sem.config; print([name for name in ('torch', 'yaml', 'numpy') if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

@@ -1,4 +1,4 @@
-"""The README and the pages in docs/: their code runs, their links lead somewhere, the settings' page is current."""
+"""The README and docs/: their code runs, their links lead somewhere, the settings' page is current."""
 
 import importlib.util
 import re
@@ -36,7 +36,9 @@ def test_code_runs(page: Path, tmp_path: Path) -> None:
 
 
 def test_readme_and_every_operator_page_have_code() -> None:
-    silent = [name_of(page) for page in (ROOT / "README.md", *(ROOT / "docs/operators").glob("*.md")) if not code_of(page)]
+    silent = [
+        name_of(page) for page in (ROOT / "README.md", *(ROOT / "docs/operators").glob("*.md")) if not code_of(page)
+    ]
     assert not silent
 
 

@@ -69,9 +69,7 @@ def test_filters_by_hand(options, expected):
 )
 def test_filtered_probabilities_sum_to_one_and_keep_the_likeliest(logits, temperature, top_k, top_p):
     log_probabilities = torch.tensor(logits).log_softmax(dim=-1)
-    probabilities = filter_log_probabilities(
-        log_probabilities, temperature=temperature, top_k=top_k, top_p=top_p
-    )
+    probabilities = filter_log_probabilities(log_probabilities, temperature=temperature, top_k=top_k, top_p=top_p)
     assert probabilities.sum().item() == pytest.approx(1, abs=1e-5)
     assert probabilities[log_probabilities.argmax()] > 0
     assert (probabilities > 0).sum() <= (top_k or len(logits))

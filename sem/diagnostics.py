@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 Reduction = Literal["mean", "max", "sum"]
+
+_REDUCE: dict[Reduction, Callable[[Tensor], Tensor]] = {"mean": torch.mean, "max": torch.amax, "sum": torch.sum}
 
 
 class Diagnostics:
@@ -32,7 +35,7 @@ class Diagnostics:
         value = value.detach().float()
         if value.numel() == 0:
             return
-        reduced = {"mean": value.mean, "max": value.amax, "sum": value.sum}[reduction]()
+        reduced = _REDUCE[reduction](value)
         held = self._values.setdefault(name, (reduction, []))
         if held[0] != reduction:
             raise ValueError(f"{name}: recorded with reduction {held[0]!r} before, now {reduction!r}")
@@ -42,6 +45,5 @@ class Diagnostics:
         """All records as numbers, in the order of first appearance."""
         result = {}
         for name, (reduction, values) in self._values.items():
-            stacked = torch.stack(values)
-            result[name] = float({"mean": stacked.mean, "max": stacked.amax, "sum": stacked.sum}[reduction]())
+            result[name] = float(_REDUCE[reduction](torch.stack(values)))
         return result

@@ -118,9 +118,7 @@ def generate_tokens(
             if count == 0 and stop_token is not None:
                 log_probabilities[stop_token] = -math.inf
             if log_probabilities.isnan().any():
-                raise FloatingPointError(
-                    "the model's probabilities are not finite; its parameters are damaged"
-                )
+                raise FloatingPointError("the model's probabilities are not finite; its parameters are damaged")
             probabilities = filter_log_probabilities(
                 log_probabilities, temperature=temperature, top_k=top_k, top_p=top_p
             )

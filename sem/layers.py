@@ -1,8 +1,8 @@
 """Building blocks of the stages that are plain torch: complex linear maps and norms.
 
 A complex vector has two real forms here. *Interleaved* ``[..., 2 D]`` is the memory of complex64: re, im, re, im, ...
-*Planar* ``[..., 2 D]`` is all real parts, then all imaginary parts; elementwise work on it runs along contiguous memory,
-which on a CPU is several times faster than on pairs.
+*Planar* ``[..., 2 D]`` is all real parts, then all imaginary parts; elementwise work on it runs along contiguous
+memory, which on a CPU is several times faster than on pairs.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from sem.config import SEMConfig
@@ -91,9 +90,7 @@ class SEMModel(nn.Module):
     def loss(self, tokens: Tensor, targets: Tensor, diagnostics: Diagnostics | None = None) -> dict[str, Tensor]:
         """``loss`` (to differentiate), ``nll_sum`` (nats over all targets) and ``unitary_divergence``; targets of -100
         are ignored."""
-        born = self.sampler.loss(
-            self.waves(tokens, diagnostics), targets, self.config.training.unitary_lambda
-        )
+        born = self.sampler.loss(self.waves(tokens, diagnostics), targets, self.config.training.unitary_lambda)
         if diagnostics is not None:
             diagnostics.record("unitary_divergence", born.unitary_divergence)
         return born._asdict()

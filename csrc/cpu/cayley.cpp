@@ -14,10 +14,6 @@ struct CayleyProblem {
   const TileGraph& h;
   const float* psi;
   float half_dt;
-  ShiftedLaplacian<float> system;
-
-  CayleyProblem(const TileGraph& graph, const float* psi_tile, float a)
-      : h(graph), psi(psi_tile), half_dt(a), system{1.0f, 0.0f, a * a} {}
 
   void start(const CgVectors& v) const { times_adjoint(psi, v.r, broadcast_int(-1)); }
 
@@ -54,16 +50,17 @@ struct CayleyProblem {
 };
 
 // Turns the tile `psi` into (I + iaH)^-1 (I - iaH) psi, in place.
-void step_tile(const TileGraph& h, float half_dt, float tol, std::int32_t max_iter, float* psi, const CgVectors& v,
-               LaneResult& result) {
+void step_tile(const PreconditionedSystem& system, float half_dt, float tol, std::int32_t max_iter, float* psi,
+               const CgVectors& v, LaneResult& result) {
+  const TileGraph& h = system.h;
   const std::int64_t width = h.nodes() * kComponents;
   const LaneScale scale(psi, width);
   scale.apply(psi, width);
   const vfloat psi_norm2 = squared_norm<kComponents>(psi, h.nodes());
   const vfloat norm = select(scale.nonzero, vsqrt(psi_norm2), broadcast(1.0f));
 
-  const CayleyProblem problem(h, psi, half_dt);
-  TileSolver<kComponents, CayleyProblem> solver(h, problem, v);
+  const CayleyProblem problem{h, psi, half_dt};
+  TileSolver<kComponents, CayleyProblem> solver(system, problem, v);
   result = solver.solve(scale.finite & scale.nonzero, norm, tol, max_iter);
   constexpr auto kNonfinite = static_cast<std::int32_t>(Status::nonfinite);
   result.status |= ~scale.finite & kNonfinite;
@@ -102,6 +99,7 @@ void average(float* a, const float* b, std::int64_t width) {
 
 void cayley_forward(const CayleyForward<float>& args, Queue queue) {
   const TileGraph h(args.graph, args.edge_weight);
+  const PreconditionedSystem system(h, {1.0f, 0.0f, args.half_dt * args.half_dt});
   const std::int64_t width = args.graph.nodes * kComponents;
   const std::int64_t tile_floats = width * kLanes;
   const Scratch scratch(static_cast<std::size_t>(queue.threads * TileMemory::kVectors * tile_floats));
@@ -113,7 +111,7 @@ void cayley_forward(const CayleyForward<float>& args, Queue queue) {
       const int rows = rows_in_tile(args.rows, tile);
       load_tile(args.psi, width, tile, rows, memory.wave);
       LaneResult result;
-      step_tile(h, args.half_dt, args.tol, args.max_iter, memory.wave, memory.solver, result);
+      step_tile(system, args.half_dt, args.tol, args.max_iter, memory.wave, memory.solver, result);
       store_tile(args.psi_out, width, tile, rows, memory.wave);
       store_report(args.report, tile, rows, result);
     }
@@ -124,6 +122,7 @@ void cayley_forward(const CayleyForward<float>& args, Queue queue) {
 // z = (g_psi + g) / 2 as y = (psi_out + psi) / 2.
 void cayley_backward(const CayleyBackward<float>& args, Queue queue) {
   const TileGraph h(args.graph, args.edge_weight);
+  const PreconditionedSystem system(h, {1.0f, 0.0f, args.half_dt * args.half_dt});
   const std::int64_t edges = args.graph.edges;
   const std::int64_t width = args.graph.nodes * kComponents;
   const std::int64_t tile_floats = width * kLanes;
@@ -139,11 +138,12 @@ void cayley_backward(const CayleyBackward<float>& args, Queue queue) {
     for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
       float* partial = partials.data() + (to_weights ? chunk * edges : 0);
       if (to_weights) zero(partial, edges);
-      for (std::int64_t tile = chunk_begin(tiles, chunks, chunk); tile < chunk_begin(tiles, chunks, chunk + 1); ++tile) {
+      for (std::int64_t tile = chunk_begin(tiles, chunks, chunk); tile < chunk_begin(tiles, chunks, chunk + 1);
+           ++tile) {
         const int rows = rows_in_tile(args.rows, tile);
         load_tile(args.grad_out, width, tile, rows, memory.wave);
         LaneResult result;
-        step_tile(h, -args.half_dt, args.tol, args.max_iter, memory.wave, memory.solver, result);
+        step_tile(system, -args.half_dt, args.tol, args.max_iter, memory.wave, memory.solver, result);
         store_tile(args.grad_psi, width, tile, rows, memory.wave);
         store_report(args.report, tile, rows, result);
         if (!to_weights) continue;

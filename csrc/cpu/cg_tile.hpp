@@ -1,4 +1,5 @@
-// Preconditioned conjugate gradients on one tile: sixteen systems S x = b, S = alpha I + beta H + gamma H^2, side by side.
+// Preconditioned conjugate gradients on one tile: sixteen systems S x = b, S = alpha I + beta H + gamma H^2, side by
+// side.
 //
 // Every lane has its own step lengths, tolerance test, iteration count and status. A lane that believes it is done is
 // frozen; when no lane is left running, the true residuals of the frozen ones are computed once for the whole tile and
@@ -22,6 +23,26 @@ struct LaneResult {
 // The four vectors of a solve, each [nodes][kComponents][16].
 struct CgVectors {
   float *x, *r, *p, *q;
+};
+
+// S and its diagonal preconditioner in normal form, 1 / (alpha + beta h_kk + gamma h_kk^2), made once per operator
+// call.
+class PreconditionedSystem {
+ public:
+  PreconditionedSystem(const TileGraph& h, const ShiftedLaplacian<float>& system)
+      : h(h), s(system), inverse_(static_cast<std::size_t>(h.nodes())) {
+    for (std::int64_t i = 0; i < h.nodes(); ++i) {
+      const float d = h.diagonal(i);
+      inverse_.data()[i] = 1.0f / (s.alpha + s.beta * d + s.gamma * d * d);
+    }
+  }
+  SEM_INLINE vfloat preconditioner(std::int64_t i) const { return broadcast(inverse_.data()[i]); }
+
+  const TileGraph& h;
+  const ShiftedLaplacian<float> s;
+
+ private:
+  Scratch inverse_;
 };
 
 // One thread's memory for a solve: the right-hand side (or wave) and the solver's four vectors.
@@ -94,7 +115,6 @@ SEM_INLINE vfloat squared_norm(const float* tile, std::int64_t nodes) {
 }
 
 // `Problem` states what is being solved:
-//   system                     the coefficients of S
 //   kEnergyEstimate            whether sqrt(r' M r) estimates the residual that `tol` speaks of; if not, ||r|| does
 //   start(v)                   writes r = b for x = 0
 //   verify(v)                  returns the norm of the true residual of the original system, per lane, leaving what
@@ -103,8 +123,8 @@ SEM_INLINE vfloat squared_norm(const float* tile, std::int64_t nodes) {
 template <int kComponents, class Problem>
 class TileSolver {
  public:
-  TileSolver(const TileGraph& h, const Problem& problem, const CgVectors& vectors)
-      : h_(h), problem_(problem), s_(problem.system), v_(vectors) {}
+  TileSolver(const PreconditionedSystem& system, const Problem& problem, const CgVectors& vectors)
+      : system_(system), h_(system.h), problem_(problem), v_(vectors) {}
 
   // `norm` is the norm that tol is relative to; lanes outside `active`, whose right-hand side is zero, stay at x = 0.
   LaneResult solve(vint active, vfloat norm, float tol, std::int32_t max_iter) {
@@ -116,7 +136,7 @@ class TileSolver {
 
     LaneResult result{vint{}, vint{}, vfloat{}};
     vint running = active, waiting{};
-    vfloat calibration = broadcast(1.0f);   // true residual over its estimate, learned when an estimate was too low
+    vfloat calibration = broadcast(1.0f);     // true residual over its estimate, learned when an estimate was too low
     vfloat last_drift = broadcast(0x1p126f);  // true residual when the recursion was last found to have drifted
     while (true) {
       const vint overflow = running & ~(rr_ <= 0x1p126f);
@@ -158,16 +178,11 @@ class TileSolver {
   }
 
  private:
-  SEM_INLINE vfloat preconditioner(std::int64_t i) const {
-    const float d = h_.diagonal(i);
-    return broadcast(1.0f / (s_.alpha + s_.beta * d + s_.gamma * d * d));
-  }
-
   // p = M r, rz = <r, M r>, rr = <r, r> in the given lanes.
   void begin_direction(vint lanes) {
     BlockSum rz, rr;
     for (std::int64_t i = 0; i < h_.nodes(); ++i) {
-      const vfloat m = preconditioner(i);
+      const vfloat m = system_.preconditioner(i);
       for (int c = 0; c < kComponents; ++c) {
         const std::int64_t at = (i * kComponents + c) * kLanes;
         const vfloat r = load(v_.r + at);
@@ -183,7 +198,7 @@ class TileSolver {
   }
 
   void iterate(vint running) {
-    const float alpha = s_.alpha, beta = s_.beta, gamma = s_.gamma;
+    const float alpha = system_.s.alpha, beta = system_.s.beta, gamma = system_.s.gamma;
     // q = H p, and <p, S p> = alpha <p, p> + beta <p, q> + gamma <q, q> without forming S p
     BlockSum curvature;
     for (std::int64_t i = 0; i < h_.nodes(); ++i) {
@@ -205,7 +220,7 @@ class TileSolver {
     for (std::int64_t i = 0; i < h_.nodes(); ++i) {
       vfloat hq[kComponents] = {};
       if (gamma != 0) h_.template row<kComponents>(v_.q, i, hq);
-      const vfloat m = preconditioner(i);
+      const vfloat m = system_.preconditioner(i);
       for (int c = 0; c < kComponents; ++c) {
         const std::int64_t at = (i * kComponents + c) * kLanes;
         const vfloat sp = alpha * load(v_.p + at) + beta * load(v_.q + at) + gamma * hq[c];
@@ -223,7 +238,7 @@ class TileSolver {
 
     // x += step p and the next direction p = M r + turn p
     for (std::int64_t i = 0; i < h_.nodes(); ++i) {
-      const vfloat m = preconditioner(i);
+      const vfloat m = system_.preconditioner(i);
       for (int c = 0; c < kComponents; ++c) {
         const std::int64_t at = (i * kComponents + c) * kLanes;
         const vfloat p = load(v_.p + at);
@@ -236,9 +251,9 @@ class TileSolver {
     rr_ = select(running, rr.total(), rr_);
   }
 
+  const PreconditionedSystem& system_;
   const TileGraph& h_;
   const Problem& problem_;
-  const ShiftedLaplacian<float> s_;
   const CgVectors v_;
   vfloat target_{}, rz_{}, rr_{};
 };

@@ -43,7 +43,8 @@ void weight_gradient(const LaplacianWeightGradient<float>& args, Queue queue) {
     for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
       float* partial = partials.data() + chunk * edges;
       zero(partial, edges);
-      for (std::int64_t tile = chunk_begin(tiles, chunks, chunk); tile < chunk_begin(tiles, chunks, chunk + 1); ++tile) {
+      for (std::int64_t tile = chunk_begin(tiles, chunks, chunk); tile < chunk_begin(tiles, chunks, chunk + 1);
+           ++tile) {
         const int rows = rows_in_tile(args.rows, tile);
         load_tile(args.x, width, tile, rows, x);
         load_tile(args.grad_out, width, tile, rows, g);

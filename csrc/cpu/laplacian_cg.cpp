@@ -54,14 +54,15 @@ struct ShiftedProblem {
 
 // Solves for the tile `b`; the solution, in the caller's scale, is left in v.x.
 template <int kComponents>
-void solve_tile(const TileGraph& h, const ShiftedLaplacian<float>& system, float tol, std::int32_t max_iter, float* b,
-                const CgVectors& v, LaneResult& result) {
+void solve_tile(const PreconditionedSystem& system, float tol, std::int32_t max_iter, float* b, const CgVectors& v,
+                LaneResult& result) {
+  const TileGraph& h = system.h;
   const std::int64_t width = h.nodes() * kComponents;
   const LaneScale scale(b, width);
   scale.apply(b, width);
   const vfloat norm = select(scale.nonzero, vsqrt(squared_norm<kComponents>(b, h.nodes())), broadcast(1.0f));
-  const ShiftedProblem<kComponents> problem{h, b, system};
-  TileSolver<kComponents, ShiftedProblem<kComponents>> solver(h, problem, v);
+  const ShiftedProblem<kComponents> problem{h, b, system.s};
+  TileSolver<kComponents, ShiftedProblem<kComponents>> solver(system, problem, v);
   result = solver.solve(scale.finite & scale.nonzero, norm, tol, max_iter);
   constexpr auto kNonfinite = static_cast<std::int32_t>(Status::nonfinite);
   result.status |= ~scale.finite & kNonfinite;
@@ -77,6 +78,7 @@ void solve_tile(const TileGraph& h, const ShiftedLaplacian<float>& system, float
 template <int kComponents>
 void forward(const LaplacianCgForward<float>& args, Queue queue) {
   const TileGraph h(args.graph, args.edge_weight);
+  const PreconditionedSystem system(h, args.system);
   const std::int64_t width = args.graph.nodes * kComponents;
   const std::int64_t tile_floats = width * kLanes;
   const Scratch scratch(static_cast<std::size_t>(queue.threads * TileMemory::kVectors * tile_floats));
@@ -88,7 +90,7 @@ void forward(const LaplacianCgForward<float>& args, Queue queue) {
       const int rows = rows_in_tile(args.rows, tile);
       load_tile(args.b, width, tile, rows, memory.wave);
       LaneResult result;
-      solve_tile<kComponents>(h, args.system, args.tol, args.max_iter, memory.wave, memory.solver, result);
+      solve_tile<kComponents>(system, args.tol, args.max_iter, memory.wave, memory.solver, result);
       store_tile(args.x, width, tile, rows, memory.solver.x);
       store_report(args.report, tile, rows, result);
     }
@@ -98,6 +100,7 @@ void forward(const LaplacianCgForward<float>& args, Queue queue) {
 template <int kComponents>
 void backward(const LaplacianCgBackward<float>& args, Queue queue) {
   const TileGraph h(args.graph, args.edge_weight);
+  const PreconditionedSystem system(h, args.system);
   const std::int64_t edges = args.graph.edges;
   const std::int64_t width = args.graph.nodes * kComponents;
   const std::int64_t tile_floats = width * kLanes;
@@ -114,11 +117,12 @@ void backward(const LaplacianCgBackward<float>& args, Queue queue) {
     for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
       float* partial = partials.data() + (to_weights ? chunk * edges : 0);
       if (to_weights) zero(partial, edges);
-      for (std::int64_t tile = chunk_begin(tiles, chunks, chunk); tile < chunk_begin(tiles, chunks, chunk + 1); ++tile) {
+      for (std::int64_t tile = chunk_begin(tiles, chunks, chunk); tile < chunk_begin(tiles, chunks, chunk + 1);
+           ++tile) {
         const int rows = rows_in_tile(args.rows, tile);
         load_tile(args.grad_out, width, tile, rows, memory.wave);
         LaneResult result;
-        solve_tile<kComponents>(h, args.system, args.tol, args.max_iter, memory.wave, memory.solver, result);
+        solve_tile<kComponents>(system, args.tol, args.max_iter, memory.wave, memory.solver, result);
         const float* l = memory.solver.x;
         store_tile(args.grad_b, width, tile, rows, l);
         store_report(args.report, tile, rows, result);

@@ -27,8 +27,8 @@ class TileGraph {
   std::int64_t nodes() const { return graph_.nodes; }
   float diagonal(std::int64_t i) const { return scratch_.data()[2 * graph_.edges + i]; }
 
-  // (H x)_i for the kComponents vectors of node i. Each multiply-add costs one 64-byte load of the neighbour; a weight is
-  // broadcast once for both components. Two sets of accumulators hide the latency of the additions.
+  // (H x)_i for the kComponents vectors of node i. Each multiply-add costs one 64-byte load of the neighbour; a weight
+  // is broadcast once for both components. Two sets of accumulators hide the latency of the additions.
   template <int kComponents>
   SEM_INLINE void row(const float* x, std::int64_t i, vfloat (&out)[kComponents]) const {
     const float* value = scratch_.data();
@@ -76,9 +76,9 @@ class TileGraph {
   Scratch scratch_;
 };
 
-// Gradients to the weights are sums over rows. To be the same for every number of threads, rows are cut into a number of
-// chunks that depends on their count alone; each chunk is summed in order into its own [edges] buffer and the buffers
-// are added in order, in double.
+// Gradients to the weights are sums over rows. To be the same for every number of threads, rows are cut into a number
+// of chunks that depends on their count alone; each chunk is summed in order into its own [edges] buffer and the
+// buffers are added in order, in double.
 inline constexpr std::int64_t kMaxChunks = 32;
 
 SEM_INLINE std::int64_t chunk_count(std::int64_t tiles) { return tiles < kMaxChunks ? tiles : kMaxChunks; }

@@ -33,9 +33,7 @@ def bigrams(tokens: torch.Tensor, targets: torch.Tensor) -> Counter:
 
 def one_epoch(loader: TrainLoader) -> tuple[torch.Tensor, torch.Tensor]:
     batches = [next(loader) for _ in range(loader.rows_per_epoch // loader.batch_size)]
-    return torch.cat([batch["tokens"] for batch in batches]), torch.cat(
-        [batch["targets"] for batch in batches]
-    )
+    return torch.cat([batch["tokens"] for batch in batches]), torch.cat([batch["targets"] for batch in batches])
 
 
 def test_batches_have_the_promised_form(documents: Documents) -> None:

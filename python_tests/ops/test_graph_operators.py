@@ -122,16 +122,15 @@ def test_a_rows_bits_depend_on_that_row_alone(operator, nodes, two_threads):
 @every_solver
 def test_reports_are_a_rows_own_too(operator, two_threads):
     x, weight, topology = operator.problem(40, 64)
-    x[::3] = 1  # in the null space of the Laplacian: solved at once
-    x[1::9] = 0
+    x[::5] = 0
     if operator.name == "cayley":
 
         def solve(b):
-            return cayley(b, weight, topology, 2.0, 1e-5, 30, return_info=True)[1]
+            return cayley(b, weight, topology, 0.5, 1e-5, return_info=True)[1]
     else:
 
         def solve(b):
-            return laplacian_cg(b, weight, topology, 0.1, 1.0, 1.0, 1e-5, 30, return_info=True)[1]
+            return laplacian_cg(b, weight, topology, 1.0, 1.0, 0.5, 1e-5, return_info=True)[1]
 
     info = solve(x)
     assert info.iterations.unique().numel() > 2
@@ -192,9 +191,7 @@ def test_any_leading_shape(operator):
     assert same_bits([operator.call(x[5], weight, topology)], [out[5]])
     assert same_bits([operator.call(x.reshape(2, 3, 4, -1), weight, topology)], [out.reshape(2, 3, 4, -1)])
     for shape in ((0, 33), (2, 0, 33)):
-        empty, grad, grad_weight = operator.gradients(
-            x.new_empty(shape), weight, topology, x.new_empty(shape)
-        )
+        empty, grad, grad_weight = operator.gradients(x.new_empty(shape), weight, topology, x.new_empty(shape))
         assert empty.shape == grad.shape == shape
         assert grad_weight.tolist() == [0] * topology.num_edges
 
@@ -257,9 +254,7 @@ def test_func_grad_and_jacrev(operator):
         return real_loss(operator.call(x, w, topology))
 
     assert same_bits(torch.func.grad(loss, argnums=(0, 1))(x, weight), expected)
-    jacobian = torch.func.jacrev(
-        lambda w: torch.view_as_real(operator.call(x, w, topology) + 0j).flatten()
-    )(weight)
+    jacobian = torch.func.jacrev(lambda w: torch.view_as_real(operator.call(x, w, topology) + 0j).flatten())(weight)
     out = torch.view_as_real(operator.call(x, weight, topology) + 0j).flatten()
     cos = out.cos() if operator.dtype.is_complex else out.cos().view(-1, 2).mul(torch.tensor([1.0, 0.0])).flatten()
     torch.testing.assert_close(cos @ jacobian, expected[1], rtol=1e-4, atol=1e-5)

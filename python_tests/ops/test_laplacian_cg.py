@@ -3,6 +3,7 @@ import torch
 from helpers import (
     NODES,
     TOKENS,
+    distinct_rows,
     double,
     exact_solve,
     generator,
@@ -24,16 +25,19 @@ TOLERANCES = (1e-4, 1e-5, 1e-6)
 
 
 def solve_both_ways(tokens, nodes, dtype, system, tol):
-    """Values, report and gradients of the operator, and the exact ones in double."""
+    """``b`` with its gradient, value, report and weight gradient of the operator, and the exact ones in double."""
     topology = graph(nodes)
-    b, weight = rows(tokens, nodes, dtype).requires_grad_(), weights(topology).requires_grad_()
-    cotangent = rows(tokens, nodes, dtype, seed=1)
+    distinct = distinct_rows(tokens, nodes)
+    copies = tokens // distinct if tokens else 1
+    few_b, few_cotangents = rows(distinct, nodes, dtype), rows(distinct, nodes, dtype, seed=1)
+    b, weight = few_b.repeat(copies, 1).requires_grad_(), weights(topology).requires_grad_()
+    cotangent = few_cotangents.repeat(copies, 1)
     x, info = laplacian_cg(b, weight, topology, *system, tol=tol, max_iter=300, return_info=True)
     x.backward(cotangent)
 
     _, beta, gamma = system
-    exact = exact_solve(b, weight, topology, *system)
-    adjoint = exact_solve(cotangent, weight, topology, *system)
+    exact = exact_solve(few_b, weight, topology, *system)
+    adjoint = exact_solve(few_cotangents, weight, topology, *system)
     i, j = topology.edges.unbind(1)
 
     def across(v):
@@ -44,26 +48,24 @@ def solve_both_ways(tokens, nodes, dtype, system, tol):
 
     flow = beta * across(adjoint).conj() * across(exact)
     flow = flow + gamma * (across(adjoint).conj() * across(h(exact)) + across(h(adjoint)).conj() * across(exact))
-    return x.detach(), info, b.grad, weight.grad, exact, adjoint, -flow.real.sum(0)
+    exact_b = adjoint.repeat(copies, 1)
+    return b, x.detach(), info, weight.grad, exact.repeat(copies, 1), exact_b, -copies * flow.real.sum(0)
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
 @pytest.mark.parametrize("tokens", TOKENS)
 @pytest.mark.parametrize("nodes", NODES)
 def test_converged_rows_are_right_and_so_are_gradients(nodes, tokens, system):
-    if nodes >= 1000 and tokens == 1000 and system is not SCREENED_POISSON:
-        system = (4.0, 0.5, 0.01)  # as many rows, fewer iterations
     dtype = torch.complex64 if tokens % 2 else torch.float32
-    for tol in TOLERANCES if nodes * tokens < 100_000 else TOLERANCES[1:2]:
-        x, info, grad_b, grad_weight, exact, exact_b, exact_weight = solve_both_ways(
-            tokens, nodes, dtype, system, tol
-        )
+    for tol in TOLERANCES if nodes * tokens < 1_000_000 else TOLERANCES[1:2]:
+        b, x, info, grad_weight, exact, exact_b, exact_weight = solve_both_ways(tokens, nodes, dtype, system, tol)
         assert info.converged.all()
         assert (info.residual <= tol).all()
-        # an error is at most the residual over the least eigenvalue, alpha, and the exact solution can be that small too
-        condition = double(rows(tokens, nodes, dtype)).norm(dim=1) / (system[0] * exact.norm(dim=1))
+        # an error is at most the residual over the least eigenvalue, alpha, and the exact solution can be that small
+        # too
+        condition = double(b).norm(dim=1) / (system[0] * exact.norm(dim=1))
         assert (row_errors(x, exact) <= (2 * tol + 2e-6) * condition.clamp_min(1)).all()
-        assert relative_error(grad_b, exact_b) <= 5 * tol + 1e-5
+        assert relative_error(b.grad, exact_b) <= 5 * tol + 1e-5
         assert relative_error(grad_weight, exact_weight) <= 5 * tol + 1e-5
 
 
@@ -137,7 +139,15 @@ def test_the_last_allowed_iteration_may_succeed():
 def test_a_tolerance_below_float32_is_not_claimed():
     topology = graph(64)
     _, info = laplacian_cg(
-        rows(5, 64, torch.float32), weights(topology), topology, 1e-4, 1.0, 1.0, tol=1e-9, max_iter=1000, return_info=True
+        rows(5, 64, torch.float32),
+        weights(topology),
+        topology,
+        1e-4,
+        1.0,
+        1.0,
+        tol=1e-9,
+        max_iter=1000,
+        return_info=True,
     )
     assert not info.converged.any()
     assert (info.status == SolveStatus.STAGNATED).any()
@@ -145,8 +155,8 @@ def test_a_tolerance_below_float32_is_not_claimed():
 
 def test_failure_of_the_adjoint_solve_is_reported():
     topology = graph(64)
-    level = torch.ones(2, 64, requires_grad=True)  # H level = 0: the forward solve is immediate
-    x = laplacian_cg(level, weights(topology), topology, 1.0, 1.0, max_iter=2, on_failure="raise")
+    nothing = torch.zeros(2, 64, requires_grad=True)
+    x = laplacian_cg(nothing, weights(topology), topology, 1.0, 1.0, max_iter=2, on_failure="raise")
     with pytest.raises(SolveError, match=r"laplacian_cg \(adjoint\): 2 of 2 systems reached max_iter"):
         x.backward(rows(2, 64, torch.float32))
 
@@ -159,9 +169,7 @@ def test_opcheck(tokens, components):
     packed, settings_ = topology.packed(b.device), (1.0, 0.5, 0.1, 1e-5, 50)
     torch.library.opcheck(laplacian_cg_forward, (b, weight, packed, *settings_))
     for to_weights in (True, False):
-        torch.library.opcheck(
-            laplacian_cg_backward, (b, torch.randn_like(b), weight, packed, *settings_, to_weights)
-        )
+        torch.library.opcheck(laplacian_cg_backward, (b, torch.randn_like(b), weight, packed, *settings_, to_weights))
 
 
 @given(
@@ -179,13 +187,13 @@ def test_inverse_of_a_symmetric_operator(nodes, tokens, seed, alpha, beta, gamma
     b, c = rows(tokens, nodes, torch.float32, seed), rows(tokens, nodes, torch.float32, seed + 1)
 
     def solve(v):
-        return laplacian_cg(v, weight, topology, alpha, beta, gamma, tol=1e-6, max_iter=300, on_failure="raise")
+        return laplacian_cg(v, weight, topology, alpha, beta, gamma, tol=1e-5, max_iter=300, on_failure="raise")
 
     x, y = solve(b), solve(c)
     scale = float(b.norm() * c.norm()) / alpha
-    assert abs(float((double(x) * double(c)).sum() - (double(b) * double(y)).sum())) <= 1e-5 * scale
+    assert abs(float((double(x) * double(c)).sum() - (double(b) * double(y)).sum())) <= 5e-5 * scale
     hx = laplacian_matvec(x, weight, topology)
     system = alpha * x + beta * hx + gamma * laplacian_matvec(hx, weight, topology)
-    assert (row_errors(system, double(b)) <= 1e-5).all()
+    assert (row_errors(system, double(b)) <= 2e-5).all()
     level = torch.randn(tokens, 1, generator=generator(seed)).expand(-1, nodes)
-    assert relative_error(solve(level), double(level) / alpha) <= 1e-5
+    assert relative_error(solve(level), double(level) / alpha) <= 2e-5

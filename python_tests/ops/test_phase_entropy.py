@@ -11,9 +11,7 @@ def test_phase_entropy():
     assert abs(float(phase_entropy(even)) - 1) < 1e-6
     one = torch.ones(5, dtype=torch.complex64)
     share = torch.exp(-0.5 * torch.arange(-16, 16).double().square()) / math.sqrt(2 * math.pi)
-    assert (
-        abs(float(phase_entropy(one)) + float((share * share.log()).nan_to_num().sum()) / math.log(32)) < 1e-5
-    )
+    assert abs(float(phase_entropy(one)) + float((share * share.log()).nan_to_num().sum()) / math.log(32)) < 1e-5
     assert phase_entropy(torch.zeros(3, 4, dtype=torch.complex64)).tolist() == [1, 1, 1]
     assert phase_entropy(torch.tensor([1, math.nan], dtype=torch.complex64)).isnan()
     many = torch.randn(3000, 2, 64, dtype=torch.complex64)

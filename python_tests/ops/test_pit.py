@@ -50,9 +50,7 @@ def rms(psi):
 def results(function, psi, reference_rms, strength, direction, **options):
     """Output and gradients of ``sum Re(conj(direction) out)`` to every tensor argument."""
     inputs = [
-        tensor.detach().clone().requires_grad_()
-        for tensor in (psi, reference_rms, strength)
-        if tensor is not None
+        tensor.detach().clone().requires_grad_() for tensor in (psi, reference_rms, strength) if tensor is not None
     ]
     arguments = inputs if reference_rms is not None else [inputs[0], None, inputs[1]]
     out = function(*arguments, **options)
@@ -118,9 +116,7 @@ def test_entries_without_a_phase():
 def test_zero_rows_give_zeros():
     psi = torch.cat([wave(1, 8), torch.zeros(1, 8), wave(1, 8, seed=5)])
     target = torch.full((3,), 2.0)
-    out, (grad_psi, grad_reference, grad_strength) = results(
-        pit, psi, target, torch.tensor(0.5), wave(3, 8, seed=1)
-    )
+    out, (grad_psi, grad_reference, grad_strength) = results(pit, psi, target, torch.tensor(0.5), wave(3, 8, seed=1))
     assert torch.equal(out[1], torch.zeros(8, dtype=torch.complex64))
     assert torch.equal(grad_psi[1], torch.zeros(8, dtype=torch.complex64)) and grad_reference[1] == 0
     assert torch.isfinite(grad_strength)
@@ -135,9 +131,7 @@ def test_nonfinite_rows_are_contained(bad):
     expected, expected_grads = results(pit, clean, torch.ones(5), torch.tensor(0.5), direction)
     out, grads = results(pit, psi, torch.ones(5), torch.tensor(0.5), direction)
     assert torch.equal(out[kept], expected[kept])
-    assert (
-        torch.isnan(torch.view_as_real(out[2])).all() and torch.isnan(torch.view_as_real(grads[0][2])).all()
-    )
+    assert torch.isnan(torch.view_as_real(out[2])).all() and torch.isnan(torch.view_as_real(grads[0][2])).all()
     for grad, want in zip(grads[:2], expected_grads[:2], strict=True):
         assert torch.equal(grad[kept], want[kept])
     assert torch.isnan(grads[2])
@@ -145,9 +139,7 @@ def test_nonfinite_rows_are_contained(bad):
 
 @pytest.mark.parametrize("strength", [0.01, 0.1, 0.5, 1.0])
 @pytest.mark.parametrize("width", [64, 256])
-@pytest.mark.parametrize(
-    "kind", ["kappa 1", "kappa 2", "kappa 5", "kappa 10", "two clusters", "one angle and noise"]
-)
+@pytest.mark.parametrize("kind", ["kappa 1", "kappa 2", "kappa 5", "kappa 10", "two clusters", "one angle and noise"])
 def test_score_raises_the_entropy_of_bunched_phases_and_keeps_the_norm(kind, width, strength):
     if kind.startswith("kappa"):
         phases = von_mises(kind.split()[1], 32, width)
@@ -202,9 +194,7 @@ def test_properties_of_a_turn(width, rows, bins, strength, rule, seed):
     psi = wave(rows, width, seed=seed)
     out = pit(psi, None, strength, bins, rule)
     sigma = 2 * math.pi / bins
-    assert (out * psi.conj()).angle().abs().max() <= strength * sigma * (
-        1 + 1e-6
-    ) + 1e-6  # no shift beyond the bound
+    assert (out * psi.conj()).angle().abs().max() <= strength * sigma * (1 + 1e-6) + 1e-6  # no shift beyond the bound
     assert error(out.abs(), psi.abs()) <= 1e-6  # magnitudes stay
     quarter = pit(psi * 1j, None, strength, 4 * bins, rule) / 1j  # a quarter turn is a whole number of bins
     assert error(quarter, pit(psi, None, strength, 4 * bins, rule)) <= 2e-6
@@ -249,9 +239,7 @@ def test_compile_fullgraph():
         torch.tensor(0.5, requires_grad=True),
     ]
     eager = torch.autograd.grad(loss(*arguments), arguments)
-    compiled = torch.autograd.grad(
-        torch.compile(loss, fullgraph=True, backend="aot_eager")(*arguments), arguments
-    )
+    compiled = torch.autograd.grad(torch.compile(loss, fullgraph=True, backend="aot_eager")(*arguments), arguments)
     for a, b in zip(compiled, eager, strict=True):
         assert torch.allclose(a, b, rtol=1e-5, atol=1e-6)
 
@@ -268,16 +256,12 @@ def test_func_grad_and_vmap():
         assert torch.equal(a, b)
 
     batch = wave(5, 4, 9, seed=7)
-    assert torch.equal(
-        torch.vmap(lambda p: pit(p, target, strength))(batch), pit(batch, target.expand(5, 4), strength)
-    )
+    assert torch.equal(torch.vmap(lambda p: pit(p, target, strength))(batch), pit(batch, target.expand(5, 4), strength))
     assert torch.equal(torch.vmap(lambda p: pit(p, None, strength))(batch), pit(batch, None, strength))
     strengths = torch.linspace(0, 1, 5)
     swept = torch.vmap(lambda s: pit(psi, None, s))(strengths)
     assert torch.equal(swept, torch.stack([pit(psi, None, s) for s in strengths]))
-    per_sample = torch.vmap(torch.func.grad(loss, argnums=2), in_dims=(0, None, None))(
-        batch, target, strength
-    )
+    per_sample = torch.vmap(torch.func.grad(loss, argnums=2), in_dims=(0, None, None))(batch, target, strength)
     each = [torch.func.grad(loss, argnums=2)(p, target, strength) for p in batch]
     assert torch.equal(per_sample, torch.stack(each))
 

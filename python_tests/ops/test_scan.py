@@ -1,18 +1,18 @@
-"""scan: accuracy against the float64 twin, gradients, independence of rows, and the boundary."""
+"""scan: accuracy against the float64 twin, gradients, and what a result may depend on."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 
 import pytest
 import torch
+from helpers import relative_error
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from scan_problems import NAMES, Problem, run, same_bits, weights_for
 
-from sem.ops import reference
-from sem.ops.scan import scan, scan_backward, scan_forward
+from sem.ops import reference, scan
 
 SIZES = [
     (steps, channels, groups)
@@ -29,98 +29,6 @@ SIZES = [
         (130, 130),
     )
 ]
-
-
-@dataclass
-class Problem:
-    x: Tensor
-    dt_mag: Tensor
-    dt_phase: Tensor
-    decay: Tensor
-    frequency: Tensor
-    initial_state: Tensor
-
-    @classmethod
-    def random(cls, batch: int, steps: int, channels: int, groups: int, seed: int = 0) -> Problem:
-        """dt log-uniform in [1e-3, 0.3], decay in [0.1, 8], frequency in [-pi, pi]."""
-        generator = torch.Generator().manual_seed(seed)
-
-        def normal(*shape: int) -> Tensor:
-            return torch.randn(*shape, dtype=torch.complex64, generator=generator)
-
-        def uniform(low: float, high: float, *shape: int) -> Tensor:
-            return low + (high - low) * torch.rand(*shape, generator=generator)
-
-        dt = uniform(math.log(1e-3), math.log(0.3), 2, batch, steps, groups).exp()
-        return cls(
-            normal(batch, steps, channels),
-            dt[0].contiguous(),
-            dt[1].contiguous(),
-            uniform(0.1, 8, channels),
-            uniform(-math.pi, math.pi, channels),
-            normal(batch, channels),
-        )
-
-    def inputs(self) -> tuple[Tensor, ...]:
-        return tuple(getattr(self, field.name) for field in fields(self))
-
-    def double(self) -> Problem:
-        return Problem(*(t.to(torch.complex128 if t.is_complex() else torch.float64) for t in self.inputs()))
-
-    def requiring_grad(self) -> Problem:
-        return Problem(*(t.detach().clone().requires_grad_() for t in self.inputs()))
-
-    def rows(self, chosen: slice | list[int]) -> Problem:
-        return Problem(
-            self.x[chosen],
-            self.dt_mag[chosen],
-            self.dt_phase[chosen],
-            self.decay,
-            self.frequency,
-            self.initial_state[chosen],
-        )
-
-    def steps(self, chosen: slice) -> Problem:
-        return replace(
-            self, x=self.x[:, chosen], dt_mag=self.dt_mag[:, chosen], dt_phase=self.dt_phase[:, chosen]
-        )
-
-
-NAMES = [field.name for field in fields(Problem)]
-
-
-def weights_for(problem: Problem, seed: int = 1) -> tuple[Tensor, Tensor]:
-    """Random gradients to the states and to the final state."""
-    generator = torch.Generator().manual_seed(seed)
-    return tuple(
-        torch.randn(t.shape, dtype=torch.complex64, generator=generator)
-        for t in (problem.x, problem.initial_state)
-    )
-
-
-def run(
-    function, problem: Problem, weights: tuple[Tensor, Tensor]
-) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Outputs, and the gradients of ``Re <weights, outputs>`` to every input."""
-    problem = problem.requiring_grad()
-    outputs = function(*problem.inputs())
-    cotangents = [weight.to(output.dtype) for weight, output in zip(weights, outputs, strict=True)]
-    return outputs, torch.autograd.grad(outputs, problem.inputs(), cotangents, materialize_grads=True)
-
-
-def relative_error(actual: Tensor, expected: Tensor) -> float:
-    actual, expected = actual.detach(), expected.detach()
-    norm = float(expected.norm())
-    difference = float((actual.to(expected.dtype) - expected).norm())
-    return difference / norm if norm else difference
-
-
-def same_bits(first: Tensor, second: Tensor) -> bool:
-    def integers(tensor: Tensor) -> Tensor:
-        real = torch.view_as_real(tensor.detach()) if tensor.is_complex() else tensor.detach()
-        return real.contiguous().view(torch.int32)
-
-    return torch.equal(integers(first), integers(second))
 
 
 @pytest.fixture
@@ -200,9 +108,7 @@ def test_gradient_of_the_final_state_alone():
     twin = problem.double().requiring_grad()
     weight = weights_for(problem)[1]
     actual = torch.autograd.grad(scan(*problem.inputs())[1], problem.inputs(), weight)
-    expected = torch.autograd.grad(
-        reference.scan(*twin.inputs())[1], twin.inputs(), weight.to(torch.complex128)
-    )
+    expected = torch.autograd.grad(reference.scan(*twin.inputs())[1], twin.inputs(), weight.to(torch.complex128))
     assert max(map(relative_error, actual, expected)) <= 1e-5
 
 
@@ -304,9 +210,7 @@ def test_nan_time_step_stays_in_its_group():
     states = scan(*replace(problem, dt_mag=dt_mag).inputs())[0]
     touched = torch.zeros(2, 10, 24, dtype=torch.bool)
     touched[0, 3:, 12:18] = True
-    assert torch.isnan(torch.view_as_real(states[touched])).all() and same_bits(
-        states[~touched], clean[~touched]
-    )
+    assert torch.isnan(torch.view_as_real(states[touched])).all() and same_bits(states[~touched], clean[~touched])
 
 
 def test_a_phase_out_of_range_is_nan_not_noise():
@@ -327,157 +231,5 @@ def test_no_state_grows_without_input():
 
 def test_zero_steps_pass_the_state_on():
     problem = Problem.random(2, 30, 7, 1)
-    still = replace(
-        problem, dt_mag=torch.zeros_like(problem.dt_mag), dt_phase=torch.zeros_like(problem.dt_phase)
-    )
+    still = replace(problem, dt_mag=torch.zeros_like(problem.dt_mag), dt_phase=torch.zeros_like(problem.dt_phase))
     assert torch.equal(scan(*still.inputs())[1], problem.initial_state)
-
-
-def native_arguments(batch: int = 2, steps: int = 5, channels: int = 6, groups: int = 3) -> list[Tensor]:
-    inputs = Problem.random(batch, steps, channels, groups).inputs()
-    return [torch.view_as_real(t).contiguous() if t.is_complex() else t for t in inputs]
-
-
-@pytest.mark.parametrize("steps", [0, 5])
-def test_opcheck(steps):
-    arguments = native_arguments(steps=steps)
-    torch.library.opcheck(scan_forward, tuple(arguments))
-    states, final_state = scan_forward(*arguments)
-    torch.library.opcheck(scan_backward, (states, final_state, *arguments, states))
-
-
-def test_compiles_without_graph_breaks():
-    def objective(*inputs: Tensor) -> Tensor:
-        states, final_state = scan(*inputs)
-        return torch.view_as_real(states).square().sum() + torch.view_as_real(final_state).sum()
-
-    eager, compiled = Problem.random(2, 9, 6, 2).requiring_grad(), Problem.random(2, 9, 6, 2).requiring_grad()
-    objective(*eager.inputs()).backward()
-    torch.compile(objective, fullgraph=True, backend="aot_eager")(*compiled.inputs()).backward()
-    for a, b in zip(eager.inputs(), compiled.inputs(), strict=True):
-        assert torch.allclose(a.grad, b.grad, rtol=1e-6, atol=1e-7)
-
-
-def test_functional_gradient_and_vmap_over_every_input():
-    problems = [Problem.random(2, 9, 6, 2, seed) for seed in range(3)]
-    stacked = tuple(torch.stack(parts) for parts in zip(*(p.inputs() for p in problems), strict=True))
-
-    def objective(
-        dt_mag: Tensor, x: Tensor, dt_phase: Tensor, decay: Tensor, frequency: Tensor, state: Tensor
-    ) -> Tensor:
-        return torch.view_as_real(scan(x, dt_mag, dt_phase, decay, frequency, state)[0]).square().sum()
-
-    def reordered(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (inputs[1], inputs[0], *inputs[2:])
-
-    wanted = (0, 2, 3, 4)
-    separate = [torch.func.grad(objective, wanted)(*reordered(p.inputs())) for p in problems]
-    together = torch.func.vmap(torch.func.grad(objective, wanted))(*reordered(stacked))
-    for k, grads in enumerate(separate):
-        assert all(torch.allclose(one, many[k], rtol=1e-6) for one, many in zip(grads, together, strict=True))
-    states = torch.func.vmap(lambda x: scan(x, *problems[0].inputs()[1:])[0])(stacked[0])
-    assert same_bits(states[0], scan(*problems[0].inputs())[0])
-
-
-def test_forward_mode_raises():
-    problem = Problem.random(1, 3, 2, 1)
-    with pytest.raises((RuntimeError, NotImplementedError), match="jvp"):
-        torch.func.jvp(
-            lambda m: scan(problem.x, m, *problem.inputs()[2:])[0].real, (problem.dt_mag,), (problem.dt_mag,)
-        )
-
-
-def test_second_derivative_raises():
-    problem = Problem.random(1, 3, 2, 1).requiring_grad()
-    (grad,) = torch.autograd.grad(scan(*problem.inputs())[0].abs().sum(), problem.dt_mag, create_graph=True)
-    with pytest.raises(NotImplementedError, match="second derivatives"):
-        grad.sum().backward()
-
-
-def test_autocast_changes_no_bit():
-    problem = Problem.random(2, 17, 20, 4)
-    weights = weights_for(problem)
-    outside = run(scan, problem, weights)
-    with torch.autocast("cpu", torch.bfloat16):
-        inside = run(scan, problem, weights)
-    assert all(map(same_bits, outside[0] + outside[1], inside[0] + inside[1]))
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_inputs_are_widened_and_get_gradients_of_their_dtype(dtype):
-    half = [t.to(dtype).requires_grad_() for t in native_arguments()]
-    widened = [t.detach().float() for t in half]
-    states, final_state = scan(*half)
-    assert states.dtype == torch.float32 and states.shape == half[0].shape
-    assert same_bits(states, scan(*widened)[0])
-    states.square().sum().backward()
-    assert all(t.grad.dtype == dtype and t.grad.abs().sum() > 0 for t in half)
-
-
-def test_real_blocks_and_complex_give_the_same_bits():
-    problem = Problem.random(2, 5, 6, 3)
-    states, _ = scan(*native_arguments())
-    assert same_bits(torch.view_as_complex(states), scan(*problem.inputs())[0])
-
-
-def test_strided_and_conjugated_inputs():
-    problem = Problem.random(2, 9, 12, 4)
-    strided = Problem(
-        problem.x.transpose(0, 1).contiguous().transpose(0, 1),
-        problem.dt_mag.repeat_interleave(2, 2)[..., ::2],
-        problem.dt_phase.transpose(1, 2).contiguous().transpose(1, 2),
-        problem.decay.repeat_interleave(3)[::3],
-        problem.frequency.flip(0).contiguous().flip(0),
-        problem.initial_state.conj().resolve_conj().conj(),
-    )
-    assert same_bits(scan(*strided.inputs())[0], scan(*problem.inputs())[0])
-
-
-@pytest.mark.parametrize(
-    "changes, error, message",
-    [
-        ({"x": torch.zeros(2, 5, 6, dtype=torch.complex128)}, TypeError, "x: expected complex64"),
-        ({"x": torch.zeros(2, 5, 6, dtype=torch.int64)}, TypeError, "x: expected"),
-        ({"x": torch.zeros(5, 6, dtype=torch.complex64)}, ValueError, "x: expected at least 3"),
-        ({"x": torch.zeros(1, 2, 5, 6, dtype=torch.complex64)}, ValueError, r"x: expected shape \[B, S, C\]"),
-        ({"x": torch.zeros(2, 5, 0, dtype=torch.complex64)}, ValueError, "x: expected D >= 1"),
-        ({"x": None}, TypeError, "x: expected a torch.Tensor, got NoneType"),
-        ({"dt_mag": torch.ones(2, 5, 3, dtype=torch.float64)}, TypeError, "dt_mag: expected float32"),
-        ({"dt_mag": torch.ones(2, 4, 3)}, ValueError, r"dt_mag: expected shape \[2, 5, G\], got \[2, 4, 3\]"),
-        ({"dt_mag": torch.ones(2, 5)}, ValueError, r"dt_mag: expected shape \[2, 5, G\]"),
-        (
-            {"dt_mag": torch.ones(2, 5, 4)},
-            ValueError,
-            "dt_mag: expected .* divide C = 6, got G = 4",
-        ),
-        ({"dt_mag": torch.ones(2, 5, 0)}, ValueError, "dt_mag: .* got G = 0"),
-        ({"dt_mag": -torch.ones(2, 5, 3)}, ValueError, "dt_mag: expected .*>= 0, got -1"),
-        (
-            {"dt_phase": torch.ones(2, 5, 1)},
-            ValueError,
-            r"dt_phase: expected shape \[2, 5, 3\], got \[2, 5, 1\]",
-        ),
-        ({"decay": torch.ones(5)}, ValueError, r"decay: expected shape \[6\], got \[5\]"),
-        ({"decay": -torch.ones(6)}, ValueError, "decay: expected .*>= 0, got -1"),
-        ({"frequency": torch.ones(6, dtype=torch.complex64)}, TypeError, "frequency: expected float32"),
-        (
-            {"frequency": torch.ones(6, device="meta")},
-            ValueError,
-            "frequency: expected device cpu.* got meta",
-        ),
-        (
-            {"initial_state": torch.zeros(2, 5, dtype=torch.complex64)},
-            ValueError,
-            r"initial_state: expected shape \[2, 6\]",
-        ),
-        (
-            {"initial_state": torch.zeros(2, 6, dtype=torch.complex128)},
-            TypeError,
-            "initial_state: expected complex64",
-        ),
-    ],
-)
-def test_wrong_arguments_are_named(changes, error, message):
-    problem = replace(Problem.random(2, 5, 6, 3), **changes)
-    with pytest.raises(error, match=message):
-        scan(*problem.inputs())

@@ -37,7 +37,7 @@ def test_long_range_edges_exist_at_even_sparsity():
     i, j = h.topology.edges.unbind(1)
     distance = torch.minimum(j - i, 64 - (j - i))
     assert int((distance > 3).sum()) >= 64 * 4 // 4 - 8
-    assert torch.equal(torch.tensor([int(((distance == k).sum())) for k in (1, 2, 3)]), torch.tensor([64, 64, 64]))
+    assert torch.equal(torch.tensor([int((distance == k).sum()) for k in (1, 2, 3)]), torch.tensor([64, 64, 64]))
 
 
 def test_small_widths_fit():

@@ -82,9 +82,7 @@ def test_truncated_file_gives_way_to_the_one_before(store, share):
     path = store.save(2, content(2))
     intact = path.read_bytes()
     path.write_bytes(intact[: int(share * len(intact))])
-    with pytest.warns(
-        CheckpointWarning, match=r"step_00000002.pt: damaged.*continuing from step_00000001.pt"
-    ):
+    with pytest.warns(CheckpointWarning, match=r"step_00000002.pt: damaged.*continuing from step_00000001.pt"):
         used, loaded = store.load_latest()
     assert used == store.path(1)
     assert loaded["loop"]["step"] == 1
@@ -149,9 +147,7 @@ def test_full_disk_keeps_the_old_checkpoint_and_says_so(store):
     output = process.communicate(timeout=60)[0]
     assert process.returncode == 1
     assert "CheckpointError" in output
-    assert (
-        "step_00000002.pt: cannot write the checkpoint (File too large); step_00000001.pt is kept" in output
-    )
+    assert "step_00000002.pt: cannot write the checkpoint (File too large); step_00000001.pt is kept" in output
     assert names(store) == ["step_00000001.pt"]
     assert store.load_latest()[1]["weights"].sum() == 10
 

@@ -46,9 +46,7 @@ def test_accumulated_step_is_the_whole_batch_step(problem, size):
     whole = training_step(model, Squares(), [(inputs, targets)], torch.optim.SGD(model.parameters(), 0.1))
     expected = {name: value.clone() for name, value in model.state_dict().items()}
     model.load_state_dict(start)
-    result = training_step(
-        model, Squares(), chunks(inputs, targets, size), torch.optim.SGD(model.parameters(), 0.1)
-    )
+    result = training_step(model, Squares(), chunks(inputs, targets, size), torch.optim.SGD(model.parameters(), 0.1))
     for name, value in model.state_dict().items():
         torch.testing.assert_close(value, expected[name])
     assert result.totals["loss"] == pytest.approx(whole.totals["loss"])

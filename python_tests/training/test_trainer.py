@@ -62,8 +62,7 @@ def test_bits_per_byte_by_hand():
 
 def test_validation_does_not_depend_on_the_micro_batch_size(tmp_path):
     scores = [
-        toy_trainer(tmp_path, f"training.micro_batch_size={size}").validate()["val_bits_per_byte"]
-        for size in (1, 2, 4)
+        toy_trainer(tmp_path, f"training.micro_batch_size={size}").validate()["val_bits_per_byte"] for size in (1, 2, 4)
     ]
     assert scores == pytest.approx([scores[0]] * 3)
 
@@ -160,9 +159,7 @@ def test_health_check_passes_and_writes_nothing(tmp_path):
     rows = check_rows(tmp_path / "run")
     assert all(row.passed for row in rows.values())
     assert rows["val_loss"].value < 0
-    assert {"cg_residual", "grad_norm", "skipped_steps", "tokens_per_second", "cg_iterations_max"} <= set(
-        rows
-    )
+    assert {"cg_residual", "grad_norm", "skipped_steps", "tokens_per_second", "cg_iterations_max"} <= set(rows)
     assert not (tmp_path / "run").exists()
 
 

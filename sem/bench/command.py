@@ -72,9 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     only = "only benchmarks with NAME in their name; may be repeated"
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help=only)
     parser.add_argument("--list", action="store_true", help="print the names of the benchmarks and stop")
-    parser.add_argument(
-        "--threads", type=_at_least(1), default=1, metavar="N", help="CPU threads (default: 1)"
-    )
+    parser.add_argument("--threads", type=_at_least(1), default=1, metavar="N", help="CPU threads (default: 1)")
     repeats = f"timed rounds, at least {LEAST_REPEATS} (default: 9)"
     parser.add_argument("--repeats", type=_at_least(LEAST_REPEATS), default=9, metavar="N", help=repeats)
     parser.add_argument("--quick", action="store_true", help="small problems without bars, in a few seconds")

@@ -69,8 +69,8 @@ class Contender:
 class Comparison:
     """One line of the table.
 
-    ``kind`` says which way the ratio is read: ``'speed-up'`` is the peer's time over the subject's, at least
-    ``bar``; ``'time'`` is the subject's time over the peer's, at most ``bar``. Without a bar nothing is judged.
+    A ``'speed-up'`` is the peer's time over the subject's, and must be at least ``bar``; a ``'time'`` is the
+    subject's time over the peer's, and must be at most ``bar``. Without a bar nothing is judged.
     """
 
     subject: Contender

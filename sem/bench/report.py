@@ -19,7 +19,7 @@ from sem.bench.runner import Line
 from sem.bench.timing import Spread
 
 SCHEMA = 1
-WIDTH_WITHOUT_TERMINAL = 140
+WIDTH_WITHOUT_TERMINAL = 160
 
 
 def machine() -> dict[str, Any]:
@@ -45,15 +45,25 @@ def document(lines: Sequence[Line], where: dict[str, Any], settings: dict[str, A
     return {"schema": SCHEMA, "machine": where, "settings": settings, "lines": data}
 
 
-def print_table(
-    lines: Sequence[Line], where: dict[str, Any], settings: dict[str, Any], console: Console
-) -> None:
+def print_table(lines: Sequence[Line], where: dict[str, Any], settings: dict[str, Any], console: Console) -> None:
     console.print(
         f"sem {where['sem']}, torch {where['torch']}, {where['processor']}, {where['simd']}, "
         f"{settings['threads']} thread(s), load {_load(where['load_before'])} before and "
         f"{_load(where['load_after'])} after; medians of {settings['repeats']} interleaved rounds"
     )
-    table = Table("benchmark", "timed", "against", "ms", "against ms", "ratio", "least to largest", "bar", "")
+    table = Table()
+    for title in (
+        "benchmark",
+        "timed",
+        "against",
+        "ms",
+        "against ms",
+        "ratio",
+        "least to largest",
+        "bar",
+        "",
+    ):
+        table.add_column(title, overflow="fold")
     for line in lines:
         comparison = line.comparison
         subject, peer = _milliseconds(line.subject_time), _milliseconds(line.peer_time)
@@ -82,16 +92,17 @@ def plot(lines: Sequence[Line], path: Path, title: str) -> None:
         from matplotlib.figure import Figure
     except ImportError:
         raise ImportError("--plot needs matplotlib: pip install 'sem[train]'") from None
-    drawn = [line for line in lines if line.ratio is not None]
+    drawn = [(line, line.ratio) for line in lines if line.ratio is not None]
     figure = Figure(figsize=(9, 1.2 + 0.45 * len(drawn)), layout="constrained")
     axes = figure.subplots()
-    for place, line in enumerate(drawn):
-        low, middle, high = sorted(_speed_up(line.comparison, value) for value in _values(line.ratio))
+    for place, (line, ratio) in enumerate(drawn):
+        values = (ratio.min, ratio.median, ratio.max)
+        low, middle, high = sorted(_speed_up(line.comparison, value) for value in values)
         axes.barh(place, middle, xerr=[[middle - low], [high - middle]], capsize=3, color=_color(line))
         if line.comparison.bar is not None:
             bar = _speed_up(line.comparison, line.comparison.bar)
             axes.plot([bar, bar], [place - 0.45, place + 0.45], color="black", linewidth=2)
-    axes.set_yticks(range(len(drawn)), [_label(line) for line in drawn])
+    axes.set_yticks(range(len(drawn)), [_label(line) for line, _ in drawn])
     axes.invert_yaxis()
     axes.set_xscale("log")
     axes.axvline(1, color="grey", linewidth=0.8)
@@ -170,10 +181,6 @@ def _label(line: Line) -> str:
 
 def _speed_up(comparison: Comparison, value: float) -> float:
     return value if comparison.kind == "speed-up" else 1 / value
-
-
-def _values(spread: Spread) -> tuple[float, float, float]:
-    return spread.min, spread.median, spread.max
 
 
 def _load(value: float | None) -> str:

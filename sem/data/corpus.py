@@ -78,9 +78,7 @@ class Corpus:
     validation: Documents
 
 
-def load_corpus(
-    paths: Sequence[str | Path] = (), *, corpus: str = "stdlib", validation_share: float = 0.05
-) -> Corpus:
+def load_corpus(paths: Sequence[str | Path] = (), *, corpus: str = "stdlib", validation_share: float = 0.05) -> Corpus:
     """Read text and hold a share of it out.
 
     Args:
@@ -111,9 +109,7 @@ def load_corpus(
             entry = (digest if name is None else _hash(name.encode()), digest, path)
             by_content[digest] = min(entry, by_content.get(digest, entry))
     if not by_content:
-        raise ValueError(
-            f"data.paths = {[str(path) for path in paths]}: expected text, found only empty files"
-        )
+        raise ValueError(f"data.paths = {[str(path) for path in paths]}: expected text, found only empty files")
     entries = sorted(by_content.values())
     if len(entries) == 1:
         return _cut(_read(entries[0][2]), validation_share)
@@ -145,9 +141,7 @@ def _stdlib_files(corpus: str) -> dict[Path, str | None]:
         if path.suffix == ".py" and not path.name.startswith("_sysconfigdata")
     }
     if not files:
-        raise ValueError(
-            f"data.corpus = 'stdlib': no library source in {root}; name your own text in data.paths"
-        )
+        raise ValueError(f"data.corpus = 'stdlib': no library source in {root}; name your own text in data.paths")
     return files
 
 

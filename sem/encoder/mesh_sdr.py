@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from sem.diagnostics import Diagnostics
 from sem.encoder.transport import online_transport, sparsify
 
+_COST_SPREAD = 0.35  # at most, over the prototypes, in units of epsilon
 _EMBEDDING_STD = 0.25
 _PRIOR_ROWS = 16.0
 _POSITION_BASE = 10000.0
@@ -20,17 +21,22 @@ class MeshSDREncoder(nn.Module):
 
     The cost of a token to each of ``candidates`` prototypes is a squared distance in a learned projection, times a
     learned scale that starts where the transport is neither flat nor sharp: its spread over the prototypes is at
-    most ``epsilon``. Online entropic transport turns costs into a plan, the k-th largest entry is subtracted, and a complex
-    linear map lifts the sparse plan to a wave, turned by its position.
+    most ``epsilon``. Online entropic transport turns costs into a plan, the k-th largest entry is subtracted, and a
+    complex linear map lifts the sparse plan to a wave, turned by its position.
 
     Args:
         vocab_size, dim: sizes of the alphabet and of the wave.
         candidates: ``M`` prototypes. sparsity: ``k``.
         epsilon: temperature of the transport. max_iter, tol: limits of its iteration, per row.
         projection_dim: width in which distances are taken.
-        frequency_weighting: divide the cost by ``log(f + e)``, with ``f`` how often a token occurred in earlier training
+        frequency_weighting: divide the cost by ``log(f + e)``, with ``f`` how often a token occurred in earlier
+        training
             batches per ``vocab_size`` tokens (a buffer, saved with the model, fixed in inference).
     """
+
+    token_counts: Tensor
+    position_rates: Tensor
+    plan_gain: Tensor
 
     def __init__(
         self,
@@ -69,7 +75,7 @@ class MeshSDREncoder(nn.Module):
         self.embedding.weight.mul_(_EMBEDDING_STD)
         self.prototypes.normal_(std=float(self.project(self.embedding.weight).std()))
         spread = self.token_cost().std(dim=-1).max()
-        self.log_cost_scale.copy_((self.epsilon / spread).log())
+        self.log_cost_scale.copy_((_COST_SPREAD * self.epsilon / spread).log())
         plan = sparsify((-self.token_cost() / self.epsilon).softmax(-1), self.sparsity)
         power = plan.square().sum(-1).mean() * self.lift.square().sum(-1).mean()
         self.plan_gain.copy_(power.clamp_min(1e-12).rsqrt())

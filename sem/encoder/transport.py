@@ -19,10 +19,10 @@ class TransportPlan(NamedTuple):
 def online_transport(log_kernel: Tensor, prior_rows: float, tol: float, max_iter: int) -> TransportPlan:
     """Transport of each row onto ``M`` columns that balances the columns over the rows seen so far.
 
-    With ``K = log_kernel``, the row potential is ``u_t = -LSE_m(K_tm + v_tm)`` and the column potential looks back only,
-    ``v_tm = -log( (n0/M + sum_{s<=t} exp(K_sm + u_s)) M / (n0 + t + 1) )``; ``n0 = prior_rows`` uniform rows keep it
-    calm at the start. The two alternate until ``u_t`` moves by at most ``tol``; a row is then frozen, so that a row's
-    result depends on no later row and on no other sequence.
+    With ``K = log_kernel``, the row potential is ``u_t = -LSE_m(K_tm + v_tm)`` and the column potential looks back
+    only, ``v_tm = -log( (n0/M + sum_{s<=t} exp(K_sm + u_s)) M / (n0 + t + 1) )``; ``n0 = prior_rows`` uniform rows
+    keep it calm at the start. The two alternate until ``u_t`` moves by at most ``tol``; a row is then frozen, so that
+    a row's result depends on no later row and on no other sequence.
 
     The iteration runs on ``e^v`` and ``e^K`` with each row's largest ``K`` taken out, which is the log domain's
     stabilisation done once instead of at every step: the largest entry of a row is exactly 1, and the prior keeps every

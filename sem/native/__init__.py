@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from functools import lru_cache
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -18,14 +18,15 @@ _HOW_TO_GET = {
 }
 
 
-@lru_cache(maxsize=None)
+@cache
 def backend(device_type: str) -> ModuleType:
     """The compiled module for ``'cpu'``, ``'cuda'`` or ``'xpu'``; RuntimeError with the remedy if it is not built."""
     if device_type not in _MODULES:
         raise RuntimeError(f"sem has no native kernels for device type {device_type!r}; use cpu, cuda or xpu")
     if not is_built(device_type):
         raise RuntimeError(
-            f"this build of sem has no {device_type} kernels; {_HOW_TO_GET[device_type]}, or move the tensors to the CPU"
+            f"this build of sem has no {device_type} kernels; {_HOW_TO_GET[device_type]}, "
+            "or move the tensors to the CPU"
         )
     return importlib.import_module(f"{__name__}.{_MODULES[device_type]}")
 

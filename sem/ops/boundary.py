@@ -40,7 +40,9 @@ def real(name: str, value: object, shape: Sequence[int] | None = None) -> Tensor
     return tensor.to(torch.float32).contiguous()
 
 
-def wave(name: str, value: object, nodes: int | None = None, dims: int = 1) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+def wave(
+    name: str, value: object, nodes: int | None = None, dims: int = 1
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """A complex vector field in real blocks, and the way back to the caller's form.
 
     Accepts complex64 ``[..., D]``, or its real blocks ``[..., D, 2]`` in float32, bfloat16 or float16. Returns
@@ -103,15 +105,13 @@ def same_device(name: str, tensor: Tensor, like: Tensor) -> None:
 def require_nonnegative(name: str, tensor: Tensor) -> None:
     if bool((tensor < 0).any()):
         worst = int(tensor.argmin())
-        raise ValueError(f"{name}: expected weights >= 0, got {float(tensor[worst]):.4g} at index {worst}")
+        raise ValueError(f"{name}: expected values >= 0, got {float(tensor[worst]):.4g} at index {worst}")
 
 
 def scalar(name: str, value: object, like: Tensor) -> Tensor:
     """A Python number or a one-element real tensor as 0-d float32 on the device of ``like``."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        if not math.isfinite(value):
-            raise ValueError(f"{name}: expected a finite number, got {value}")
-        return torch.full((), float(value), dtype=torch.float32, device=like.device)
+        return torch.full((), finite(name, float(value)), dtype=torch.float32, device=like.device)
     if isinstance(value, Tensor):
         if value.numel() != 1:
             raise ValueError(f"{name}: expected one element, got shape {list(value.shape)}")
@@ -119,6 +119,12 @@ def scalar(name: str, value: object, like: Tensor) -> Tensor:
         same_device(name, tensor, like)
         return tensor
     raise TypeError(f"{name}: expected a number or a one-element tensor, got {type(value).__name__}")
+
+
+def finite(name: str, value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError(f"{name}: expected a finite number, got {value}")
+    return value
 
 
 def positive(name: str, value: object) -> float:
@@ -134,6 +140,8 @@ def count(name: str, value: object, least: int = 0) -> int:
         raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
     if value < least:
         raise ValueError(f"{name}: expected at least {least}, got {value}")
+    if value >= 2**31:
+        raise ValueError(f"{name}: expected less than 2^31, got {value}")
     return value
 
 

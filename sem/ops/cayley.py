@@ -54,9 +54,9 @@ def cayley(
 ) -> Tensor | tuple[Tensor, SolveInfo]:
     """One Cayley step ``psi_out = (I + iaH)^-1 (I - iaH) psi`` of the wave equation on a graph, ``a = half_dt``.
 
-    The step is unitary. It is computed as ``2y - psi`` with ``(I + iaH) y = psi``; because ``I + iaH`` is not symmetric,
-    conjugate gradients run on its normal form ``(I + a^2 H^2) y = (I - iaH) psi``, which is real, symmetric and positive
-    definite, preconditioned by its diagonal in normal form ``1 / (1 + a^2 h_kk^2)``.
+    The step is unitary. It is computed as ``2y - psi`` with ``(I + iaH) y = psi``; because ``I + iaH`` is not
+    symmetric, conjugate gradients run on its normal form ``(I + a^2 H^2) y = (I - iaH) psi``, which is real,
+    symmetric and positive definite, preconditioned by its diagonal in normal form ``1 / (1 + a^2 h_kk^2)``.
 
     Args:
         psi: ``[..., D]`` complex64, or real blocks ``[..., D, 2]`` in float32, bfloat16 or float16 (widened).
@@ -117,13 +117,14 @@ def cayley_forward(
 ) -> _Solved:
     """``psi`` float32 ``[rows, D, 2]`` to ``(psi_out, status, iterations, residual)``."""
     boundary.require_nonnegative("edge_weight", edge_weight)
+    a = boundary.finite("half_dt", half_dt.item())
     rows, nodes, _ = psi.shape
     out, status, iterations, residual = _empty_solved(psi)
     native.backend(psi.device.type).cayley_forward(
         graph_view(packed, nodes),
         rows,
         edge_weight.data_ptr(),
-        half_dt.item(),
+        a,
         tol,
         max_iter,
         psi.data_ptr(),

@@ -44,7 +44,8 @@ def cg_solve(
         rtol, atol: a system has converged when ``||b - A x|| <= max(rtol ||b||, atol)``, confirmed with the true
             residual.
         max_iter: most iterations per system.
-        recompute_every: replace the recursive residual by the true one every so many iterations.
+        recompute_every: compare the recursive residual with the true one every so many iterations, and start over
+            from the true one where they have parted.
         adjoint_rtol, adjoint_atol: tolerances of the backward solve; ``rtol`` and ``atol`` by default.
         on_failure: ``'ignore'``, ``'warn'`` or ``'raise'`` (:class:`SolveError`), forward and backward.
 
@@ -194,12 +195,12 @@ class _Solver:
                 true_r = b - self.apply(x)
                 true_norm = self._norm(true_r)
                 status = _settle(status, claims & (true_norm <= target), SolveStatus.CONVERGED)
-                status = _settle(status, claims & ~(true_norm <= 0.5 * last_true), SolveStatus.STAGNATED)
-                last_true = torch.where(claims & (status < 0), true_norm, last_true)
                 due = step % self.recompute_every == self.recompute_every - 1
-                replace = (status < 0) & (claims | due)
-                r = torch.where(replace, true_r, r)
-                restart = restart | (replace & claims)
+                drifted = claims | (due & (self._norm(true_r - r) > 0.5 * true_norm))
+                status = _settle(status, drifted & ~(true_norm <= 0.5 * last_true), SolveStatus.STAGNATED)
+                last_true = torch.where(drifted, true_norm, last_true)
+                restart = restart | drifted
+                r = torch.where((status < 0) & drifted, true_r, r)
             if step == self.max_iter:
                 break
             z = r if self.precond is None else self._pinned("precond", self.precond, r)

@@ -238,9 +238,7 @@ class _LaplacianCg(Function):
     def backward(ctx: Any, grad: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
         x, edge_weight, packed = ctx.saved_tensors
         to_b, to_weights = ctx.needs_input_grad[:2]
-        grad_b, grad_weight, status = _gradients(
-            x, grad.contiguous(), edge_weight, packed, *ctx.numbers, to_weights
-        )
+        grad_b, grad_weight, status = _gradients(x, grad.contiguous(), edge_weight, packed, *ctx.numbers, to_weights)
         if ctx.on_failure != "ignore":
             unknown = torch.full_like(status, torch.nan, dtype=torch.float32)
             info = SolveInfo(status, torch.zeros_like(status), unknown)

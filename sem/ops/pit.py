@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import FunctionCtx
 
 from sem import native
 from sem.ops import boundary
@@ -99,8 +98,8 @@ def phase_entropy(psi: Tensor, num_bins: int = 32) -> Tensor:
         num_bins: bins on the circle; the density is the circular Gaussian estimate of :func:`pit`.
 
     Returns:
-        float32 ``[...]`` without a gradient. A row of zeros, having no phases, counts as spread evenly (1); a
-        row with NaN or Inf gives NaN. Rows are worked through in chunks; no tensor has both D and bins as axes.
+        float32 ``[...]`` without a gradient. A row of zeros, having no phases, counts as spread evenly (1);
+        a row with NaN or Inf gives NaN. Rows go through in chunks; no tensor has both D and bins as axes.
 
     Example:
         >>> bool(phase_entropy(torch.ones(8, dtype=torch.complex64)) < 0.6)
@@ -114,9 +113,9 @@ def phase_entropy(psi: Tensor, num_bins: int = 32) -> Tensor:
 
 
 def _entropy(waves: Tensor, bins: int) -> Tensor:
-    """Entropy of ``[rows, D]`` by Poisson summation: with ``c_h = sum_d exp(i h theta_d)``, the density on bin
-    ``k`` is proportional to ``sum_h exp(-(h sigma)**2 / 2) Re(c_h exp(-i h k sigma))``; from ``h = bins`` on, the
-    terms are below 6e-9."""
+    """Entropy of ``[rows, D]`` by Poisson summation: with ``c_h = sum_d exp(i h theta_d)``, the density on
+    bin ``k`` is proportional to ``sum_h exp(-(h sigma)**2 / 2) Re(c_h exp(-i h k sigma))``, whose terms from
+    ``h = bins`` on are below 6e-9."""
     size = waves.abs()
     unit = torch.where(size > 0, waves / size, 0)
     power = (size > 0).to(waves.dtype)
@@ -206,7 +205,7 @@ class _Pit(Function):
         return pit_forward(psi, reference_rms, strength, num_bins, rule)
 
     @staticmethod
-    def setup_context(ctx: FunctionCtx, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         psi, reference_rms, strength, ctx.num_bins, ctx.rule = inputs
         ctx.save_for_backward(psi, reference_rms, strength)
 
@@ -228,7 +227,7 @@ class _PitGradient(Function):
         return pit_backward(psi, reference_rms, strength, grad, num_bins, rule)
 
     @staticmethod
-    def setup_context(ctx: FunctionCtx, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         pass
 
     @staticmethod

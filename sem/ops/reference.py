@@ -36,9 +36,7 @@ def cayley(psi: Tensor, edge_weight: Tensor, topology: Topology, half_dt: Tensor
     return torch.linalg.solve(plus, plus.conj() @ flat.T).T.reshape(psi.shape)
 
 
-def laplacian_cg(
-    b: Tensor, edge_weight: Tensor, topology: Topology, alpha: float, beta: float, gamma: float
-) -> Tensor:
+def laplacian_cg(b: Tensor, edge_weight: Tensor, topology: Topology, alpha: float, beta: float, gamma: float) -> Tensor:
     """Twin of :func:`sem.ops.laplacian_cg`: a dense solve of ``(alpha I + beta H + gamma H^2) x = b``."""
     h = laplacian_dense(edge_weight, topology)
     system = alpha * torch.eye(topology.nodes, dtype=h.dtype, device=h.device) + beta * h + gamma * h @ h

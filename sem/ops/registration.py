@@ -45,8 +45,7 @@ def _call_each(op: Callable[..., Any], batch: int, in_dims: Sequence[int | None]
     results = []
     for b in range(batch):
         chosen = [
-            arg if dim is None else arg.movedim(dim, 0)[b].contiguous()
-            for arg, dim in zip(args, in_dims, strict=True)
+            arg if dim is None else arg.movedim(dim, 0)[b].contiguous() for arg, dim in zip(args, in_dims, strict=True)
         ]
         results.append(op(*chosen))
     if isinstance(results[0], Tensor):
@@ -55,8 +54,8 @@ def _call_each(op: Callable[..., Any], batch: int, in_dims: Sequence[int | None]
 
 
 def first_order(op: Any, name: str) -> Callable[..., Any]:
-    """A backward kernel as ``backward`` should call it: transparent to ``torch.func.grad``, ``vmap`` and ``compile``, and
-    an error, not a missing term, when its results are differentiated again."""
+    """A backward kernel as ``backward`` should call it: transparent to ``torch.func.grad``, ``vmap`` and ``compile``,
+    and an error, not a missing term, when its results are differentiated again."""
 
     class FirstOrder(Function):
         generate_vmap_rule = True

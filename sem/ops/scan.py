@@ -132,7 +132,7 @@ def scan_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The gradients to ``(x, dt_mag, dt_phase, decay, frequency, initial_state)``."""
     inputs = (x, dt_mag, dt_phase, decay, frequency, initial_state)
-    grads = tuple(torch.empty_like(tensor) for tensor in inputs)
+    grads = _empty_gradients(*inputs)
     native.backend(x.device.type).scan_backward(
         _shape(x, dt_mag),
         *(tensor.data_ptr() for tensor in inputs),
@@ -157,15 +157,11 @@ def _(
     initial_state: Tensor,
     states: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    return tuple(
-        torch.empty_like(tensor) for tensor in (x, dt_mag, dt_phase, decay, frequency, initial_state)
-    )
+    return _empty_gradients(x, dt_mag, dt_phase, decay, frequency, initial_state)
 
 
 register_row_vmap(scan_forward, row_args=(0, 1, 2, 5), per_row_outputs=(True, True))
-register_row_vmap(
-    scan_backward, row_args=(0, 1, 2, 3, 4, 7, 8), per_row_outputs=(True, True, True, False, False, True)
-)
+register_row_vmap(scan_backward, row_args=(0, 1, 2, 3, 4, 7, 8), per_row_outputs=(True, True, True, False, False, True))
 
 
 class _Scan(Function):
@@ -202,9 +198,7 @@ class _ScanGradient(Function):
         initial_state: Tensor,
         states: Tensor,
     ) -> tuple[Tensor, ...]:
-        return scan_backward(
-            grad_states, grad_final, x, dt_mag, dt_phase, decay, frequency, initial_state, states
-        )
+        return scan_backward(grad_states, grad_final, x, dt_mag, dt_phase, decay, frequency, initial_state, states)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -220,3 +214,16 @@ class _ScanGradient(Function):
 def _shape(x: Tensor, dt_mag: Tensor) -> tuple[int, int, int, int]:
     """Batch, steps, channels, groups."""
     return (x.shape[0], x.shape[1], x.shape[2], dt_mag.shape[2])
+
+
+def _empty_gradients(
+    x: Tensor, dt_mag: Tensor, dt_phase: Tensor, decay: Tensor, frequency: Tensor, initial_state: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    return (
+        torch.empty_like(x),
+        torch.empty_like(dt_mag),
+        torch.empty_like(dt_phase),
+        torch.empty_like(decay),
+        torch.empty_like(frequency),
+        torch.empty_like(initial_state),
+    )

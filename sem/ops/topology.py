@@ -121,7 +121,7 @@ def _check_int(name: str, value: object) -> None:
         raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
 
 
-def _check_nodes(nodes: object) -> None:
+def _check_nodes(nodes: int) -> None:
     _check_int("nodes", nodes)
     if not 1 <= nodes < 2**31:
         raise ValueError(f"nodes: expected at least 1 node, and fewer than 2^31, got {nodes}")

@@ -29,6 +29,9 @@ class MultiScaleHamiltonian(nn.Module):
         (torch.Size([2, 64]), True)
     """
 
+    edge_of: Tensor
+    scale_of: Tensor
+
     def __init__(
         self, dim: int, sparsity: int = 8, num_scales: int = 3, long_range_share: float = 0.25, seed: int = 0
     ) -> None:

@@ -48,8 +48,8 @@ class BornHead(nn.Module):
     def loss(self, psi: Tensor, targets: Tensor, unitary_lambda: float) -> BornLoss:
         """Mean negative log-likelihood (nats per target) plus ``unitary_lambda`` times the unitary divergence.
 
-        ``psi`` complex64 ``[..., dim]``, ``targets`` int64 ``[...]``; -100 is ignored. The unitary divergence is the mean
-        over tokens of ``log(sum_v |amp_v|^2)^2``.
+        ``psi`` complex64 ``[..., dim]``, ``targets`` int64 ``[...]``; -100 is ignored. The unitary divergence is the
+        mean over tokens of ``log(sum_v |amp_v|^2)^2``.
         """
         blocks = torch.view_as_real(psi).reshape(-1, 2 * psi.shape[-1])
         return BornLoss(
@@ -75,8 +75,8 @@ def _log_weights(blocks: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, 
 
 
 class _ChunkedLoss(Function):
-    """The loss and its gradients chunk by chunk: each chunk's graph is built, differentiated and dropped in the forward,
-    so the memory of ``[tokens, V]`` is that of one chunk; the backward only scales."""
+    """The loss and its gradients chunk by chunk: each chunk's graph is built, differentiated and dropped in the
+    forward, so the memory of ``[tokens, V]`` is that of one chunk; the backward only scales."""
 
     @staticmethod
     def forward(
@@ -102,9 +102,7 @@ class _ChunkedLoss(Function):
             piece = blocks[start:stop].detach().requires_grad_(wants_grad)
             with torch.set_grad_enabled(wants_grad):
                 log_weights, log_total = _log_weights(piece, *leaves)
-                nll = functional.cross_entropy(
-                    log_weights, targets[start:stop], ignore_index=IGNORED, reduction="sum"
-                )
+                nll = functional.cross_entropy(log_weights, targets[start:stop], ignore_index=IGNORED, reduction="sum")
                 spread = log_total.square().sum()
                 if wants_grad:
                     part = nll / counted + unitary_lambda * spread / tokens

@@ -40,7 +40,9 @@ class ComplexMamba3Layer(nn.Module):
     ) -> None:
         super().__init__()
         if dim % block_size or dim % mimo_groups:
-            raise ValueError(f"dim: expected a multiple of block_size {block_size} and mimo_groups {mimo_groups}, got {dim}")
+            raise ValueError(
+                f"dim: expected a multiple of block_size {block_size} and mimo_groups {mimo_groups}, got {dim}"
+            )
         self.norm = ComplexRMSNorm(dim)
         self.rotation = GatedBlockRotation(dim, block_size)
         self.conv = CausalConv(dim, d_conv)

@@ -101,9 +101,7 @@ class CheckpointStore:
                 set_aside(path, "damaged")
                 continue
             if problems:
-                warnings.warn(
-                    f"{'; '.join(problems)}; continuing from {path.name}", CheckpointWarning, stacklevel=2
-                )
+                warnings.warn(f"{'; '.join(problems)}; continuing from {path.name}", CheckpointWarning, stacklevel=2)
             return path, content
         if problems:
             raise CheckpointError(f"no usable checkpoint is left: {'; '.join(problems)}")

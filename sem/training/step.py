@@ -102,9 +102,7 @@ def training_step(
     return StepResult(totals=figures, grad_norm=grad_norm, problem=problem)
 
 
-def accumulate(
-    totals: dict[str, Tensor | float], figures: Mapping[str, Tensor | float], share: float
-) -> None:
+def accumulate(totals: dict[str, Tensor | float], figures: Mapping[str, Tensor | float], share: float) -> None:
     """Add one micro-batch's figures to ``totals``: sums as they are, means weighted by ``share``.
 
     Tensors stay where they are; nothing waits for the device.

@@ -98,9 +98,7 @@ class SEMTrainer:
         torch.manual_seed(training.seed)
         self.model = (SEMModel(config) if model is None else model).to(self.device).train()
         self.tokenizer = ByteTokenizer()
-        self.train_loader, self.validation_loader = build_loaders(
-            config, corpus, batch_size=training.micro_batch_size
-        )
+        self.train_loader, self.validation_loader = build_loaders(config, corpus, batch_size=training.micro_batch_size)
         self.objective = LanguageModelObjective(self.device, compile=training.compile)
         self.autocast = autocast_factory(training.precision_mode, self.device)
         self.diagnostics = diagnostics

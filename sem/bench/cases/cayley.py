@@ -29,7 +29,7 @@ def build(tokens: int, nodes: int, dt: float, judged: bool = False) -> Sequence[
     eager = Contender("eager_cg", lambda: [peers.eager_cg(psi, matrix, diagonal, half_dt, TOL)], stepped)
     dense = Contender("psi @ U", lambda: [psi @ unitary], stepped)
 
-    # Noise plus the direction of the step: of noise alone, the sum in grad_half_dt cancels to almost nothing.
+    # Noise plus the direction of the step: of noise alone, the sum in grad_half_dt all but cancels.
     moved = (truth - psi).to(torch.complex64)
     grad = complex_normal(tokens, nodes, seed=2) + moved / moved.abs().square().mean().sqrt()
     leaves = [leaf.clone().requires_grad_() for leaf in (psi, weight, torch.tensor(half_dt))]

@@ -1,4 +1,4 @@
-"""The selective scan, forward and backward, against a Python loop over time."""
+"""The selective scan, forward and backward, against Python loops over time."""
 
 from __future__ import annotations
 
@@ -52,7 +52,11 @@ def build(batch: int, steps: int, channels: int, judged: bool = False) -> Sequen
     expected = [Expected(name, truth, LIMITS[name]) for name, truth in truths]
     native = Contender("forward + backward", lambda: both_ways(scan(*leaves)[0]), expected)
     loop = Contender("loop over time", lambda: both_ways(peers.loop_scan(*leaves)), expected)
-    return [Comparison(native, loop, "speed-up", 15.0 if judged else None)]
+    tuned = Contender("tuned loop", lambda: both_ways(peers.tuned_loop_scan(*leaves)), expected)
+    return [
+        Comparison(native, loop, "speed-up", 15.0 if judged else None),
+        Comparison(native, tuned),
+    ]
 
 
 def benchmark(batch: int, steps: int, channels: int, judged: bool = False) -> Benchmark:

@@ -1,0 +1,123 @@
+"""Which module of sem may import which: only what lies below it. Read from the sources, function bodies included."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "sem"
+
+# From the bottom up. A part may import the parts of the layers below it, and itself; parts of one layer do not know
+# each other.
+LAYERS = (
+    ("settings", "diagnostics", "native"),
+    ("config", "system_info", "ops"),
+    ("data", "layers"),
+    ("encoder", "spinor", "propagator", "sampler"),
+    ("model",),
+    ("generation", "bench"),
+    ("training",),
+    ("cli",),
+    ("__main__", "train"),
+)
+LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
+# Not every lower layer is there for every part: these import nothing of sem but what is named.
+ONLY = {
+    "data": {"config"},
+    "ops": {"native"},
+    "layers": set(),
+    "config": {"settings"},
+    "system_info": {"native"},
+}
+
+
+def part_of(module):
+    """``sem.ops.cayley`` belongs to ``ops``; the package itself, which holds the version, to nothing."""
+    names = module.split(".")
+    return names[1] if len(names) > 1 else None
+
+
+def imported_modules(source, module):
+    """Absolute names of what ``module`` imports from sem, ``from sem import ops`` as ``sem.ops``."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parent = module.split(".")[: -node.level]
+                base = ".".join([*parent, base] if base else parent)
+            found = [f"{base}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        yield from ((name, node.lineno) for name in found if name.split(".")[0] == "sem")
+
+
+def violations(root):
+    """One sentence for each import under ``root`` that does not point down."""
+    for path in sorted(root.rglob("*.py")):
+        names = ["sem", *path.relative_to(root).with_suffix("").parts]
+        # a package's __init__ keeps that last name here, so that its relative imports resolve like a module's
+        module = ".".join(names)
+        part = part_of(module)
+        if part == "__init__":
+            part = None
+        for imported, line in imported_modules(path.read_text(), module):
+            target = part_of(imported)
+            if target is None or target == part or target.startswith("__version"):
+                continue
+            if part is None:
+                yield f"{path.name}:{line}: import of sem must stay free of its parts, imports {imported}"
+            elif target not in LEVEL:
+                yield f"{module}:{line}: {imported} belongs to no layer; add it to LAYERS"
+            elif LEVEL[target] >= LEVEL[part] or target not in ONLY.get(part, {target}):
+                yield f"{module}:{line}: {part} may not import {target}"
+
+
+def test_every_import_points_down():
+    assert list(violations(PACKAGE)) == []
+
+
+def test_every_part_has_a_layer_and_every_layer_a_part():
+    found = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert found - {"__init__"} == set(LEVEL)
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "complaint"),
+    [
+        ("ops/cayley.py", "from sem.model import SEMModel", "sem.ops.cayley:1: ops may not import model"),
+        ("ops/cayley.py", "import sem.propagator.hamiltonian", "ops may not import propagator"),
+        ("ops/cayley.py", "def f():\n    from sem import config", "sem.ops.cayley:2: ops may not import config"),
+        ("ops/cayley.py", "from ..encoder import MeshSDREncoder", "ops may not import encoder"),
+        ("native/__init__.py", "from ..ops import cayley", "native may not import ops"),
+        ("encoder/mesh_sdr.py", "from sem.spinor import ComplexMamba3Layer", "encoder may not import spinor"),
+        ("data/loader.py", "from sem.ops import cayley", "data may not import ops"),
+        ("model.py", "from .training.loop import TrainingLoop", "sem.model:1: model may not import training"),
+        ("config.py", "from sem.diagnostics import Diagnostics", "config may not import diagnostics"),
+        ("__init__.py", "from sem.model import SEMModel", "must stay free of its parts"),
+        ("ops/cayley.py", "from sem.newcomer import thing", "sem.newcomer.thing belongs to no layer"),
+    ],
+)
+def test_a_planted_upward_import_is_found(tmp_path, file, line, complaint):
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(line + "\n")
+    (found,) = violations(tmp_path)
+    assert complaint in found
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("ops/cayley.py", "from sem.ops.topology import Topology"),
+        ("ops/cayley.py", "from .topology import Topology"),
+        ("ops/cayley.py", "from sem import native"),
+        ("model.py", "from sem.encoder import MeshSDREncoder"),
+        ("cli.py", "from sem import __version__"),
+        ("ops/cayley.py", "import torch"),
+    ],
+)
+def test_a_downward_import_is_fine(tmp_path, file, line):
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(line + "\n")
+    assert list(violations(tmp_path)) == []
