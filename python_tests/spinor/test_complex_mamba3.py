@@ -58,8 +58,17 @@ def test_causal_convolution(z):
     layer = CausalConv(16, 4)
     taps = torch.view_as_complex(layer.taps)
     padded = torch.cat([z.new_zeros(2, 3, 16), z], 1)
-    expected = sum(padded[:, k : k + 11] * taps[k] for k in range(4))
+    expected = sum(padded[:, k : k + 11] * taps[k] for k in range(4)) + complex_of(layer.bias)
     torch.testing.assert_close(complex_of(layer(planes_of(z))), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_causal_convolution_gradient():
+    torch.manual_seed(0)
+    layer = CausalConv(3, 4).double()
+    planes = torch.randn(2, 5, 6, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(
+        lambda x, taps: torch.func.functional_call(layer, {"taps": taps}, x), (planes, layer.taps)
+    )
 
 
 def test_selective_states(z):

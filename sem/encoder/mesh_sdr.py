@@ -13,6 +13,7 @@ from sem.encoder.transport import online_transport, sparsify
 _COST_SPREAD = 0.35  # at most, over the prototypes, in units of epsilon
 _EMBEDDING_STD = 0.25
 _PRIOR_ROWS = 16.0
+_QUIET = 50.0  # positions: an entry that turns by a radian in this many starts at half amplitude
 _POSITION_BASE = 10000.0
 
 
@@ -79,6 +80,8 @@ class MeshSDREncoder(nn.Module):
         plan = sparsify((-self.token_cost() / self.epsilon).softmax(-1), self.sparsity)
         power = plan.square().sum(-1).mean() * self.lift.square().sum(-1).mean()
         self.plan_gain.copy_(power.clamp_min(1e-12).rsqrt())
+        # entries that turn fast with the position can be read by few layers: they start quiet and leave room
+        self.lift.div_((1 + _QUIET * self.position_rates).view(-1, 1, 1))
 
     def token_cost(self) -> Tensor:
         """Cost of every token of the alphabet to every prototype, ``[vocab_size, candidates]``."""

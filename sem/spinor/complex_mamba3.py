@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from sem.layers import ComplexLinear, ComplexRMSNorm, planar_intensity, real_matrix, scale_planes
@@ -88,27 +91,65 @@ class GatedBlockRotation(nn.Module):
 
 
 class CausalConv(nn.Module):
-    """Complex depthwise convolution over the last ``width`` positions. Planar ``[B, S, 2 dim]`` to the same."""
+    """Complex depthwise convolution over the last ``width`` positions. Planar ``[B, S, 2 dim]`` to the same.
+
+    The bias is a wave that does not turn with the position. What the gates do to it becomes content that any position
+    can read, so it does not start at zero.
+    """
 
     def __init__(self, dim: int, width: int) -> None:
         super().__init__()
         taps = 0.3 * torch.randn(width, dim, 2) / math.sqrt(2 * width)
         taps[-1, :, 0] += 1.0
         self.taps = nn.Parameter(taps)
+        self.bias = nn.Parameter(0.35 * torch.randn(2 * dim))
         self.taps._no_weight_decay = True  # type: ignore[attr-defined]
 
     def forward(self, planes: Tensor) -> Tensor:
-        width, length = self.taps.shape[0], planes.shape[1]
         real, imag = self.taps.unbind(-1)
-        direct, crossed = torch.cat([real, real], -1), torch.cat([-imag, imag], -1)
-        padded = functional.pad(planes, (0, 0, width - 1, 0))
-        swapped = torch.cat(padded.chunk(2, dim=-1)[::-1], -1)  # [im, re]
+        return _CausalConv.apply(planes, torch.cat([real, real], -1), torch.cat([-imag, imag], -1)) + self.bias
+
+
+class _CausalConv(Function):
+    """``out_t = sum_k direct_k x_{t+k} + crossed_k swap(x)_{t+k}`` on zero-padded planar ``x``, ``swap`` exchanging the
+    planes. By hand because each slice of a recorded sum costs a full-size buffer in the backward."""
+
+    @staticmethod
+    def forward(ctx: Any, planes: Tensor, direct: Tensor, crossed: Tensor) -> Tensor:
+        ctx.save_for_backward(planes, direct, crossed)
+        padded, length = _pad(planes, len(direct)), planes.shape[1]
+        swapped = _swap(padded)
         out = padded[:, :length] * direct[0]
-        for k in range(width):
+        for k in range(len(direct)):
             if k:
-                out = torch.addcmul(out, padded[:, k : k + length], direct[k])
-            out = torch.addcmul(out, swapped[:, k : k + length], crossed[k])
+                out.addcmul_(padded[:, k : k + length], direct[k])
+            out.addcmul_(swapped[:, k : k + length], crossed[k])
         return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        planes, direct, crossed = ctx.saved_tensors
+        width, length = len(direct), planes.shape[1]
+        padded = _pad(planes, width)
+        swapped, grad_swapped, crossed_swapped = _swap(padded), _swap(grad), _swap(crossed)
+        grad_padded = torch.zeros_like(padded)
+        grad_direct, grad_crossed = torch.empty_like(direct), torch.empty_like(crossed)
+        for k in range(width):
+            at = slice(k, k + length)
+            grad_padded[:, at].addcmul_(grad, direct[k]).addcmul_(grad_swapped, crossed_swapped[k])
+            grad_direct[k] = (grad * padded[:, at]).sum((0, 1))
+            grad_crossed[k] = (grad * swapped[:, at]).sum((0, 1))
+        return grad_padded[:, width - 1 :], grad_direct, grad_crossed
+
+
+def _pad(planes: Tensor, width: int) -> Tensor:
+    return functional.pad(planes, (0, 0, width - 1, 0))
+
+
+def _swap(planes: Tensor) -> Tensor:
+    real, imag = planes.chunk(2, dim=-1)
+    return torch.cat([imag, real], -1)
 
 
 class SelectiveStates(nn.Module):
@@ -124,12 +165,12 @@ class SelectiveStates(nn.Module):
         self.groups = groups
         self.time_steps = nn.Linear(2 * dim, 2 * groups)
         with torch.no_grad():
-            self.time_steps.weight.mul_(0.3)
-            log_dt = torch.empty(groups).uniform_(math.log(0.05), math.log(0.8))
+            self.time_steps.weight.normal_(std=1 / math.sqrt(2 * dim))
+            log_dt = torch.empty(groups).uniform_(math.log(0.3), math.log(1.5))
             self.time_steps.bias.copy_(torch.cat([log_dt, torch.zeros(groups)]))
         self.into = nn.Parameter(torch.randn(groups, state_dim, size, 2) / math.sqrt(2 * size))
         self.out_of = nn.Parameter(torch.randn(groups, size, state_dim, 2) / math.sqrt(2 * state_dim))
-        rate = torch.exp(torch.empty(groups * state_dim).uniform_(math.log(0.1), math.log(4.0)))
+        rate = torch.exp(torch.empty(groups * state_dim).uniform_(math.log(0.1), math.log(2.0)))
         self.raw_decay = nn.Parameter(torch.log(torch.expm1(rate)))
         self.frequency = nn.Parameter(torch.empty(groups * state_dim).uniform_(-math.pi, math.pi))
         for parameter in (self.raw_decay, self.frequency):
