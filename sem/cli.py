@@ -6,6 +6,7 @@ is one line; the environment variable ``SEM_TRACEBACK=1`` shows where it came fr
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -156,9 +157,13 @@ def _report(options: Namespace) -> int:
     rows = read_csv(folder / "metrics.csv")
     scores = _baseline_scores(folder) if options.baselines else {}
     picture = plot_curves(folder / "metrics.csv", folder / "curves.png", scores, title=folder.name)
+    final = folder / "final.json"
+    if final.is_file():
+        score = json.loads(final.read_text(encoding="utf-8"))["val_bits_per_byte"]
+        print(f"bits per byte on held-out text at the end: {score:.4f}")
     held_out = [row["val_bits_per_byte"] for row in rows if "val_bits_per_byte" in row]
     if held_out:
-        print(f"bits per byte on held-out text: {held_out[-1]:.4f} (best {min(held_out):.4f})")
+        print(f"bits per byte on its first part, during training: {held_out[-1]:.4f} (best {min(held_out):.4f})")
     for name, score in scores.items():
         print(f"  {name}: {score:.4f}")
     print(f"curves: {picture}")

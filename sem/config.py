@@ -139,6 +139,9 @@ class TrainingConfig(Section):
     log_every: int = setting(10, "steps between log lines", ge=1)
     eval_every: int = setting(500, "steps between validations", ge=1)
     eval_batches: int = setting(20, "batches per validation", ge=1)
+    final_eval_batches: int | None = setting(
+        None, "batches of the validation at the end; null: all held-out text", ge=1
+    )
     checkpoint_every: int = setting(1000, "steps between checkpoints", ge=1)
     keep_checkpoints: int = setting(2, "newest checkpoints to keep", ge=1)
     health_every: int = setting(50, "steps between health measurements", ge=1)

@@ -1,3 +1,4 @@
+import json
 import math
 
 import pytest
@@ -28,6 +29,7 @@ def test_run_folder_holds_everything(tmp_path):
         "checkpoints",
         "curves.png",
         "sample.txt",
+        "final.json",
     }
     assert SEMConfig.from_yaml(tmp_path / "config.yaml") == toy_config(tmp_path)
     last = read_csv(tmp_path / "metrics.csv")[-1]
@@ -184,3 +186,13 @@ def test_health_check_survives_a_diverging_run(tmp_path):
         "skipped_steps",
         "val_loss",
     }
+
+
+def test_the_end_is_scored_on_all_held_out_text(tmp_path):
+    trainer = toy_trainer(tmp_path)
+    fit(trainer)
+    final = json.loads((tmp_path / "final.json").read_text())
+    everything = evaluate(trainer.model, trainer.objective, trainer.validation_loader)
+    assert final["val_bits_per_byte"] == everything["bits_per_byte"]
+    assert final["step"] == trainer.config.training.max_steps
+    assert len(trainer.validation_loader) > trainer.config.training.eval_batches

@@ -74,5 +74,5 @@ def remove_run(folder: Path) -> None:
     """Delete what a run writes into its folder, and nothing else."""
     for name in (CHECKPOINTS, "tensorboard"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    for name in ("config.yaml", "metrics.csv", "curves.png", "sample.txt"):
+    for name in ("config.yaml", "metrics.csv", "curves.png", "sample.txt", "final.json"):
         (folder / name).unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
@@ -142,7 +143,7 @@ class SEMTrainer:
             for log in loop.logs:
                 log.close()
         if interrupted_by is None:
-            self._finish(display)
+            self._finish(display, loop.state.step)
         return TrainingResult(loop.state.step, loop.figures, interrupted_by)
 
     def build_loop(self, **options: Any) -> TrainingLoop:
@@ -169,10 +170,12 @@ class SEMTrainer:
         }
         return TrainingLoop(**(parts | options))
 
-    def validate(self) -> dict[str, float]:
-        """Figures on the first ``training.eval_batches`` batches of held-out text, named ``val_...``."""
+    def validate(self, *, final: bool = False) -> dict[str, float]:
+        """Figures on held-out text, named ``val_...``: on its first ``training.eval_batches`` batches, or at the end of
+        a run (``final``) on ``training.final_eval_batches``, by default all of it."""
         training = self.config.training
-        count = training.eval_batches * (training.batch_size // training.micro_batch_size)
+        limit = training.final_eval_batches if final else training.eval_batches
+        count = None if limit is None else limit * (training.batch_size // training.micro_batch_size)
         batches = islice(self.validation_loader, count)
         figures = evaluate(self.model, self.objective, batches, autocast=self.autocast)
         return {f"val_{name}": value for name, value in figures.items()}
@@ -211,7 +214,10 @@ class SEMTrainer:
             display.message("no TensorBoard events: pip install 'sem[train]' for them")
         return logs
 
-    def _finish(self, display: ProgressDisplay) -> None:
+    def _finish(self, display: ProgressDisplay, step: int) -> None:
+        display.message("scoring the held-out text")
+        figures = {"step": step} | self.validate(final=True)
+        (self.folder / "final.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
         display.message(f"writing curves and a sample to {self.folder}")
         try:
             plot_curves(self.folder / "metrics.csv", self.folder / "curves.png", title=self.folder.name)
