@@ -1,5 +1,6 @@
 #include "sem/cayley.hpp"
 
+#include "cpu/cayley_guess.hpp"
 #include "cpu/cg_tile.hpp"
 
 namespace sem::cpu::SEM_ISA {
@@ -12,10 +13,25 @@ constexpr int kComponents = 2;
 struct CayleyProblem {
   static constexpr bool kEnergyEstimate = true;
   const TileGraph& h;
+  const CayleyGuess& guess;
   const float* psi;
   float half_dt;
 
-  void start(const CgVectors& v) const { times_adjoint(psi, v.r, broadcast_int(-1)); }
+  // A guess that is no better than zero (the weights may overflow) is dropped.
+  vfloat start(const CgVectors& v, vfloat norm, vfloat target) const {
+    guess.apply(psi, v.p, v.q, v.x);
+    const vfloat truth = verify(v);
+    if (!any(~(truth <= target))) return truth;
+    const vint useful = truth < norm;
+    for (std::int64_t n = 0; n < h.nodes() * kComponents; ++n) {
+      const std::int64_t at = n * kLanes;
+      store(v.x + at, select(useful, load(v.x + at), vfloat{}));
+      store(v.q + at, select(useful, load(v.q + at), load(psi + at)));
+    }
+    times_adjoint(v.q, v.r, broadcast_int(-1));
+    return truth;
+  }
+  std::int32_t iterations_to_start() const { return guess.iterations(); }
 
   vfloat verify(const CgVectors& v) const {
     BlockSum norm;
@@ -50,16 +66,16 @@ struct CayleyProblem {
 };
 
 // Turns the tile `psi` into (I + iaH)^-1 (I - iaH) psi, in place.
-void step_tile(const PreconditionedSystem& system, float half_dt, float tol, std::int32_t max_iter, float* psi,
-               const CgVectors& v, LaneResult& result) {
+void step_tile(const PreconditionedSystem& system, const CayleyGuess& guess, float half_dt, float tol,
+               std::int32_t max_iter, float* psi, const CgVectors& v, LaneResult& result) {
   const TileGraph& h = system.h;
   const std::int64_t width = h.nodes() * kComponents;
   const LaneScale scale(psi, width);
   scale.apply(psi, width);
-  const vfloat psi_norm2 = squared_norm<kComponents>(psi, h.nodes());
-  const vfloat norm = select(scale.nonzero, vsqrt(psi_norm2), broadcast(1.0f));
+  BlockSum psi_norm2 = squared_norm<kComponents>(psi, h.nodes());
+  const vfloat norm = select(scale.nonzero, vsqrt(psi_norm2.total()), broadcast(1.0f));
 
-  const CayleyProblem problem{h, psi, half_dt};
+  const CayleyProblem problem{h, guess, psi, half_dt};
   TileSolver<kComponents, CayleyProblem> solver(system, problem, v);
   result = solver.solve(scale.finite & scale.nonzero, norm, tol, max_iter);
   constexpr auto kNonfinite = static_cast<std::int32_t>(Status::nonfinite);
@@ -76,14 +92,16 @@ void step_tile(const PreconditionedSystem& system, float half_dt, float tol, std
     out_norm2.end_of_node(i);
   }
   const vint converged = (result.status == 0) & scale.nonzero;
-  const vfloat ratio = vsqrt(psi_norm2 / out_norm2.total());
-  vfloat factor = select(converged, ratio, broadcast(1.0f));
+  // The factor to the input's norm is 1 + grow, sqrt(1 + d) - 1 = d / (1 + sqrt(1 + d)): rounded to float32, the factor
+  // itself would be off by the same little in every step.
+  const vfloat d = psi_norm2.minus(out_norm2) / out_norm2.total();
+  const vfloat grow = select(converged, d / (1.0f + vsqrt(1.0f + d)), vfloat{});
   const vfloat nan = broadcast(__builtin_nanf(""));
   const vint bad = result.status == kNonfinite;
   result.residual = select(bad, nan, result.residual);
   for (std::int64_t n = 0; n < width; ++n) {
     float* at = psi + n * kLanes;
-    store(at, select(bad, nan, (load(at) * factor) * scale.up));
+    store(at, select(bad, nan, (load(at) + load(at) * grow) * scale.up));
   }
 }
 
@@ -100,6 +118,7 @@ void average(float* a, const float* b, std::int64_t width) {
 void cayley_forward(const CayleyForward<float>& args, Queue queue) {
   const TileGraph h(args.graph, args.edge_weight);
   const PreconditionedSystem system(h, {1.0f, 0.0f, args.half_dt * args.half_dt});
+  const CayleyGuess guess(h, args.half_dt, args.tol, args.max_iter);
   const std::int64_t width = args.graph.nodes * kComponents;
   const std::int64_t tile_floats = width * kLanes;
   const Scratch scratch(static_cast<std::size_t>(queue.threads * TileMemory::kVectors * tile_floats));
@@ -111,7 +130,7 @@ void cayley_forward(const CayleyForward<float>& args, Queue queue) {
       const int rows = rows_in_tile(args.rows, tile);
       load_tile(args.psi, width, tile, rows, memory.wave);
       LaneResult result;
-      step_tile(system, args.half_dt, args.tol, args.max_iter, memory.wave, memory.solver, result);
+      step_tile(system, guess, args.half_dt, args.tol, args.max_iter, memory.wave, memory.solver, result);
       store_tile(args.psi_out, width, tile, rows, memory.wave);
       store_report(args.report, tile, rows, result);
     }
@@ -123,6 +142,7 @@ void cayley_forward(const CayleyForward<float>& args, Queue queue) {
 void cayley_backward(const CayleyBackward<float>& args, Queue queue) {
   const TileGraph h(args.graph, args.edge_weight);
   const PreconditionedSystem system(h, {1.0f, 0.0f, args.half_dt * args.half_dt});
+  const CayleyGuess guess(h, -args.half_dt, args.tol, args.max_iter);
   const std::int64_t edges = args.graph.edges;
   const std::int64_t width = args.graph.nodes * kComponents;
   const std::int64_t tile_floats = width * kLanes;
@@ -143,7 +163,7 @@ void cayley_backward(const CayleyBackward<float>& args, Queue queue) {
         const int rows = rows_in_tile(args.rows, tile);
         load_tile(args.grad_out, width, tile, rows, memory.wave);
         LaneResult result;
-        step_tile(system, -args.half_dt, args.tol, args.max_iter, memory.wave, memory.solver, result);
+        step_tile(system, guess, -args.half_dt, args.tol, args.max_iter, memory.wave, memory.solver, result);
         store_tile(args.grad_psi, width, tile, rows, memory.wave);
         store_report(args.report, tile, rows, result);
         if (!to_weights) continue;

@@ -56,17 +56,9 @@ struct TileMemory {
 };
 
 SEM_INLINE void store_report(const SolveReport<float>& report, std::int64_t tile, int rows, const LaneResult& result) {
-  store_lanes(report.status, tile, rows, result.status);
-  store_lanes(report.iterations, tile, rows, result.iterations);
-  store_lanes(report.residual, tile, rows, result.residual);
-}
-
-// Clears the lanes of `y` in which the adjoint `z` is zero: a row without gradient contributes nothing to the weights,
-// whatever it holds (a masked row may be NaN).
-inline void drop_unused_lanes(const float* z, float* y, std::int64_t width) {
-  vint used{};
-  for (std::int64_t n = 0; n < width; ++n) used |= load(z + n * kLanes) != 0.0f;
-  for (std::int64_t n = 0; n < width; ++n) store(y + n * kLanes, select(used, load(y + n * kLanes), vfloat{}));
+  store_rows(report.status, tile, rows, result.status);
+  store_rows(report.iterations, tile, rows, result.iterations);
+  store_rows(report.residual, tile, rows, result.residual);
 }
 
 // Largest exponent field of the lane's entries; 255 marks NaN or Inf, 0 an all-zero lane (denormals count as zero
@@ -79,16 +71,16 @@ struct LaneScale {
   explicit SEM_INLINE LaneScale(const float* tile, std::int64_t width) {
     vint largest{};
     for (std::int64_t n = 0; n < width; ++n) {
-      const vint bits = reinterpret_cast<vint>(load(tile + n * kLanes)) & 0x7fffffff;
-      largest = bits > largest ? bits : largest;
+      const vint bits = as_int(load(tile + n * kLanes)) & 0x7fffffff;
+      largest = vmax(bits, largest);
     }
     vint exponent = largest >> 23;
     finite = exponent != 255;
     nonzero = largest != 0;
-    exponent = exponent < 1 ? broadcast_int(1) : exponent;
-    exponent = exponent > 253 ? broadcast_int(253) : exponent;
-    down = reinterpret_cast<vfloat>((254 - exponent) << 23);
-    up = reinterpret_cast<vfloat>(exponent << 23);
+    exponent = vmax(exponent, broadcast_int(1));
+    exponent = vmin(exponent, broadcast_int(253));
+    down = as_float((254 - exponent) << 23);
+    up = as_float(exponent << 23);
   }
 
   // Brings every row to entries of magnitude 1 to 2, exactly (a power of two), so that no norm can over- or underflow;
@@ -102,7 +94,7 @@ struct LaneScale {
 };
 
 template <int kComponents>
-SEM_INLINE vfloat squared_norm(const float* tile, std::int64_t nodes) {
+SEM_INLINE BlockSum squared_norm(const float* tile, std::int64_t nodes) {
   BlockSum sum;
   for (std::int64_t i = 0; i < nodes; ++i) {
     for (int c = 0; c < kComponents; ++c) {
@@ -111,12 +103,14 @@ SEM_INLINE vfloat squared_norm(const float* tile, std::int64_t nodes) {
     }
     sum.end_of_node(i);
   }
-  return sum.total();
+  return sum;
 }
 
 // `Problem` states what is being solved:
 //   kEnergyEstimate            whether sqrt(r' M r) estimates the residual that `tol` speaks of; if not, ||r|| does
-//   start(v)                   writes r = b for x = 0
+//   start(v, norm, target)     writes a first x and returns the norm of the original system's true residual, per lane;
+//                              unless that meets the target in every lane, writes r = b - S x too
+//   iterations_to_start()      the iterations that start() is counted as
 //   verify(v)                  returns the norm of the true residual of the original system, per lane, leaving what
 //                              recompute() needs in v.q; it never exceeds ||r|| but for rounding
 //   recompute(v, lanes)        replaces r by the true residual of S x = b in the given lanes
@@ -128,14 +122,12 @@ class TileSolver {
 
   // `norm` is the norm that tol is relative to; lanes outside `active`, whose right-hand side is zero, stay at x = 0.
   LaneResult solve(vint active, vfloat norm, float tol, std::int32_t max_iter) {
-    const std::int64_t size = h_.nodes() * kComponents * kLanes;
-    zero(v_.x, size);
-    problem_.start(v_);
     target_ = norm * tol;
+    const vfloat first = problem_.start(v_, norm, target_);
+    LaneResult result{vint{}, active & problem_.iterations_to_start(), select(active, first / norm, vfloat{})};
+    vint running = active & ~(first <= target_), waiting{};
+    if (!any(running)) return result;
     begin_direction(broadcast_int(-1));
-
-    LaneResult result{vint{}, vint{}, vfloat{}};
-    vint running = active, waiting{};
     vfloat calibration = broadcast(1.0f);     // true residual over its estimate, learned when an estimate was too low
     vfloat last_drift = broadcast(0x1p126f);  // true residual when the recursion was last found to have drifted
     while (true) {

@@ -2,54 +2,11 @@
 // block of an array may hold fewer; its missing lanes read zeros and are not written.
 #pragma once
 
-#include <utility>
-
-#include "cpu/simd.hpp"
+#include "cpu/complex.hpp"
 #include "cpu/tile.hpp"
 #include "sem/scan.hpp"
 
 namespace sem::cpu::SEM_ISA {
-
-struct Complex {
-  vfloat re, im;
-};
-
-#ifdef __AVX512F__
-template <int... kLane>
-SEM_INLINE Complex separate(vfloat low, vfloat high, std::integer_sequence<int, kLane...>) {
-  return {__builtin_shufflevector(low, high, (2 * kLane)...), __builtin_shufflevector(low, high, (2 * kLane + 1)...)};
-}
-template <int kFirst, int... kLane>
-SEM_INLINE vfloat merge(Complex z, std::integer_sequence<int, kLane...>) {
-  return __builtin_shufflevector(z.re, z.im, (kFirst + kLane / 2 + (kLane & 1) * kLanes)...);
-}
-SEM_INLINE Complex separate(const float* from) {
-  return separate(load(from), load(from + kLanes), std::make_integer_sequence<int, kLanes>());
-}
-SEM_INLINE void merge(float* to, Complex z) {
-  store(to, merge<0>(z, std::make_integer_sequence<int, kLanes>()));
-  store(to + kLanes, merge<kLanes / 2>(z, std::make_integer_sequence<int, kLanes>()));
-}
-#else
-// Loops over plain arrays: the compiler knows the best shuffles of the smaller registers.
-SEM_INLINE Complex separate(const float* from) {
-  float re[kLanes], im[kLanes];
-  for (int l = 0; l < kLanes; ++l) {
-    re[l] = from[2 * l];
-    im[l] = from[2 * l + 1];
-  }
-  return {load(re), load(im)};
-}
-SEM_INLINE void merge(float* to, Complex z) {
-  float re[kLanes], im[kLanes];
-  store(re, z.re);
-  store(im, z.im);
-  for (int l = 0; l < kLanes; ++l) {
-    to[2 * l] = re[l];
-    to[2 * l + 1] = im[l];
-  }
-}
-#endif
 
 class ChannelBlock {
  public:
@@ -71,19 +28,20 @@ class ChannelBlock {
 
   // One value per group, given to the group's lanes.
   SEM_INLINE vfloat spread(const float* groups) const {
-    const vfloat lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    static constexpr float kNumber[kLanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    const vfloat lane = load(kNumber);
     vfloat out = broadcast(groups[first_group_]);
     for (int s = 1; s < groups_; ++s) {
-      const vint before = less(lane, broadcast(static_cast<float>(start_[s])));
+      const vint before = lane < static_cast<float>(start_[s]);
       out = select(before, out, broadcast(groups[first_group_ + s]));
     }
     return out;
   }
 
   vfloat load_real(const float* channels) const {
-    vfloat out{};
-    for (int l = 0; l < count_; ++l) out[l] = channels[first_ + l];
-    return out;
+    float padded[kLanes] = {};
+    for (int l = 0; l < count_; ++l) padded[l] = channels[first_ + l];
+    return load(padded);
   }
 
   SEM_INLINE Complex load_complex(const float* channels) const {

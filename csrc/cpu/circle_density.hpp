@@ -7,7 +7,7 @@
 // shape.
 #pragma once
 
-#include "cpu/simd.hpp"
+#include "cpu/tile.hpp"
 
 namespace sem::cpu::SEM_ISA {
 
@@ -15,22 +15,8 @@ namespace sem::cpu::SEM_ISA {
 inline constexpr int kReach = 6;
 inline constexpr int kTerms = 8;
 
-typedef float vterms __attribute__((vector_size(32)));  // the eight coefficients of one cell
+using vterms = vhalf;  // the eight coefficients of one cell
 static_assert(kLanes == 2 * kTerms);
-
-SEM_INLINE vterms load_terms(const float* from) {
-  vterms v;
-  std::memcpy(&v, from, sizeof v);
-  return v;
-}
-SEM_INLINE void store_terms(float* to, vterms v) { std::memcpy(to, &v, sizeof v); }
-
-// Halves of sixteen lanes and back, in registers (a copy through memory would wait for the store buffer).
-SEM_INLINE vterms lower_half(vfloat v) { return __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7); }
-SEM_INLINE vterms upper_half(vfloat v) { return __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15); }
-SEM_INLINE vfloat join_halves(vterms lower, vterms upper) {
-  return __builtin_shufflevector(lower, upper, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-}
 
 // tap[m + kReach][kTerms h + j]: coefficient of t^j in exp(-(t + h/2 - m)^2 / 2), interpolated at Chebyshev nodes.
 class Taps {
@@ -65,27 +51,6 @@ class Taps {
 
   alignas(64) float tap_[2 * kReach + 1][kLanes];
 };
-
-SEM_INLINE void transpose_terms(vterms (&r)[kTerms]) {
-  vterms a[kTerms], b[kTerms];
-#pragma GCC unroll 4
-  for (int i = 0; i < kTerms; i += 2) {
-    a[i] = __builtin_shufflevector(r[i], r[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
-    a[i + 1] = __builtin_shufflevector(r[i], r[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
-  }
-#pragma GCC unroll 2
-  for (int i = 0; i < kTerms; i += 4)
-#pragma GCC unroll 2
-    for (int k = 0; k < 2; ++k) {
-      b[i + 2 * k] = __builtin_shufflevector(a[i + k], a[i + k + 2], 0, 1, 8, 9, 4, 5, 12, 13);
-      b[i + 2 * k + 1] = __builtin_shufflevector(a[i + k], a[i + k + 2], 2, 3, 10, 11, 6, 7, 14, 15);
-    }
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    r[i] = __builtin_shufflevector(b[i], b[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
-    r[i + 4] = __builtin_shufflevector(b[i], b[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
-  }
-}
 
 // The values of one row at its phases: sum over bins of bin value times kernel, or its derivatives.
 struct KernelSum {
@@ -188,11 +153,11 @@ class CircleDensity {
       vterms phase[kTerms];
 #pragma GCC unroll 8
       for (int j = 0; j < kTerms; ++j) phase[j] = half == 0 ? lower_half(term[j]) : upper_half(term[j]);
-      transpose_terms(phase);
+      transpose<kTerms>(phase);
 #pragma GCC unroll 8
       for (int l = 0; l < kTerms; ++l) {
         float* to = moments_ + cell(cells, half * kTerms + l) * kTerms;
-        store_terms(to, load_terms(to) + phase[l]);
+        store(to, load<kTerms>(to) + phase[l]);
       }
     }
   }
@@ -203,8 +168,8 @@ class CircleDensity {
     for (int half = 0; half < 2; ++half) {
 #pragma GCC unroll 8
       for (int l = 0; l < kTerms; ++l)
-        phase[half][l] = load_terms(coefficients_ + cell(cells, half * kTerms + l) * kTerms);
-      transpose_terms(phase[half]);
+        phase[half][l] = load<kTerms>(coefficients_ + cell(cells, half * kTerms + l) * kTerms);
+      transpose<kTerms>(phase[half]);
     }
 #pragma GCC unroll 8
     for (int j = 0; j < kTerms; ++j) c[j] = join_halves(phase[0][j], phase[1][j]);

@@ -42,28 +42,42 @@ SimdLevel simd_level() {
 
 const char* simd_level_name() {
   switch (simd_level()) {
-    case SimdLevel::avx512: return "avx512";
-    case SimdLevel::avx2: return "avx2";
-    case SimdLevel::baseline: break;
+    case SimdLevel::avx512:
+      return "avx512";
+    case SimdLevel::avx2:
+      return "avx2";
+    case SimdLevel::baseline:
+      break;
   }
   return "baseline";
 }
 
 #ifdef SEM_X86_LEVELS
-#define SEM_DISPATCH(name, Args)                                                \
-  namespace baseline { void name(const Args&, Queue); }                         \
-  namespace avx2 { void name(const Args&, Queue); }                             \
-  namespace avx512 { void name(const Args&, Queue); }                           \
-  void name(const Args& args, Queue queue) {                                    \
-    switch (simd_level()) {                                                     \
-      case SimdLevel::avx512: return avx512::name(args, queue);                 \
-      case SimdLevel::avx2: return avx2::name(args, queue);                     \
-      case SimdLevel::baseline: return baseline::name(args, queue);             \
-    }                                                                           \
+#define SEM_DISPATCH(name, Args)             \
+  namespace baseline {                       \
+  void name(const Args&, Queue);             \
+  }                                          \
+  namespace avx2 {                           \
+  void name(const Args&, Queue);             \
+  }                                          \
+  namespace avx512 {                         \
+  void name(const Args&, Queue);             \
+  }                                          \
+  void name(const Args& args, Queue queue) { \
+    switch (simd_level()) {                  \
+      case SimdLevel::avx512:                \
+        return avx512::name(args, queue);    \
+      case SimdLevel::avx2:                  \
+        return avx2::name(args, queue);      \
+      case SimdLevel::baseline:              \
+        return baseline::name(args, queue);  \
+    }                                        \
   }
 #else
-#define SEM_DISPATCH(name, Args)                                                \
-  namespace baseline { void name(const Args&, Queue); }                         \
+#define SEM_DISPATCH(name, Args) \
+  namespace baseline {           \
+  void name(const Args&, Queue); \
+  }                              \
   void name(const Args& args, Queue queue) { baseline::name(args, queue); }
 #endif
 

@@ -48,6 +48,7 @@ void weight_gradient(const LaplacianWeightGradient<float>& args, Queue queue) {
         const int rows = rows_in_tile(args.rows, tile);
         load_tile(args.x, width, tile, rows, x);
         load_tile(args.grad_out, width, tile, rows, g);
+        drop_unused_lanes(g, x, width);
         accumulate_edge_products<kComponents>(args.graph, g, x, 1.0f, partial);
       }
     }

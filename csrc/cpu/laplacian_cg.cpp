@@ -12,9 +12,12 @@ struct ShiftedProblem {
   const float* b;
   ShiftedLaplacian<float> system;
 
-  void start(const CgVectors& v) const {
+  vfloat start(const CgVectors& v, vfloat norm, vfloat) const {
+    zero(v.x, h.nodes() * kComponents * kLanes);
     for (std::int64_t n = 0; n < h.nodes() * kComponents; ++n) store(v.r + n * kLanes, load(b + n * kLanes));
+    return norm;
   }
+  std::int32_t iterations_to_start() const { return 0; }
 
   // r = b - S x takes two products: Hx into q, then H(Hx) row by row. The frozen lanes' r must survive a check, so only
   // the norm is kept and recompute() does the work again.
@@ -60,7 +63,7 @@ void solve_tile(const PreconditionedSystem& system, float tol, std::int32_t max_
   const std::int64_t width = h.nodes() * kComponents;
   const LaneScale scale(b, width);
   scale.apply(b, width);
-  const vfloat norm = select(scale.nonzero, vsqrt(squared_norm<kComponents>(b, h.nodes())), broadcast(1.0f));
+  const vfloat norm = select(scale.nonzero, vsqrt(squared_norm<kComponents>(b, h.nodes()).total()), broadcast(1.0f));
   const ShiftedProblem<kComponents> problem{h, b, system.s};
   TileSolver<kComponents, ShiftedProblem<kComponents>> solver(system, problem, v);
   result = solver.solve(scale.finite & scale.nonzero, norm, tol, max_iter);

@@ -71,10 +71,32 @@ class TileGraph {
     }
   }
 
+  // The same for one vector [nodes]; four sums hide the latency of the additions.
+  void product_of_one(const float* x, float* out) const {
+    const float* value = scratch_.data();
+    for (std::int64_t i = 0; i < nodes(); ++i) {
+      float sum[4] = {diagonal(i) * x[i]};
+      std::int32_t k = graph_.row_start[i];
+      const std::int32_t end = graph_.row_start[i + 1];
+      for (; k + 4 <= end; k += 4)
+        for (int s = 0; s < 4; ++s) sum[s] -= value[k + s] * x[graph_.neighbour[k + s]];
+      for (; k < end; ++k) sum[0] -= value[k] * x[graph_.neighbour[k]];
+      out[i] = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+    }
+  }
+
  private:
   Graph graph_;
   Scratch scratch_;
 };
+
+// Clears the lanes of `y` in which the adjoint `z` is zero: a row without gradient contributes nothing to the weights,
+// whatever it holds (a masked row may be NaN).
+inline void drop_unused_lanes(const float* z, float* y, std::int64_t width) {
+  vint used{};
+  for (std::int64_t n = 0; n < width; ++n) used |= load(z + n * kLanes) != 0.0f;
+  for (std::int64_t n = 0; n < width; ++n) store(y + n * kLanes, select(used, load(y + n * kLanes), vfloat{}));
+}
 
 // Gradients to the weights are sums over rows. To be the same for every number of threads, rows are cut into a number
 // of chunks that depends on their count alone; each chunk is summed in order into its own [edges] buffer and the

@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "cpu/circle_density.hpp"
+#include "cpu/complex.hpp"
 #include "cpu/scratch.hpp"
 #include "cpu/tile.hpp"
 #include "cpu/vector_math.hpp"
@@ -30,8 +31,8 @@ RowScale row_scale(const float* psi, std::int64_t floats) {
   vint most{};
   std::int64_t i = 0;
   for (; i + kLanes <= floats; i += kLanes) {
-    const vint bits = reinterpret_cast<vint>(load(psi + i)) & 0x7fffffff;
-    most = bits > most ? bits : most;
+    const vint bits = as_int(load(psi + i)) & 0x7fffffff;
+    most = vmax(bits, most);
   }
   std::int32_t largest = 0;
   for (int l = 0; l < kLanes; ++l) largest = most[l] > largest ? most[l] : largest;
@@ -47,39 +48,19 @@ RowScale row_scale(const float* psi, std::int64_t floats) {
   return {finite, largest == 0, from_bits((254 - exponent) << 23), from_bits(exponent << 23)};
 }
 
-SEM_INLINE void split_complex(const float* from, vfloat& re, vfloat& im) {
-  const vterms a = load_terms(from), b = load_terms(from + 8), c = load_terms(from + 16), d = load_terms(from + 24);
-  re = join_halves(__builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14),
-                   __builtin_shufflevector(c, d, 0, 2, 4, 6, 8, 10, 12, 14));
-  im = join_halves(__builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15),
-                   __builtin_shufflevector(c, d, 1, 3, 5, 7, 9, 11, 13, 15));
-}
-
 // Entries [i, i + 16) of a complex row as two planes; zeros past the end.
-SEM_INLINE void load_complex(const float* row, std::int64_t width, std::int64_t i, vfloat& re, vfloat& im) {
-  if (i + kLanes <= width) {
-    split_complex(row + 2 * i, re, im);
-  } else {
-    float buffer[2 * kLanes] = {};
-    std::memcpy(buffer, row + 2 * i, static_cast<std::size_t>(width - i) * 2 * sizeof(float));
-    split_complex(buffer, re, im);
-  }
+SEM_INLINE Complex load_complex(const float* row, std::int64_t width, std::int64_t i) {
+  if (i + kLanes <= width) return separate(row + 2 * i);
+  float padded[2 * kLanes] = {};
+  std::memcpy(padded, row + 2 * i, static_cast<std::size_t>(width - i) * 2 * sizeof(float));
+  return separate(padded);
 }
 
-SEM_INLINE void store_complex(float* row, std::int64_t width, std::int64_t i, vfloat re, vfloat im) {
-  vterms part[4];
-#pragma GCC unroll 2
-  for (int half = 0; half < 2; ++half) {
-    const vterms real = half == 0 ? lower_half(re) : upper_half(re);
-    const vterms imaginary = half == 0 ? lower_half(im) : upper_half(im);
-    part[2 * half] = __builtin_shufflevector(real, imaginary, 0, 8, 1, 9, 2, 10, 3, 11);
-    part[2 * half + 1] = __builtin_shufflevector(real, imaginary, 4, 12, 5, 13, 6, 14, 7, 15);
-  }
-  const std::int64_t entries = width - i < kLanes ? width - i : kLanes;
-  if (entries == kLanes)
-    std::memcpy(row + 2 * i, part, sizeof part);
-  else
-    std::memcpy(row + 2 * i, part, static_cast<std::size_t>(entries) * 2 * sizeof(float));
+SEM_INLINE void store_complex(float* row, std::int64_t width, std::int64_t i, Complex z) {
+  if (i + kLanes <= width) return merge(row + 2 * i, z);
+  float padded[2 * kLanes];
+  merge(padded, z);
+  std::memcpy(row + 2 * i, padded, static_cast<std::size_t>(width - i) * 2 * sizeof(float));
 }
 
 SEM_INLINE vfloat largest_component(vfloat re, vfloat im) { return vmax(vabs(re), vabs(im)); }
@@ -124,7 +105,7 @@ class RowKernel {
     BlockSum turned_square;
     for (std::int64_t i = 0; i < width_; i += kLanes) {
       const vfloat re = load(re_ + i), im = load(im_ + i);
-      const Score s = score<1>(i, less(broadcast(kSmallest), largest_component(re, im)));
+      const Score s = score<1>(i, kSmallest < largest_component(re, im));
       vfloat sine, cosine;
       vsincos(s.bounded * (direction_ * strength_), sine, cosine);
       const vfloat turned_re = re * cosine - im * sine;
@@ -140,7 +121,7 @@ class RowKernel {
                              ? static_cast<float>(*reference_rms / std::sqrt(turned / static_cast<double>(width_)))
                              : static_cast<float>(std::sqrt(square / turned)) * scale.inverse;
     for (std::int64_t i = 0; i < width_; i += kLanes)
-      store_complex(out, width_, i, load(re_ + i) * factor, load(im_ + i) * factor);
+      store_complex(out, width_, i, {load(re_ + i) * factor, load(im_ + i) * factor});
   }
 
   // Returns the row's share of the strength gradient.
@@ -166,13 +147,13 @@ class RowKernel {
     BlockSum radial_sum, strength_sum;
     for (std::int64_t i = 0; i < width_; i += kLanes) {
       const vfloat re = load(re_ + i), im = load(im_ + i);
-      const vint counted = less(broadcast(kSmallest), largest_component(re, im));
+      const vint counted = kSmallest < largest_component(re, im);
       const Score s = score<2>(i, counted);
-      vfloat sine, cosine, g_re, g_im;
+      vfloat sine, cosine;
       vsincos(s.bounded * (direction_ * strength_), sine, cosine);
-      load_complex(grad_out, width_, i, g_re, g_im);
-      const vfloat q_re = cosine * g_re + sine * g_im;
-      const vfloat q_im = cosine * g_im - sine * g_re;
+      const Complex g = load_complex(grad_out, width_, i);
+      const vfloat q_re = cosine * g.re + sine * g.im;
+      const vfloat q_im = cosine * g.im - sine * g.re;
       store(q_re_ + i, q_re);
       store(q_im_ + i, q_im);
       const vfloat w = re * q_im - im * q_re;
@@ -195,14 +176,14 @@ class RowKernel {
     for (std::int64_t i = 0; i < width_; i += kLanes) {
       const vfloat re = load(re_ + i), im = load(im_ + i);
       const vfloat size = largest_component(re, im);
-      const vint counted = less(broadcast(kSmallest), size);
+      const vint counted = kSmallest < size;
       const vfloat inverse = 1.0f / select(counted, size, broadcast(1.0f));  // |p|^2 itself may underflow
       const vfloat x = re * inverse, y = im * inverse;
       const vfloat slope = load(local_ + i) + density_.at<1>(cell_ + i, load(offset_ + i)).first;
       const vfloat turn = select(
           counted, slope * (bins_ / kTwoPi) / select(counted, x * x + y * y, broadcast(1.0f)) * inverse, vfloat{});
-      store_complex(grad_psi, width_, i, (load(q_re_ + i) - pull * re - turn * y) * back,
-                    (load(q_im_ + i) - pull * im + turn * x) * back);
+      store_complex(grad_psi, width_, i,
+                    {(load(q_re_ + i) - pull * re - turn * y) * back, (load(q_im_ + i) - pull * im + turn * x) * back});
     }
     return c * direction_ * horizontal_sum(strength_sum.total());
   }
@@ -220,17 +201,15 @@ class RowKernel {
     vfloat count{};
     const std::int32_t cells = 2 * density_.bins();
     for (std::int64_t i = 0; i < width_; i += kLanes) {
-      vfloat re, im;
-      load_complex(psi, width_, i, re, im);
-      re *= factor;
-      im *= factor;
+      const Complex z = load_complex(psi, width_, i);
+      const vfloat re = z.re * factor, im = z.im * factor;
       store(re_ + i, re);
       store(im_ + i, im);
       square.add_product(re, re);
       square.add_product(im, im);
       square.end_of_node(i / kLanes);
 
-      const vint counted = less(broadcast(kSmallest), largest_component(re, im));
+      const vint counted = kSmallest < largest_component(re, im);
       vfloat octant, rest;
       octant_angle(select(counted, re, broadcast(1.0f)), select(counted, im, vfloat{}), octant, rest);
       octant *= bins_ * 0.125f;  // exact
@@ -239,7 +218,7 @@ class RowKernel {
       const vfloat nearest = round_to_int((octant + rest) * 2.0f, cell);
       const vfloat offset = (octant - nearest * 0.5f) + rest;
       cell += (cell >> 31) & cells;  // [-bins, bins] to [0, 2 bins)
-      store(cell_ + i, reinterpret_cast<vfloat>(cell));
+      store(cell_ + i, as_float(cell));
       store(offset_ + i, offset);
       const vfloat weight = select(counted, broadcast(1.0f), vfloat{});
       count += weight;

@@ -47,13 +47,13 @@ class Spans {
 SEM_INLINE Complex transition(vfloat m, vfloat p, vfloat decay, vfloat frequency) {
   const vfloat phase = p * frequency;
   vfloat sine, cosine;
-  vsincos(select(less(vabs(phase), broadcast(kMaxPhase)), phase, broadcast(kNaN)), sine, cosine);
+  vsincos(select(vabs(phase) < kMaxPhase, phase, broadcast(kNaN)), sine, cosine);
   const vfloat radius = vexp(-(m * decay));
   const Complex a{radius * cosine, radius * sine};
   const vfloat im_square = a.im * a.im;
   const vfloat square = a.re * a.re + im_square;
   const vfloat inverse_root = (1.5f - kShrink) - 0.5f * square;
-  const vint too_large = less(broadcast(kBelowOne), square) & less(vfloat{}, im_square);
+  const vint too_large = (kBelowOne < square) & (0.0f < im_square);
   const vfloat scale = select(too_large, inverse_root, broadcast(1.0f));
   return {scale * a.re, scale * a.im};
 }
@@ -121,7 +121,7 @@ struct Partials {
 // rows[t] holds sixteen channels of step t: adds the channels of each group, in order, for sixteen steps at once.
 SEM_INLINE void sum_groups(vfloat (&rows)[kLanes], const ChannelBlock& channels, std::int64_t padded_steps,
                            float* out) {
-  transpose(rows);
+  transpose<kLanes>(rows);
   for (int s = 0; s < channels.groups(); ++s) {
     vfloat sum = rows[channels.start(s)];
     for (int lane = channels.start(s) + 1; lane < channels.start(s + 1); ++lane) sum += rows[lane];

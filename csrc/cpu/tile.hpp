@@ -17,39 +17,66 @@ SEM_INLINE int rows_in_tile(std::int64_t rows, std::int64_t tile) {
   return left < kLanes ? static_cast<int>(left) : kLanes;
 }
 
-#ifdef __AVX512F__
-// One exchange of the 16 x 16 transposition: swaps the off-diagonal kBlock x kBlock parts of two rows.
-template <int kBlock, int... kLane>
-SEM_INLINE void exchange(vfloat& upper, vfloat& lower, std::integer_sequence<int, kLane...>) {
-  const vfloat a = upper, b = lower;
-  upper = __builtin_shufflevector(a, b, ((kLane & kBlock) ? 16 + (kLane ^ kBlock) : kLane)...);
-  lower = __builtin_shufflevector(a, b, ((kLane & kBlock) ? 16 + kLane : (kLane | kBlock))...);
+// Swaps the off-diagonal kBlock x kBlock parts of two rows.
+template <int kBlock, class Vector, int... kLane>
+SEM_INLINE void exchange(Vector& upper, Vector& lower, std::integer_sequence<int, kLane...>) {
+  constexpr int kCount = sizeof...(kLane);
+  const Vector a = upper, b = lower;
+  upper = __builtin_shufflevector(a, b, ((kLane & kBlock) ? kCount + (kLane ^ kBlock) : kLane)...);
+  lower = __builtin_shufflevector(a, b, ((kLane & kBlock) ? kCount + kLane : (kLane | kBlock))...);
 }
 
-template <int kBlock>
-SEM_INLINE void exchange_all(vfloat (&rows)[kLanes]) {
+// Transposes the 4 x 4 blocks of four rows, by two rounds of shuffles that are one instruction everywhere.
+template <class Vector, int... kLane>
+SEM_INLINE void transpose_quads(Vector* rows, std::integer_sequence<int, kLane...>) {
+  constexpr int kCount = sizeof...(kLane);
+  Vector low[2], high[2];
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; ++i) {
+    const Vector a = rows[2 * i], b = rows[2 * i + 1];
+    low[i] = __builtin_shufflevector(a, b, ((kLane & ~3) + (kLane & 3) / 2 + (kLane & 1) * kCount)...);
+    high[i] = __builtin_shufflevector(a, b, ((kLane & ~3) + (kLane & 3) / 2 + 2 + (kLane & 1) * kCount)...);
+  }
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; ++i) {
+    const Vector a = i == 0 ? low[0] : high[0], b = i == 0 ? low[1] : high[1];
+    rows[2 * i] = __builtin_shufflevector(a, b, ((kLane & ~3) + (kLane & 1) + (kLane & 2) / 2 * kCount)...);
+    rows[2 * i + 1] = __builtin_shufflevector(a, b, ((kLane & ~3) + 2 + (kLane & 1) + (kLane & 2) / 2 * kCount)...);
+  }
+}
+
+// Transposes kCount rows of kCount lanes, in registers.
+template <int kCount>
+SEM_INLINE void transpose(Lanes<float, kCount> (&rows)[kCount]) {
+  if constexpr (kCount > kRegisterLanes) {
+    constexpr int kHalf = kCount / 2;
+    Lanes<float, kHalf> part[2][2][kHalf];
 #pragma GCC unroll 16
-  for (int i = 0; i < kLanes; ++i)
-    if ((i & kBlock) == 0)
-      exchange<kBlock>(rows[i], rows[i | kBlock], std::make_integer_sequence<int, kLanes>());
-}
-
-SEM_INLINE void transpose(vfloat (&rows)[kLanes]) {
-  exchange_all<8>(rows);
-  exchange_all<4>(rows);
-  exchange_all<2>(rows);
-  exchange_all<1>(rows);
-}
-#else
-SEM_INLINE void transpose(vfloat (&rows)[kLanes]) {
-  for (int i = 0; i < kLanes; ++i)
-    for (int j = 0; j < i; ++j) {
-      const float held = rows[i][j];
-      rows[i][j] = rows[j][i];
-      rows[j][i] = held;
+    for (int i = 0; i < kCount; ++i) {
+      part[i / kHalf][0][i % kHalf] = rows[i].low;
+      part[i / kHalf][1][i % kHalf] = rows[i].high;
     }
+    transpose<kHalf>(part[0][0]);
+    transpose<kHalf>(part[0][1]);
+    transpose<kHalf>(part[1][0]);
+    transpose<kHalf>(part[1][1]);
+#pragma GCC unroll 16
+    for (int i = 0; i < kCount; ++i) rows[i] = {part[0][i / kHalf][i % kHalf], part[1][i / kHalf][i % kHalf]};
+  } else {
+    constexpr auto kAll = std::make_integer_sequence<int, kCount>();
+#pragma GCC unroll 4
+    for (int i = 0; i < kCount; i += 4) transpose_quads(rows + i, kAll);
+    if constexpr (kCount > 4) {
+#pragma GCC unroll 16
+      for (int i = 0; i < kCount; ++i)
+        if ((i & 4) == 0) exchange<4>(rows[i], rows[i | 4], kAll);
+    }
+    if constexpr (kCount > 8) {
+#pragma GCC unroll 8
+      for (int i = 0; i < 8; ++i) exchange<8>(rows[i], rows[i | 8], kAll);
+    }
+  }
 }
-#endif
 
 // Missing rows (the last tile of an array) are filled with zeros.
 inline void load_tile(const float* array, std::int64_t width, std::int64_t tile, int rows, float* out) {
@@ -59,7 +86,7 @@ inline void load_tile(const float* array, std::int64_t width, std::int64_t tile,
     vfloat block[kLanes];
 #pragma GCC unroll 16
     for (int l = 0; l < kLanes; ++l) block[l] = l < rows ? load(base + l * width + column) : vfloat{};
-    transpose(block);
+    transpose<kLanes>(block);
 #pragma GCC unroll 16
     for (int l = 0; l < kLanes; ++l) store(out + (column + l) * kLanes, block[l]);
   }
@@ -74,7 +101,7 @@ inline void store_tile(float* array, std::int64_t width, std::int64_t tile, int 
     vfloat block[kLanes];
 #pragma GCC unroll 16
     for (int l = 0; l < kLanes; ++l) block[l] = load(in + (column + l) * kLanes);
-    transpose(block);
+    transpose<kLanes>(block);
 #pragma GCC unroll 16
     for (int l = 0; l < kLanes; ++l)
       if (l < rows) store(base + l * width + column, block[l]);
@@ -85,7 +112,7 @@ inline void store_tile(float* array, std::int64_t width, std::int64_t tile, int 
 
 // Rows of one tile, stored per row rather than per node.
 template <class T, class Vector>
-SEM_INLINE void store_lanes(T* array, std::int64_t tile, int rows, Vector lanes) {
+SEM_INLINE void store_rows(T* array, std::int64_t tile, int rows, Vector lanes) {
   if (array == nullptr) return;
   for (int l = 0; l < rows; ++l) array[tile * kLanes + l] = lanes[l];
 }
@@ -102,6 +129,12 @@ class BlockSum {
   SEM_INLINE vfloat total() {
     flush();
     return high_ + low_;
+  }
+  // total() - other.total(), more exact than the two.
+  SEM_INLINE vfloat minus(BlockSum& other) {
+    flush();
+    other.flush();
+    return (high_ - other.high_) + (low_ - other.low_);
   }
 
  private:

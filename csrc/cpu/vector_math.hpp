@@ -7,17 +7,17 @@
 namespace sem::cpu::SEM_ISA {
 
 // Nearest integer as float and as int32, for |x| < 2^22: adding 1.5 * 2^23 leaves the integer in the low mantissa bits.
-SEM_INLINE vfloat round_to_int(vfloat x, vint& as_int) {
+SEM_INLINE vfloat round_to_int(vfloat x, vint& integer) {
   constexpr float kMagic = 12582912.0f;
   const vfloat shifted = x + kMagic;
-  as_int = reinterpret_cast<vint>(shifted) - 0x4b400000;
+  integer = as_int(shifted) - 0x4b400000;
   return shifted - kMagic;
 }
 
 // exp(x); x below -87.3 gives about 1e-38, above 88.3 about 2e38 (no overflow, no denormals).
 SEM_INLINE vfloat vexp(vfloat x) {
-  x = select(less(x, broadcast(-87.3f)), broadcast(-87.3f), x);
-  x = select(less(broadcast(88.3f), x), broadcast(88.3f), x);
+  x = select(x < -87.3f, broadcast(-87.3f), x);
+  x = select(x > 88.3f, broadcast(88.3f), x);
   vint n;
   const vfloat k = round_to_int(x * 1.44269504088896341f, n);
   // ln 2 in two parts: the product with the first is exact for |k| < 2^15
@@ -29,7 +29,7 @@ SEM_INLINE vfloat vexp(vfloat x) {
   p = p * r + 1.0f / 6.0f;
   p = p * r + 0.5f;
   p = (p * r) * r + r + 1.0f;
-  return p * reinterpret_cast<vfloat>((n + 127) << 23);
+  return p * as_float((n + 127) << 23);
 }
 
 // sin(x) and cos(x) for |x| < 8000 (pi/2 is subtracted in three parts).
@@ -55,8 +55,8 @@ SEM_INLINE void vsincos(vfloat x, vfloat& sine, vfloat& cosine) {
   const vint swap = -(n & 1);
   const vint sine_sign = (n & 2) << 30;
   const vint cosine_sign = ((n + 1) & 2) << 30;
-  sine = reinterpret_cast<vfloat>(reinterpret_cast<vint>(select(swap, c, s)) ^ sine_sign);
-  cosine = reinterpret_cast<vfloat>(reinterpret_cast<vint>(select(swap, s, c)) ^ cosine_sign);
+  sine = as_float(as_int(select(swap, c, s)) ^ sine_sign);
+  cosine = as_float(as_int(select(swap, s, c)) ^ cosine_sign);
 }
 
 // The angle of x + iy as octant * pi/4 + rest, with an integer octant in [-4, 4] and |rest| <= pi/8, so that a multiple
@@ -64,7 +64,7 @@ SEM_INLINE void vsincos(vfloat x, vfloat& sine, vfloat& cosine) {
 SEM_INLINE void octant_angle(vfloat x, vfloat y, vfloat& octant, vfloat& rest) {
   const vfloat ax = vabs(x), ay = vabs(y);
   const vfloat large = vmax(ax, ay), small = vmin(ax, ay);
-  const vint diagonal = less(large * 0.414213562373095f, small);
+  const vint diagonal = large * 0.414213562373095f < small;
   // atan(t) for t <= tan(pi/8), else pi/4 + atan((t - 1) / (t + 1))
   const vfloat t = select(diagonal, small - large, small) / select(diagonal, small + large, large);
   const vfloat z = t * t;
@@ -76,13 +76,13 @@ SEM_INLINE void octant_angle(vfloat x, vfloat y, vfloat& octant, vfloat& rest) {
   p = p * z - 0.33333316335f;
   rest = (p * z) * t + t;
   octant = select(diagonal, broadcast(1.0f), vfloat{});
-  const vint steep = less(ax, ay);
+  const vint steep = ax < ay;
   octant = select(steep, 2.0f - octant, octant);
   rest = select(steep, -rest, rest);
-  const vint left = less(x, vfloat{});
+  const vint left = x < 0.0f;
   octant = select(left, 4.0f - octant, octant);
   rest = select(left, -rest, rest);
-  const vint below = less(y, vfloat{});
+  const vint below = y < 0.0f;
   octant = select(below, -octant, octant);
   rest = select(below, -rest, rest);
 }

@@ -1,5 +1,5 @@
-// Textbook conjugate gradients for one row of S x = b, S = alpha I + beta H + gamma H^2: no preconditioner, true residual
-// recomputed in every iteration. Slow and plain on purpose.
+// Textbook conjugate gradients for one row of S x = b, S = alpha I + beta H + gamma H^2: no preconditioner, true
+// residual recomputed in every iteration. Slow and plain on purpose.
 #pragma once
 
 #include <cmath>
@@ -32,7 +32,8 @@ class RowSolver {
   std::vector<Real> apply(const std::vector<Real>& x) const {
     const std::vector<Real> hx = laplacian(x), hhx = laplacian(hx);
     std::vector<Real> out(x.size());
-    for (std::size_t n = 0; n < x.size(); ++n) out[n] = system_.alpha * x[n] + system_.beta * hx[n] + system_.gamma * hhx[n];
+    for (std::size_t n = 0; n < x.size(); ++n)
+      out[n] = system_.alpha * x[n] + system_.beta * hx[n] + system_.gamma * hhx[n];
     return out;
   }
 

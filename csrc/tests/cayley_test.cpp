@@ -26,7 +26,14 @@ struct Solved {
 template <class Real>
 CayleyForward<Real> forward_args(const OwnedGraph& graph, int rows, const std::vector<Real>& weight, Real half_dt,
                                  Real tol, int max_iter, const std::vector<Real>& psi, Solved<Real>& solved) {
-  return {graph.view(), rows, weight.data(), half_dt, tol, max_iter, psi.data(), solved.out.data(),
+  return {graph.view(),
+          rows,
+          weight.data(),
+          half_dt,
+          tol,
+          max_iter,
+          psi.data(),
+          solved.out.data(),
           {solved.status.data(), solved.iterations.data(), solved.residual.data()}};
 }
 
@@ -50,7 +57,8 @@ TEST(CayleyReference, TwoNodesByHand) {
   const OwnedGraph graph(2, {{0, 1}});
   const double w = 1.5, a = 0.4;
   const Solved<double> solved = reference_step(graph, 1, {w}, a, {1, 0, 0, 0});
-  const std::complex<double> turn = (1.0 - std::complex<double>(0, 2 * a * w)) / (1.0 + std::complex<double>(0, 2 * a * w));
+  const std::complex<double> turn =
+      (1.0 - std::complex<double>(0, 2 * a * w)) / (1.0 + std::complex<double>(0, 2 * a * w));
   EXPECT_NEAR(solved.out[0], (1.0 + turn.real()) / 2, 1e-12);
   EXPECT_NEAR(solved.out[1], turn.imag() / 2, 1e-12);
   EXPECT_NEAR(solved.out[2], (1.0 - turn.real()) / 2, 1e-12);
@@ -71,8 +79,19 @@ TEST(CayleyReference, GradientsByDifferences) {
   const auto out = reference_step(graph, 1, weight, a, psi).out;
   std::vector<double> grad_psi(12), grad_weight(graph.edges());
   double grad_a = 0;
-  reference::cayley_backward<double>({graph.view(), 1, weight.data(), a, 1e-13, 1000, psi.data(), out.data(), g.data(),
-                                      grad_psi.data(), grad_weight.data(), &grad_a, {}});
+  reference::cayley_backward<double>({graph.view(),
+                                      1,
+                                      weight.data(),
+                                      a,
+                                      1e-13,
+                                      1000,
+                                      psi.data(),
+                                      out.data(),
+                                      g.data(),
+                                      grad_psi.data(),
+                                      grad_weight.data(),
+                                      &grad_a,
+                                      {}});
   const double h = 1e-6;
   EXPECT_NEAR(grad_a, (loss(weight, a + h) - loss(weight, a - h)) / (2 * h), 1e-7);
   for (std::size_t e = 0; e < graph.edges(); ++e) {
@@ -106,15 +125,36 @@ TEST_P(CayleyCpu, MatchesReference) {
 
   std::vector<float> grad_psi(size), grad_weight(graph.edges());
   float grad_a = 0;
-  cpu::cayley_backward({graph.view(), rows, weight.data(), dt / 2, tol, 400, psi.data(), solved.out.data(), g.data(),
-                        grad_psi.data(), grad_weight.data(), &grad_a, {}},
+  cpu::cayley_backward({graph.view(),
+                        rows,
+                        weight.data(),
+                        dt / 2,
+                        tol,
+                        400,
+                        psi.data(),
+                        solved.out.data(),
+                        g.data(),
+                        grad_psi.data(),
+                        grad_weight.data(),
+                        &grad_a,
+                        {}},
                        {nullptr, 2});
   std::vector<double> true_grad_psi(size), true_grad_weight(graph.edges());
   double true_grad_a = 0;
   const auto weight64 = converted<double>(weight), psi64 = converted<double>(psi), g64 = converted<double>(g);
-  reference::cayley_backward<double>({graph.view(), rows, weight64.data(), dt / 2, 1e-13, 20000, psi64.data(),
-                                      truth.out.data(), g64.data(), true_grad_psi.data(), true_grad_weight.data(),
-                                      &true_grad_a, {}});
+  reference::cayley_backward<double>({graph.view(),
+                                      rows,
+                                      weight64.data(),
+                                      dt / 2,
+                                      1e-13,
+                                      20000,
+                                      psi64.data(),
+                                      truth.out.data(),
+                                      g64.data(),
+                                      true_grad_psi.data(),
+                                      true_grad_weight.data(),
+                                      &true_grad_a,
+                                      {}});
   EXPECT_LE(relative_error(grad_psi, true_grad_psi), 5 * tol + 1e-5);
   EXPECT_LE(relative_error(grad_weight, true_grad_weight), 5 * tol + 1e-5);
 }

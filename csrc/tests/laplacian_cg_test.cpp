@@ -45,23 +45,58 @@ TEST_P(LaplacianCgCpu, MatchesReference) {
 
   std::vector<float> x(size), residual(rows);
   std::vector<std::int32_t> status(rows), iterations(rows);
-  cpu::laplacian_cg_forward({graph.view(), rows, components, weight.data(), {alpha, beta, gamma}, tol, 300, b.data(),
-                             x.data(), {status.data(), iterations.data(), residual.data()}},
+  cpu::laplacian_cg_forward({graph.view(),
+                             rows,
+                             components,
+                             weight.data(),
+                             {alpha, beta, gamma},
+                             tol,
+                             300,
+                             b.data(),
+                             x.data(),
+                             {status.data(), iterations.data(), residual.data()}},
                             {nullptr, 2});
   for (int row = 0; row < rows; ++row) ASSERT_EQ(status[row], 0) << residual[row];
   std::vector<double> truth(size);
-  reference::laplacian_cg_forward<double>({graph.view(), rows, components, weight64.data(), {alpha, beta, gamma}, 1e-13,
-                                           20000, b64.data(), truth.data(), {}});
+  reference::laplacian_cg_forward<double>({graph.view(),
+                                           rows,
+                                           components,
+                                           weight64.data(),
+                                           {alpha, beta, gamma},
+                                           1e-13,
+                                           20000,
+                                           b64.data(),
+                                           truth.data(),
+                                           {}});
   EXPECT_LE(relative_error(x, truth), 1e-5);
 
   std::vector<float> grad_b(size), grad_weight(graph.edges());
-  cpu::laplacian_cg_backward({graph.view(), rows, components, weight.data(), {alpha, beta, gamma}, tol, 300, x.data(),
-                              g.data(), grad_b.data(), grad_weight.data(), {}},
+  cpu::laplacian_cg_backward({graph.view(),
+                              rows,
+                              components,
+                              weight.data(),
+                              {alpha, beta, gamma},
+                              tol,
+                              300,
+                              x.data(),
+                              g.data(),
+                              grad_b.data(),
+                              grad_weight.data(),
+                              {}},
                              {nullptr, 2});
   std::vector<double> true_grad_b(size), true_grad_weight(graph.edges());
-  reference::laplacian_cg_backward<double>({graph.view(), rows, components, weight64.data(), {alpha, beta, gamma}, 1e-13,
-                                            20000, truth.data(), g64.data(), true_grad_b.data(),
-                                            true_grad_weight.data(), {}});
+  reference::laplacian_cg_backward<double>({graph.view(),
+                                            rows,
+                                            components,
+                                            weight64.data(),
+                                            {alpha, beta, gamma},
+                                            1e-13,
+                                            20000,
+                                            truth.data(),
+                                            g64.data(),
+                                            true_grad_b.data(),
+                                            true_grad_weight.data(),
+                                            {}});
   EXPECT_LE(relative_error(grad_b, true_grad_b), 1e-5);
   EXPECT_LE(relative_error(grad_weight, true_grad_weight), 2e-5);
 }
@@ -79,7 +114,15 @@ TEST(LaplacianCgCpu, BadRowsAreContained) {
   b[4 * nodes + 2] = std::numeric_limits<float>::quiet_NaN();
   std::vector<float> x(b.size());
   std::vector<std::int32_t> status(rows);
-  cpu::laplacian_cg_forward({graph.view(), rows, 1, weight.data(), {1, 1, 0}, 1e-6f, 100, b.data(), x.data(),
+  cpu::laplacian_cg_forward({graph.view(),
+                             rows,
+                             1,
+                             weight.data(),
+                             {1, 1, 0},
+                             1e-6f,
+                             100,
+                             b.data(),
+                             x.data(),
                              {status.data(), nullptr, nullptr}},
                             {nullptr, 1});
   for (int row = 0; row < rows; ++row) {

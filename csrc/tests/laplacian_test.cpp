@@ -64,8 +64,8 @@ TEST_P(LaplacianCpu, MatchesReference) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Sizes, LaplacianCpu,
-                         ::testing::Values(Size{0, 5, 1}, Size{1, 2, 1}, Size{1, 3, 2}, Size{15, 17, 2}, Size{16, 16, 1},
-                                           Size{17, 64, 2}, Size{100, 33, 1}, Size{600, 17, 2}));
+                         ::testing::Values(Size{0, 5, 1}, Size{1, 2, 1}, Size{1, 3, 2}, Size{15, 17, 2},
+                                           Size{16, 16, 1}, Size{17, 64, 2}, Size{100, 33, 1}, Size{600, 17, 2}));
 
 }  // namespace
 }  // namespace sem

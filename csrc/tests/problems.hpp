@@ -85,8 +85,13 @@ class OwnedGraph {
   }
 
   Graph view() const {
-    return {nodes_,         static_cast<std::int64_t>(edge_i_.size()), edge_i_.data(), edge_j_.data(), row_start_.data(),
-            neighbour_.data(), incident_.data()};
+    return {nodes_,
+            static_cast<std::int64_t>(edge_i_.size()),
+            edge_i_.data(),
+            edge_j_.data(),
+            row_start_.data(),
+            neighbour_.data(),
+            incident_.data()};
   }
   std::size_t edges() const { return edge_i_.size(); }
 

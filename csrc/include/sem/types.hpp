@@ -7,10 +7,10 @@ namespace sem {
 
 // How the solve of one row ended. The values are part of the Python interface (sem.ops.SolveStatus).
 enum class Status : std::int32_t {
-  converged = 0,   // true residual of the original system is within the tolerance
-  max_iter = 1,    // the iteration limit came first
-  stagnated = 2,   // float32 arithmetic cannot reach the tolerance
-  nonfinite = 3,   // NaN or Inf in the row (or an overflow caused by the weights); the row's output is NaN
+  converged = 0,  // true residual of the original system is within the tolerance
+  max_iter = 1,   // the iteration limit came first
+  stagnated = 2,  // float32 arithmetic cannot reach the tolerance
+  nonfinite = 3,  // NaN or Inf in the row (or an overflow caused by the weights); the row's output is NaN
 };
 
 // Where and how to run. `handle` is the caller's stream or queue on a device and unused on the CPU.
