@@ -57,6 +57,7 @@ def cayley(
     The step is unitary. It is computed as ``2y - psi`` with ``(I + iaH) y = psi``; because ``I + iaH`` is not
     symmetric, conjugate gradients run on its normal form ``(I + a^2 H^2) y = (I - iaH) psi``, which is real,
     symmetric and positive definite, preconditioned by its diagonal in normal form ``1 / (1 + a^2 h_kk^2)``.
+    They start from a truncated Chebyshev series of ``1 / (1 + i a h)``, which for short steps is often enough.
 
     Args:
         psi: ``[..., D]`` complex64, or real blocks ``[..., D, 2]`` in float32, bfloat16 or float16 (widened).
@@ -64,7 +65,7 @@ def cayley(
         topology: graph with ``D`` nodes and ``E`` edges.
         half_dt: ``a``, half the time step: a number or one-element tensor, any sign.
         tol: a row has converged when ``||psi - (I + iaH) y|| <= tol ||psi||``, confirmed with the true residual.
-        max_iter: most iterations per row.
+        max_iter: most iterations per row. Two sparse products are one iteration, those of the first guess included.
         on_failure: what to do about rows that did not converge, in the forward and in the backward solve: ``'ignore'``
             (no device wait), ``'warn'`` or ``'raise'``.
         return_info: also return a :class:`SolveInfo` with the shape of the rows, ``psi.shape[:-1]``.
