@@ -78,3 +78,16 @@ def test_diagnostics_and_failure():
     assert summary["phase_entropy_after"] >= summary["phase_entropy_before"]
     with pytest.raises(SolveError, match="18 of 18 systems reached max_iter"):
         CayleySolitonPropagator(32, dt=3.0, cg_max_iter=1, on_failure="raise")(psi)
+
+
+@pytest.mark.parametrize("strength", [-0.5, 0.5, 3.0])
+def test_phases_are_equalised_whatever_strength_was_learned(strength):
+    torch.manual_seed(0)
+    layer = CayleySolitonPropagator(64, nonlinear_alpha=0.0, pit_strength_init=strength)
+    psi = torch.polar(torch.ones(20, 64), 0.7 * torch.randn(20, 64))
+    diagnostics = Diagnostics()
+    layer(psi, diagnostics)
+    summary = diagnostics.summary()
+    assert summary["phase_entropy_after"] > summary["phase_entropy_before"] + 1e-3
+    gradient = torch.autograd.grad(layer(psi).real.sum(), layer.pit_strength)[0]
+    assert (gradient != 0) == (abs(strength) < 1)

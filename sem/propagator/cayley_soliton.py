@@ -33,7 +33,7 @@ class CayleySolitonPropagator(nn.Module):
         nonlinear_alpha: initial strength of the Kerr rotation, radians at mean intensity; learned per entry.
         laplacian_sparsity, num_scales, long_range_share, seed: the graph, see :class:`MultiScaleHamiltonian`.
         pit_enabled, pit_num_bins, pit_strength_init, pit_rule: phase equalisation, see :func:`sem.ops.pit`; its
-            strength is learned.
+            strength is learned and acts by its magnitude, at most 1.
         on_failure: what to do about tokens whose solve did not converge, see :func:`sem.ops.cayley`.
 
     Shapes: complex64 ``[..., dim]`` to the same. Computed in float32 inside and outside autocast, with equal bits.
@@ -100,7 +100,9 @@ class CayleySolitonPropagator(nn.Module):
             return turned
         power = intensity(psi).mean(-1)
         rms = power.clamp_min(torch.finfo(power.dtype).tiny).sqrt()
-        equalised = pit(turned, rms, self.pit_strength, self.pit_num_bins, self.pit_rule)
+        # a strength that training drove below 0 would bunch the phases instead; (0, 1] is where entropy must rise
+        strength = self.pit_strength.abs().clamp(max=1)
+        equalised = pit(turned, rms, strength, self.pit_num_bins, self.pit_rule)
         if diagnostics is not None:
             with torch.no_grad():
                 diagnostics.record("phase_entropy_before", phase_entropy(turned, self.pit_num_bins))
