@@ -140,7 +140,15 @@ def test_signal_ends_the_run_after_the_step_with_a_checkpoint(tmp_path, number):
     assert display.losses + losses_of(tmp_path / "parts", resume="auto") == whole
 
 
-def test_second_signal_acts_as_usual(tmp_path):
+@pytest.fixture
+def usual_interrupt():
+    """Python's own SIGINT handler: a process started in the background inherits an ignored SIGINT instead."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_second_signal_acts_as_usual(tmp_path, usual_interrupt):
     trainer = toy_trainer(tmp_path)
     display = RecordingDisplay()
 
