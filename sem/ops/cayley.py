@@ -10,7 +10,7 @@ from torch.autograd import Function
 
 from sem import native
 from sem.ops import boundary
-from sem.ops.registration import first_order, register_row_vmap
+from sem.ops.registration import empty_solved, first_order, register_row_vmap
 from sem.ops.solve import ON_FAILURE, OnFailure, SolveInfo, act_on_failure
 from sem.ops.topology import Topology, edges_of, graph_view
 
@@ -120,7 +120,7 @@ def cayley_forward(
     boundary.require_nonnegative("edge_weight", edge_weight)
     a = boundary.finite("half_dt", half_dt.item())
     rows, nodes, _ = psi.shape
-    out, status, iterations, residual = _empty_solved(psi)
+    out, status, iterations, residual = empty_solved(psi)
     native.backend(psi.device.type).cayley_forward(
         graph_view(packed, nodes),
         rows,
@@ -140,7 +140,7 @@ def cayley_forward(
 
 @cayley_forward.register_fake
 def _(psi: Tensor, edge_weight: Tensor, half_dt: Tensor, packed: Tensor, tol: float, max_iter: int) -> _Solved:
-    return _empty_solved(psi)
+    return empty_solved(psi)
 
 
 @torch.library.custom_op("sem::cayley_backward", mutates_args=())
@@ -199,12 +199,6 @@ register_row_vmap(cayley_forward, row_args=(0,), per_row_outputs=(True,) * 4)
 register_row_vmap(cayley_backward, row_args=(0, 1, 2), per_row_outputs=(True, False, False, True))
 
 _gradients = first_order(cayley_backward, "cayley")
-
-
-def _empty_solved(psi: Tensor) -> _Solved:
-    rows = psi.shape[0]
-    status = psi.new_empty(rows, dtype=torch.int32)
-    return torch.empty_like(psi), status, torch.empty_like(status), psi.new_empty(rows)
 
 
 def _empty_gradients(psi: Tensor, packed: Tensor) -> _Solved:

@@ -10,7 +10,7 @@ from torch.autograd import Function
 
 from sem import native
 from sem.ops import boundary
-from sem.ops.registration import first_order, register_row_vmap
+from sem.ops.registration import empty_solved, first_order, register_row_vmap
 from sem.ops.solve import ON_FAILURE, OnFailure, SolveInfo, act_on_failure
 from sem.ops.topology import Topology, edges_of, graph_view
 
@@ -120,7 +120,7 @@ def laplacian_cg_forward(
     """``b`` float32 ``[rows, D, components]`` to ``(x, status, iterations, residual)``."""
     boundary.require_nonnegative("edge_weight", edge_weight)
     rows, nodes, components = b.shape
-    x, status, iterations, residual = _empty_solved(b)
+    x, status, iterations, residual = empty_solved(b)
     native.backend(b.device.type).laplacian_cg_forward(
         graph_view(packed, nodes),
         rows,
@@ -145,7 +145,7 @@ def laplacian_cg_forward(
 def _(
     b: Tensor, edge_weight: Tensor, packed: Tensor, alpha: float, beta: float, gamma: float, tol: float, max_iter: int
 ) -> _Solved:
-    return _empty_solved(b)
+    return empty_solved(b)
 
 
 @torch.library.custom_op("sem::laplacian_cg_backward", mutates_args=())
@@ -206,12 +206,6 @@ register_row_vmap(laplacian_cg_forward, row_args=(0,), per_row_outputs=(True,) *
 register_row_vmap(laplacian_cg_backward, row_args=(0, 1), per_row_outputs=(True, False, True))
 
 _gradients = first_order(laplacian_cg_backward, "laplacian_cg")
-
-
-def _empty_solved(b: Tensor) -> _Solved:
-    rows = b.shape[0]
-    status = b.new_empty(rows, dtype=torch.int32)
-    return torch.empty_like(b), status, torch.empty_like(status), b.new_empty(rows)
 
 
 def _empty_gradients(x: Tensor, packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -11,7 +11,7 @@ from torch.autograd import Function
 
 from sem import native
 from sem.ops import boundary
-from sem.ops.registration import register_row_vmap
+from sem.ops.registration import first_order, register_row_vmap
 
 RULES = ("score", "density_ratio")  # in the order of sem::PitRule
 _MOST_BINS = 4096
@@ -196,6 +196,8 @@ def _(
 register_row_vmap(pit_forward, row_args=(0, 1), per_row_outputs=(True,))
 register_row_vmap(pit_backward, row_args=(0, 1, 3), per_row_outputs=(True, True, False))
 
+_gradients = first_order(pit_backward, "pit")
+
 
 class _Pit(Function):
     generate_vmap_rule = True
@@ -211,27 +213,9 @@ class _Pit(Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        grads = _PitGradient.apply(*ctx.saved_tensors, grad.contiguous(), ctx.num_bins, ctx.rule)
+        grads = _gradients(*ctx.saved_tensors, grad.contiguous(), ctx.num_bins, ctx.rule)
         needed = ctx.needs_input_grad[:3]
         return *(grad if need else None for grad, need in zip(grads, needed, strict=True)), None, None
 
 
 # torch.func.grad differentiates this call too, so it must be a Function; it says that derivatives end here.
-class _PitGradient(Function):
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(
-        psi: Tensor, reference_rms: Tensor, strength: Tensor, grad: Tensor, num_bins: int, rule: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        return pit_backward(psi, reference_rms, strength, grad, num_bins, rule)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        raise NotImplementedError(
-            "pit: second derivatives are not implemented; sem.ops.reference.pit has derivatives of any order"
-        )

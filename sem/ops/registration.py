@@ -71,10 +71,18 @@ def first_order(op: Any, name: str) -> Callable[..., Any]:
         @staticmethod
         def backward(ctx: Any, *grads: Tensor) -> Any:
             raise NotImplementedError(
-                f"{name}: only first derivatives are implemented; for higher ones use sem.ops.reference.{name}"
+                f"{name}: only first derivatives are implemented; sem.ops.reference.{name} has second derivatives "
+                "and higher ones"
             )
 
     def call(*args: Any) -> Any:
         return op(*args) if torch.compiler.is_dynamo_compiling() else FirstOrder.apply(*args)
 
     return call
+
+
+def empty_solved(rhs: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Outputs of a solve per row of ``rhs``: solution, status, iterations, residual."""
+    rows = rhs.shape[0]
+    status = rhs.new_empty(rows, dtype=torch.int32)
+    return torch.empty_like(rhs), status, torch.empty_like(status), rhs.new_empty(rows)

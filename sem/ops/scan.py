@@ -10,7 +10,7 @@ from torch.autograd import Function
 
 from sem import native
 from sem.ops import boundary
-from sem.ops.registration import register_row_vmap
+from sem.ops.registration import first_order, register_row_vmap
 
 
 def scan(
@@ -163,6 +163,8 @@ def _(
 register_row_vmap(scan_forward, row_args=(0, 1, 2, 5), per_row_outputs=(True, True))
 register_row_vmap(scan_backward, row_args=(0, 1, 2, 3, 4, 7, 8), per_row_outputs=(True, True, True, False, False, True))
 
+_gradients = first_order(scan_backward, "scan")
+
 
 class _Scan(Function):
     generate_vmap_rule = True
@@ -179,36 +181,7 @@ class _Scan(Function):
 
     @staticmethod
     def backward(ctx: Any, grad_states: Tensor, grad_final: Tensor) -> tuple[Tensor, ...]:
-        return _ScanGradient.apply(grad_states.contiguous(), grad_final.contiguous(), *ctx.saved_tensors)
-
-
-# torch.func.grad differentiates this call too, so it must be a Function; it says that derivatives end here.
-class _ScanGradient(Function):
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(
-        grad_states: Tensor,
-        grad_final: Tensor,
-        x: Tensor,
-        dt_mag: Tensor,
-        dt_phase: Tensor,
-        decay: Tensor,
-        frequency: Tensor,
-        initial_state: Tensor,
-        states: Tensor,
-    ) -> tuple[Tensor, ...]:
-        return scan_backward(grad_states, grad_final, x, dt_mag, dt_phase, decay, frequency, initial_state, states)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
-        raise NotImplementedError(
-            "scan: second derivatives are not implemented; sem.ops.reference.scan has them to any order"
-        )
+        return _gradients(grad_states.contiguous(), grad_final.contiguous(), *ctx.saved_tensors)
 
 
 def _shape(x: Tensor, dt_mag: Tensor) -> tuple[int, int, int, int]:
