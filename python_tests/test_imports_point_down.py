@@ -10,23 +10,27 @@ PACKAGE = Path(__file__).parents[1] / "sem"
 # From the bottom up. A part may import the parts of the layers below it, and itself; parts of one layer do not know
 # each other.
 LAYERS = (
-    ("settings", "diagnostics", "native"),
+    ("settings", "diagnostics", "native", "precision"),
+    ("config_sections",),
     ("config", "system_info", "ops"),
     ("data", "layers"),
     ("encoder", "spinor", "propagator", "sampler"),
     ("model",),
     ("generation", "bench"),
-    ("training",),
+    ("training", "hub"),
+    ("commands",),
     ("cli",),
     ("__main__", "train"),
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 # Not every lower layer is there for every part: these import nothing of sem but what is named.
 ONLY = {
-    "data": {"config"},
-    "ops": {"native"},
+    "data": {"config", "config_sections"},
+    "ops": {"native", "precision"},
     "layers": set(),
-    "config": {"settings"},
+    "precision": set(),
+    "config_sections": {"settings"},
+    "config": {"config_sections", "settings"},
     "system_info": {"native"},
 }
 

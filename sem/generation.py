@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from sem.config import GenerationConfig
+from sem.config_sections import GenerationConfig
 
 
 class Tokenizer(Protocol):

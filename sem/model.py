@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
 from sem.config import SEMConfig
 from sem.diagnostics import Diagnostics
 from sem.encoder import MeshSDREncoder
 from sem.layers import ComplexRMSNorm
+from sem.precision import StagedModule
 from sem.propagator import CayleySolitonStack
 from sem.sampler import BornHead
 from sem.spinor import ComplexMamba3Layer
 
 
-class SEMModel(nn.Module):
+class SEMModel(StagedModule):
     """A causal language model whose hidden state is a complex wave.
 
     Tokens are lifted to waves, mixed along the sequence, moved unitarily within each token and read out by Born's rule.
@@ -31,6 +34,8 @@ class SEMModel(nn.Module):
         >>> model(tokens).exp().sum(-1).allclose(torch.ones(2, 16))
         True
     """
+
+    stages: ClassVar[dict[str, bool]] = {"encoder": False, "spinor": False, "propagator": True, "head": False}
 
     def __init__(self, config: SEMConfig) -> None:
         super().__init__()
@@ -78,19 +83,30 @@ class SEMModel(nn.Module):
 
     def waves(self, tokens: Tensor, diagnostics: Diagnostics | None = None) -> Tensor:
         """The normalised wave of each position, complex64 ``[B, S, hidden_dim]``, from int64 ``tokens [B, S]``."""
-        psi = self.encoder(tokens, diagnostics)
-        for layer in self.mamba_layers:
-            psi = layer(psi)
-        return self.final_norm(self.propagator(psi, diagnostics))
+        with self.stage("encoder"):
+            psi = self.encoder(tokens, diagnostics)
+        with self.stage("spinor"):
+            for layer in self.mamba_layers:
+                psi = layer(psi)
+        with self.stage("propagator"):
+            return self.final_norm(self.propagator(psi, diagnostics))
 
-    def forward(self, tokens: Tensor, diagnostics: Diagnostics | None = None) -> Tensor:
-        """Log-probabilities of the next token, float32 ``[B, S, vocab_size]``."""
-        return self.sampler(self.waves(tokens, diagnostics))
+    def forward(
+        self, tokens: Tensor, targets: Tensor | None = None, diagnostics: Diagnostics | None = None
+    ) -> Tensor | dict[str, Tensor]:
+        """Log-probabilities of the next token, float32 ``[B, S, vocab_size]``; with ``targets``, :meth:`loss`."""
+        if targets is not None:
+            return self.loss(tokens, targets, diagnostics)
+        psi = self.waves(tokens, diagnostics)
+        with self.stage("head"):
+            return self.sampler(psi)
 
     def loss(self, tokens: Tensor, targets: Tensor, diagnostics: Diagnostics | None = None) -> dict[str, Tensor]:
         """``loss`` (to differentiate), ``nll_sum`` (nats over all targets) and ``unitary_divergence``; targets of -100
         are ignored."""
-        born = self.sampler.loss(self.waves(tokens, diagnostics), targets, self.config.training.unitary_lambda)
+        psi = self.waves(tokens, diagnostics)
+        with self.stage("head"):
+            born = self.sampler.loss(psi, targets, self.config.training.unitary_lambda)
         if diagnostics is not None:
             diagnostics.record("unitary_divergence", born.unitary_divergence)
         return born._asdict()

@@ -11,7 +11,6 @@ from sem.training.checkpoint import CheckpointError
 from sem.training.evaluation import evaluate
 from sem.training.language import LanguageModelObjective
 from sem.training.logging import read_csv
-from sem.training.precision import autocast_factory
 from sem.training.run_folder import open_checkpoint, run_folder_of, saved_config
 from sem.training.trainer import resolve_device
 
@@ -138,17 +137,6 @@ def test_device_that_is_not_there_is_an_error():
     if not torch.xpu.is_available():
         with pytest.raises(ValueError, match=r"training.device = 'xpu:3'.*cpu"):
             resolve_device("xpu:3")
-
-
-def test_precision_is_what_the_configuration_says():
-    device = torch.device("cpu")
-    product = torch.ones(2, 2)
-    with torch.autocast("cpu", dtype=torch.bfloat16), autocast_factory("32-true", device)():
-        assert (product @ product).dtype == torch.float32
-    with autocast_factory("bf16-mixed", device)():
-        assert (product @ product).dtype == torch.bfloat16
-    with pytest.raises(ValueError, match="precision_mode"):
-        autocast_factory("16-true", device)
 
 
 def check_rows(folder, steps=3, **figures):

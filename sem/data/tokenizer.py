@@ -1,10 +1,19 @@
-"""Bytes as tokens: ids 0..255 are the bytes themselves, a few ids above them are marks."""
+"""Text to token ids and back: bytes as they are, or the byte-level vocabulary of a file.
+
+Ids of :class:`ByteTokenizer` 0..255 are the bytes themselves, a few above them are marks. What a file holds is in
+:mod:`sem.data.file_tokenizer`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
 
-from sem.config import TOKENIZER_SIZES
+import numpy as np
+
+from sem.config import SEMConfig
+from sem.config_sections import TOKENIZER_SIZES
 
 BOS = 256
 """Reserved for the begin of a sequence; the packed rows do not use it."""
@@ -13,6 +22,41 @@ EOS = 257
 PAD = 258
 """Input where there is no text; never a target."""
 VOCAB_SIZE = TOKENIZER_SIZES["bytes"]
+TOKENIZER_FILE = "tokenizer.json"
+"""Name of a tokenizer's copy in the folder of the run it was used for."""
+
+
+class Tokenizer(Protocol):
+    """What packing, training and generation need of a tokenizer.
+
+    Attributes:
+        vocab_size: ids are 0 to ``vocab_size - 1``.
+        eos: boundary between documents.
+        pad: input where there is no text; never a target.
+        token_bytes: int64 `[vocab_size]`, how many bytes of text each token stands for; 0 for marks.
+        identity: equal only for tokenizers that give equal ids.
+    """
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def eos(self) -> int: ...
+
+    @property
+    def pad(self) -> int: ...
+
+    @property
+    def token_bytes(self) -> np.ndarray: ...
+
+    @property
+    def identity(self) -> str: ...
+
+    def encode(self, text: str | bytes) -> list[int]: ...
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes: ...
+
+    def decode(self, ids: Iterable[int]) -> str: ...
 
 
 class ByteTokenizer:
@@ -28,6 +72,9 @@ class ByteTokenizer:
 
     vocab_size = VOCAB_SIZE
     eos = EOS
+    pad = PAD
+    token_bytes = (np.arange(VOCAB_SIZE) < 256).astype(np.int64)
+    identity = "bytes"
 
     def encode(self, text: str | bytes) -> list[int]:
         """The bytes of ``text`` (str as UTF-8), without any boundary."""
@@ -44,3 +91,46 @@ class ByteTokenizer:
     def decode(self, ids: Iterable[int]) -> str:
         """``ids`` as text; bytes that are not UTF-8 become U+FFFD."""
         return self.decode_bytes(ids).decode(errors="replace")
+
+
+def load_tokenizer(name: str | Path) -> Tokenizer:
+    """The tokenizer called ``name``: ``"bytes"``, or a file that the tokenizers library reads.
+
+    Raises:
+        ValueError: the file is missing, or is no byte-level tokenizer with a boundary token.
+        ImportError: a file is named and the tokenizers library is not installed.
+
+    Example:
+        >>> load_tokenizer("bytes").vocab_size
+        260
+    """
+    if str(name) == ByteTokenizer.identity:
+        return ByteTokenizer()
+    from sem.data.file_tokenizer import FileTokenizer
+
+    return FileTokenizer.from_file(name)
+
+
+def tokenizer_of(config: SEMConfig, folder: str | Path | None = None) -> Tokenizer:
+    """The tokenizer that ``config`` names, checked against its model.
+
+    Args:
+        config: ``data.tokenizer``, ``model.vocab_size`` and ``training.output_dir`` are used.
+        folder: a run's folder; its own copy of the tokenizer is taken before the file that ``config`` names. Without
+            it, the copy in ``training.output_dir`` stands in for a file that is not there any more.
+
+    Raises:
+        ValueError: as :func:`load_tokenizer`; or the tokenizer has more ids than the model.
+    """
+    name = config.data.tokenizer
+    if name == ByteTokenizer.identity:
+        return ByteTokenizer()
+    copy = Path(config.training.output_dir if folder is None else folder, TOKENIZER_FILE)
+    use_copy = copy.exists() and (folder is not None or not Path(name).exists())
+    tokenizer = load_tokenizer(copy if use_copy else name)
+    if tokenizer.vocab_size > config.model.vocab_size:
+        raise ValueError(
+            f"model.vocab_size = {config.model.vocab_size}: "
+            f"expected at least {tokenizer.vocab_size}, the size of data.tokenizer = {name!r}"
+        )
+    return tokenizer

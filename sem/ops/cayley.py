@@ -13,6 +13,7 @@ from sem.ops import boundary
 from sem.ops.registration import empty_solved, first_order, register_row_vmap
 from sem.ops.solve import ON_FAILURE, OnFailure, SolveInfo, act_on_failure
 from sem.ops.topology import Topology, edges_of, graph_view
+from sem.precision import note_autocast
 
 _Solved = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -94,6 +95,7 @@ def cayley(
     """
     graph = boundary.topology(topology)
     blocks, restore = boundary.wave("psi", psi, graph.nodes)
+    note_autocast("cayley", blocks.device.type)
     weight = boundary.edge_weight(edge_weight, graph, blocks)
     a = boundary.scalar("half_dt", half_dt, blocks)
     tol = boundary.positive("tol", tol)

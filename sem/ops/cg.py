@@ -12,6 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from sem.ops import boundary
 from sem.ops.solve import ON_FAILURE, OnFailure, SolveInfo, SolveStatus, act_on_failure
+from sem.precision import note_autocast
 
 Operator = Callable[[Tensor], Tensor]
 
@@ -76,6 +77,7 @@ def cg_solve(
     if precond is not None and not callable(precond):
         raise TypeError(f"precond: expected a callable or None, got {type(precond).__name__}")
     b = _field("b", b)
+    note_autocast("cg_solve", b.device.type)
     system_dims = boundary.count("system_dims", system_dims, least=1)
     if b.dim() < system_dims:
         raise ValueError(f"b: expected at least system_dims = {system_dims} dimensions, got shape {list(b.shape)}")

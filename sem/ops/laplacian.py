@@ -13,6 +13,7 @@ from sem import native
 from sem.ops import boundary
 from sem.ops.registration import register_row_vmap
 from sem.ops.topology import Topology, edges_of, graph_view
+from sem.precision import note_autocast
 
 
 def laplacian_matvec(x: Tensor, edge_weight: Tensor, topology: Topology) -> Tensor:
@@ -44,6 +45,7 @@ def laplacian_matvec(x: Tensor, edge_weight: Tensor, topology: Topology) -> Tens
     """
     graph = boundary.topology(topology)
     rows, restore = boundary.real_or_wave("x", x, graph.nodes)
+    note_autocast("laplacian_matvec", rows.device.type)
     weight = boundary.edge_weight(edge_weight, graph, rows)
     return restore(_Laplacian.apply(rows, weight, graph.packed(rows.device), False))
 

@@ -13,6 +13,7 @@ from sem.ops import boundary
 from sem.ops.registration import empty_solved, first_order, register_row_vmap
 from sem.ops.solve import ON_FAILURE, OnFailure, SolveInfo, act_on_failure
 from sem.ops.topology import Topology, edges_of, graph_view
+from sem.precision import note_autocast
 
 _Solved = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -93,6 +94,7 @@ def laplacian_cg(
     """
     graph = boundary.topology(topology)
     rows, restore = boundary.real_or_wave("b", b, graph.nodes)
+    note_autocast("laplacian_cg", rows.device.type)
     weight = boundary.edge_weight(edge_weight, graph, rows)
     coefficients = [
         boundary.positive("alpha", alpha),

@@ -12,6 +12,7 @@ from torch.autograd import Function
 from sem import native
 from sem.ops import boundary
 from sem.ops.registration import first_order, register_row_vmap
+from sem.precision import note_autocast
 
 RULES = ("score", "density_ratio")  # in the order of sem::PitRule
 _MOST_BINS = 4096
@@ -77,6 +78,7 @@ def pit(
         tensor([True, True])
     """
     blocks, restore = boundary.wave("psi", psi)
+    note_autocast("pit", blocks.device.type)
     if reference_rms is None:
         reference = blocks.new_empty(0)
     else:
@@ -106,6 +108,7 @@ def phase_entropy(psi: Tensor, num_bins: int = 32) -> Tensor:
         True
     """
     blocks, _ = boundary.wave("psi", psi)
+    note_autocast("phase_entropy", blocks.device.type)
     bins = _bins(num_bins)
     waves = torch.view_as_complex(blocks.reshape(-1, *blocks.shape[-2:]))
     parts = [_entropy(part, bins) for part in waves.split(max(1, _CHUNK // waves.shape[1]))]

@@ -11,6 +11,7 @@ from torch.autograd import Function
 from sem import native
 from sem.ops import boundary
 from sem.ops.registration import first_order, register_row_vmap
+from sem.precision import note_autocast
 
 
 def scan(
@@ -61,6 +62,7 @@ def scan(
         (torch.Size([2, 100, 64]), True)
     """
     blocks, restore = boundary.wave("x", x, dims=3)
+    note_autocast("scan", blocks.device.type)
     if blocks.dim() != 4:
         raise ValueError(f"x: expected shape [B, S, C], got {list(blocks.shape[:-1])}")
     batch, steps, channels, _ = blocks.shape

@@ -9,6 +9,7 @@ from sem.diagnostics import Diagnostics
 from sem.layers import intensity
 from sem.ops import OnFailure, cayley, phase_entropy, pit
 from sem.ops.solve import SolveInfo
+from sem.precision import note_autocast
 from sem.propagator.hamiltonian import MultiScaleHamiltonian
 
 
@@ -72,10 +73,12 @@ class CayleySolitonPropagator(nn.Module):
         self.on_failure: OnFailure = on_failure
         self.hamiltonian = MultiScaleHamiltonian(dim, laplacian_sparsity, num_scales, long_range_share, seed)
         self.alpha = nn.Parameter(torch.full((dim,), nonlinear_alpha))
-        self.pit_strength = nn.Parameter(torch.tensor(pit_strength_init))
+        # without equalisation the strength is no part of any gradient, which gradient reduction has to know
+        self.pit_strength = nn.Parameter(torch.tensor(pit_strength_init), requires_grad=pit_enabled)
         self.alpha._no_weight_decay = True  # type: ignore[attr-defined]
 
     def forward(self, psi: Tensor, diagnostics: Diagnostics | None = None) -> Tensor:
+        note_autocast("propagator", psi.device.type)
         with torch.autocast(psi.device.type, enabled=False):
             psi = psi.to(torch.complex64)
             turned = self.nonlinear_step(psi, diagnostics)

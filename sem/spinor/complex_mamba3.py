@@ -183,9 +183,14 @@ class SelectiveStates(nn.Module):
         groups = self.groups
         grouped = planes.reshape(batch * length, 2, groups, -1).permute(2, 0, 1, 3).reshape(groups, batch * length, -1)
         drive = _group_map(grouped, real_matrix(self.into, planar_in=True))
-        states, _ = scan(
-            drive.reshape(batch, length, -1, 2), dt_mag, dt_phase, functional.softplus(self.raw_decay), self.frequency
-        )
+        with torch.autocast(planes.device.type, enabled=False):
+            states, _ = scan(
+                drive.reshape(batch, length, -1, 2),
+                dt_mag,
+                dt_phase,
+                functional.softplus(self.raw_decay),
+                self.frequency,
+            )
         grouped = states.reshape(batch * length, groups, -1).transpose(0, 1)
         out = _group_map(grouped, real_matrix(self.out_of))
         return torch.view_as_complex(out.reshape(batch, length, -1, 2))

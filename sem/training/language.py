@@ -11,14 +11,14 @@ from torch import Tensor
 
 
 class LanguageModelObjective:
-    """Calls ``model.loss(tokens, targets, diagnostics=...)`` on a batch of :mod:`sem.data`.
+    """Calls ``model(tokens, targets, diagnostics=...)`` on a batch of :mod:`sem.data`.
 
     Bits per byte are the nats of *all* targets, document boundaries included, over the bytes of text among
     them, so they do not depend on the tokenizer.
 
     Args:
         device: where the batches go.
-        compile: run the model's loss through ``torch.compile``, except where it is measured.
+        compile: run the model through ``torch.compile``, except where it is measured.
     """
 
     unit = "tokens"
@@ -31,9 +31,9 @@ class LanguageModelObjective:
     def __call__(self, model: Any, batch: Mapping[str, Any], diagnostics: Any) -> dict[str, Any]:
         tokens = batch["tokens"].to(self.device, non_blocking=True)
         targets = batch["targets"].to(self.device, non_blocking=True)
-        loss = self._loss_function(model) if diagnostics is None else model.loss
+        forward = self._forward(model) if diagnostics is None else model
         return {
-            **loss(tokens, targets, diagnostics=diagnostics),
+            **forward(tokens, targets, diagnostics=diagnostics),
             "bytes_sum": batch["bytes"],
             "items_sum": int((batch["targets"] >= 0).sum()),
         }
@@ -45,9 +45,9 @@ class LanguageModelObjective:
         figures["bits_per_byte"] = totals["nll_sum"] / math.log(2.0) / max(totals["bytes_sum"], 1.0)
         return figures
 
-    def _loss_function(self, model: Any) -> Callable[..., dict[str, Tensor]]:
+    def _forward(self, model: Any) -> Callable[..., dict[str, Tensor]]:
         if not self.compile:
-            return model.loss
+            return model
         if self._compiled is None or self._compiled[0] is not model:
-            self._compiled = (model, torch.compile(model.loss))
+            self._compiled = (model, torch.compile(model))
         return self._compiled[1]

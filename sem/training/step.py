@@ -61,6 +61,9 @@ def training_step(
     gradient_clip: float = 0.0,
     diagnostics: Any = None,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    backward: Callable[[Tensor], Any] = Tensor.backward,
+    accumulating: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    fetch: Callable[[Mapping[str, Tensor | float]], dict[str, float]] | None = None,
 ) -> StepResult:
     """Accumulate the gradient over ``micro_batches``, clip it and update the parameters.
 
@@ -72,6 +75,11 @@ def training_step(
         gradient_clip: largest gradient norm; 0 leaves the gradient alone.
         diagnostics: handed to the objective with every micro-batch.
         autocast: makes the context the forward passes run in.
+        backward: differentiates a loss; a driver with a backward of its own hands it in.
+        accumulating: makes the context of every micro-batch but the last, where gradients need not be reduced
+            between processes yet.
+        fetch: the accumulated figures as floats, :func:`to_floats` by default; with several processes it also
+            reduces them, so that all decide alike.
 
     Raises:
         ValueError: there is no micro-batch, or the objective returned no ``"loss"``.
@@ -81,17 +89,18 @@ def training_step(
     optimizer.zero_grad(set_to_none=True)
     share = 1.0 / len(micro_batches)
     totals: dict[str, Tensor | float] = {}
-    for batch in micro_batches:
-        with autocast():
-            figures = objective(model, batch, diagnostics)
-        if "loss" not in figures:
-            raise ValueError(f"objective: expected a 'loss' among its figures, got {sorted(figures)}")
-        (figures["loss"] * share).backward()
+    for index, batch in enumerate(micro_batches, start=1):
+        with accumulating() if index < len(micro_batches) else nullcontext():
+            with autocast():
+                figures = objective(model, batch, diagnostics)
+            if "loss" not in figures:
+                raise ValueError(f"objective: expected a 'loss' among its figures, got {sorted(figures)}")
+            backward(figures["loss"] * share)
         accumulate(totals, figures, share)
 
     gradients = [p.grad for p in _parameters(optimizer) if p.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
-    figures = to_floats({**totals, "grad_norm": norm})
+    figures = (fetch or to_floats)({**totals, "grad_norm": norm})
     grad_norm = figures.pop("grad_norm")
     problem = _problem(figures["loss"], grad_norm)
     if problem is None:

@@ -18,6 +18,7 @@ from sem.data import ByteTokenizer, Corpus, build_loaders
 from sem.diagnostics import Diagnostics
 from sem.generation import generate_text
 from sem.model import SEMModel
+from sem.precision import PrecisionPolicy, use_precision
 from sem.training.checkpoint import CheckpointStore
 from sem.training.evaluation import evaluate
 from sem.training.health import wave_criteria
@@ -26,7 +27,6 @@ from sem.training.logging import CsvLog, MetricLog, TensorBoardLog, tensorboard_
 from sem.training.loop import LoopSettings, TrainingLoop
 from sem.training.optim import build_adamw
 from sem.training.plot import plot_curves
-from sem.training.precision import autocast_factory
 from sem.training.progress import ProgressDisplay, Shown
 from sem.training.run_folder import AUTO_RESUME, find_checkpoint, holds_run, remove_run
 from sem.training.schedules import Schedule
@@ -94,14 +94,15 @@ class SEMTrainer:
         self.config = config
         self.folder = Path(training.output_dir)
         self.device = resolve_device(training.device)
+        self.precision = PrecisionPolicy.for_device(training.precision_mode, self.device)
         if training.num_threads is not None:
             torch.set_num_threads(training.num_threads)
         torch.manual_seed(training.seed)
         self.model = (SEMModel(config) if model is None else model).to(self.device).train()
+        use_precision(self.model, self.precision)
         self.tokenizer = ByteTokenizer()
         self.train_loader, self.validation_loader = build_loaders(config, corpus, batch_size=training.micro_batch_size)
         self.objective = LanguageModelObjective(self.device, compile=training.compile)
-        self.autocast = autocast_factory(training.precision_mode, self.device)
         self.diagnostics = diagnostics
 
     @functools.cached_property
@@ -166,7 +167,7 @@ class SEMTrainer:
             "diagnostics": self.diagnostics,
             "criteria": wave_criteria(pit_enabled=self.config.propagator.pit_enabled),
             "extra": {"config": self.config.to_dict()},
-            "autocast": self.autocast,
+            "autocast": self.precision.forward_context,
         }
         return TrainingLoop(**(parts | options))
 
@@ -177,7 +178,7 @@ class SEMTrainer:
         limit = training.final_eval_batches if final else training.eval_batches
         count = None if limit is None else limit * (training.batch_size // training.micro_batch_size)
         batches = islice(self.validation_loader, count)
-        figures = evaluate(self.model, self.objective, batches, autocast=self.autocast)
+        figures = evaluate(self.model, self.objective, batches, autocast=self.precision.forward_context)
         return {f"val_{name}": value for name, value in figures.items()}
 
     def sample(self) -> str:
