@@ -10,7 +10,8 @@ PACKAGE = Path(__file__).parents[1] / "sem"
 # From the bottom up. A part may import the parts of the layers below it, and itself; parts of one layer do not know
 # each other.
 LAYERS = (
-    ("settings", "diagnostics", "native", "precision"),
+    ("files", "diagnostics", "native", "precision"),
+    ("settings",),
     ("config_sections",),
     ("config", "system_info", "ops"),
     ("data", "layers"),
@@ -25,10 +26,12 @@ LAYERS = (
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 # Not every lower layer is there for every part: these import nothing of sem but what is named.
 ONLY = {
-    "data": {"config", "config_sections"},
+    "data": {"config", "config_sections", "files"},
     "ops": {"native", "precision"},
     "layers": set(),
     "precision": set(),
+    "files": set(),
+    "settings": {"files"},
     "config_sections": {"settings"},
     "config": {"config_sections", "settings"},
     "system_info": {"native"},

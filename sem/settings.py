@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from sem.files import write_text
+
 _NULL_WORDS = {"null", "none", "~"}
 _BOOL_WORDS = {"true": True, "false": False}
 _KIND_WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
@@ -230,7 +232,7 @@ def write_yaml(path: str | Path, values: Mapping[str, Any]) -> None:
     """Write nested plain values as YAML, in their order."""
     import yaml
 
-    Path(path).write_text(yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    write_text(path, yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True))
 
 
 def _kind_of(hint: Any) -> tuple[type | tuple[str, ...], bool]:

@@ -23,6 +23,7 @@ def test_run_folder_holds_everything(tmp_path):
     result = fit(toy_trainer(tmp_path))
     assert {path.name for path in tmp_path.iterdir()} == {
         "config.yaml",
+        "precision.json",
         "metrics.csv",
         "tensorboard",
         "checkpoints",

@@ -8,8 +8,6 @@ altered file is noticed and the one before it is used. Loading never runs code (
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
 import warnings
 import zipfile
@@ -18,8 +16,9 @@ from typing import IO, Any, cast
 
 import torch
 
+from sem.files import TEMPORARY, replacing
+
 _NAME = re.compile(r"step_(\d+)\.pt")
-_TEMPORARY = ".writing"
 
 
 class CheckpointError(RuntimeError):
@@ -115,7 +114,7 @@ class CheckpointStore:
 
     def _remove_unfinished(self) -> None:
         """What a killed process was writing is of no use to anyone."""
-        for path in self.folder.glob(f"step_*.pt{_TEMPORARY}"):
+        for path in self.folder.glob(f"step_*.pt{TEMPORARY}"):
             path.unlink()
 
 
@@ -167,18 +166,8 @@ def write_atomically(target: Path, content: Any) -> None:
     Raises:
         OSError: the file could not be written; the temporary file is removed.
     """
-    temporary = target.with_name(target.name + _TEMPORARY)
-    try:
-        with open(temporary, "wb") as file:
-            _save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(target.parent)
+    with replacing(target) as file:
+        _save(content, file)
 
 
 class _RecordingFile:
@@ -207,14 +196,3 @@ def _save(content: Any, file: IO[bytes]) -> None:
         if recorder.error is not None:
             raise recorder.error from None
         raise
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the rename itself durable; only POSIX lets a folder be opened for that."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from sem.config import SEMConfig
+from sem.files import write_text
+from sem.precision import PrecisionPolicy, autocast_reached, effective_precision
 from sem.training import checkpoint
 from sem.training.checkpoint import CheckpointError, CheckpointStore
 
@@ -65,6 +70,18 @@ def run_folder_of(path: Path) -> Path:
     return path.parent.parent if path.parent.name == CHECKPOINTS else path.parent
 
 
+def save_precision(folder: Path, model: nn.Module, policy: PrecisionPolicy) -> None:
+    """Write ``precision.json``: the mode, what it means for each stage, and where autocast met what is pinned."""
+    record = {
+        "mode": policy.mode,
+        "device": policy.device_type,
+        "parameters": "float32",
+        "stages": effective_precision(model, policy),
+        "autocast_reached": autocast_reached(),
+    }
+    write_text(folder / "precision.json", json.dumps(record, indent=2) + "\n")
+
+
 def holds_run(folder: Path) -> bool:
     """Whether a run has left metrics or checkpoints in ``folder``."""
     return (folder / "metrics.csv").exists() or bool(CheckpointStore(folder / CHECKPOINTS).paths())
@@ -74,5 +91,5 @@ def remove_run(folder: Path) -> None:
     """Delete what a run writes into its folder, and nothing else."""
     for name in (CHECKPOINTS, "tensorboard"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    for name in ("config.yaml", "metrics.csv", "curves.png", "sample.txt", "final.json"):
+    for name in ("config.yaml", "metrics.csv", "curves.png", "sample.txt", "final.json", "precision.json"):
         (folder / name).unlink(missing_ok=True)

@@ -16,9 +16,10 @@ from torch import nn
 from sem.config import SEMConfig
 from sem.data import ByteTokenizer, Corpus, build_loaders
 from sem.diagnostics import Diagnostics
+from sem.files import write_text
 from sem.generation import generate_text
 from sem.model import SEMModel
-from sem.precision import PrecisionPolicy, use_precision
+from sem.precision import PrecisionPolicy, effective_precision, use_precision
 from sem.training.checkpoint import CheckpointStore
 from sem.training.evaluation import evaluate
 from sem.training.health import wave_criteria
@@ -28,7 +29,7 @@ from sem.training.loop import LoopSettings, TrainingLoop
 from sem.training.optim import build_adamw
 from sem.training.plot import plot_curves
 from sem.training.progress import ProgressDisplay, Shown
-from sem.training.run_folder import AUTO_RESUME, find_checkpoint, holds_run, remove_run
+from sem.training.run_folder import AUTO_RESUME, find_checkpoint, holds_run, remove_run, save_precision
 from sem.training.schedules import Schedule
 
 SHOWN = (
@@ -59,8 +60,8 @@ class TrainingResult:
 class SEMTrainer:
     """Trains an :class:`~sem.model.SEMModel` as ``config`` says.
 
-    The run's folder ``training.output_dir`` gets ``config.yaml``, ``metrics.csv``, ``tensorboard/``,
-    ``checkpoints/`` and at the end ``curves.png`` and ``sample.txt``.
+    The run's folder ``training.output_dir`` gets ``config.yaml``, ``precision.json``, ``metrics.csv``,
+    ``tensorboard/``, ``checkpoints/`` and at the end ``curves.png`` and ``sample.txt``.
 
     Args:
         config: the run's configuration.
@@ -137,10 +138,12 @@ class SEMTrainer:
             display.message(f"continuing after step {loop.state.step}")
         self.folder.mkdir(parents=True, exist_ok=True)
         self.config.save(self.folder / "config.yaml")
+        self._tell_precision(display)
         loop.logs = self._open_logs(loop.state.step, display)
         try:
             interrupted_by = loop.run()
         finally:
+            save_precision(self.folder, self.model, self.precision)
             for log in loop.logs:
                 log.close()
         if interrupted_by is None:
@@ -186,7 +189,8 @@ class SEMTrainer:
         settings = self.config.generation
         limit = self.config.model.max_seq_length
         pieces = generate_text(self.model, self.tokenizer, settings, max_seq_length=limit)
-        return settings.prompt + "".join(pieces)
+        with self.precision.forward_context():
+            return settings.prompt + "".join(pieces)
 
     def _prepare_folder(self, loop: TrainingLoop, resume: str | Path | None, overwrite: bool) -> None:
         """Bring ``loop`` and the folder to the point from which the run goes on."""
@@ -207,6 +211,12 @@ class SEMTrainer:
             loop.load_state_dict(found[1])
             self.store.set_aside_after(loop.state.step)
 
+    def _tell_precision(self, display: ProgressDisplay) -> None:
+        stages = effective_precision(self.model, self.precision)
+        told = ", ".join(f"{name} {precision}" for name, precision in stages.items())
+        display.message(f"precision {self.precision.mode} on {self.device}: {told}")
+        save_precision(self.folder, self.model, self.precision)
+
     def _open_logs(self, resume_step: int, display: ProgressDisplay) -> list[MetricLog]:
         logs: list[MetricLog] = [CsvLog(self.folder / "metrics.csv", resume_step)]
         if tensorboard_available():
@@ -218,13 +228,13 @@ class SEMTrainer:
     def _finish(self, display: ProgressDisplay, step: int) -> None:
         display.message("scoring the held-out text")
         figures = {"step": step} | self.validate(final=True)
-        (self.folder / "final.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        write_text(self.folder / "final.json", json.dumps(figures, indent=2) + "\n")
         display.message(f"writing curves and a sample to {self.folder}")
         try:
             plot_curves(self.folder / "metrics.csv", self.folder / "curves.png", title=self.folder.name)
         except ImportError:
             display.message("no curves.png: pip install 'sem[train]' for it")
-        (self.folder / "sample.txt").write_text(self.sample(), encoding="utf-8")
+        write_text(self.folder / "sample.txt", self.sample())
 
 
 def build_schedule(config: SEMConfig) -> Schedule:
