@@ -20,3 +20,8 @@ def test_one_name_has_one_reduction():
     diagnostics.record("a", torch.ones(2))
     with pytest.raises(ValueError, match="recorded with reduction 'mean' before, now 'max'"):
         diagnostics.record("a", torch.ones(2), "max")
+
+
+def test_routine_unless_told_otherwise():
+    assert not Diagnostics().thorough
+    assert Diagnostics(thorough=True).thorough

@@ -1,4 +1,5 @@
 import math
+import sys
 
 import pytest
 import torch
@@ -6,38 +7,48 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from sem.config import GenerationConfig
+from sem.config import SEMConfig
+from sem.config_sections import GenerationConfig
 from sem.data import ByteTokenizer
-from sem.generation import filter_log_probabilities, generate_text, generate_tokens
+from sem.generation import filter_log_probabilities, generate_text, generate_tokens, token_filter
+from sem.model import SEMModel
 
 DISTRIBUTION = torch.tensor([0.1, 0.4, 0.2, 0.3]).log()
 
 
 class Scripted(nn.Module):
-    """Always continues with the next id of a script, from what it has seen; keeps what it was shown."""
+    """Always continues with the next id of a script; its state is what it has seen."""
 
     def __init__(self, script, vocab_size=260):
         super().__init__()
         self.anchor = nn.Parameter(torch.zeros(1))
         self.script, self.vocab_size = script, vocab_size
-        self.contexts = []
+        self.prompts, self.steps = [], 0
 
-    def forward(self, tokens):
-        position = len(self.contexts)
-        self.contexts.append(tokens[0].tolist())
-        assert not self.training
-        log_probabilities = torch.full((1, tokens.shape[1], self.vocab_size), -math.inf)
-        log_probabilities[0, -1, self.script[position % len(self.script)]] = 0.0
+    def predict(self, position):
+        log_probabilities = torch.full((1, self.vocab_size), -math.inf)
+        log_probabilities[0, self.script[position % len(self.script)]] = 0.0
         return log_probabilities
+
+    def prefill(self, tokens):
+        assert not self.training
+        self.prompts.append(tokens[0].tolist())
+        return self.predict(0), tokens[0].tolist()
+
+    def step(self, token, state):
+        assert not self.training and token.shape == (1,)
+        self.steps += 1
+        return self.predict(self.steps), [*state, int(token)]
 
 
 class Uniform(Scripted):
-    def forward(self, tokens):
-        return torch.full((1, tokens.shape[1], self.vocab_size), -math.log(self.vocab_size))
+    def predict(self, position):
+        return torch.full((1, self.vocab_size), -math.log(self.vocab_size))
 
 
-def drawn(model, prompt=(1,), **options):
-    return list(generate_tokens(model, prompt, **({"max_new_tokens": 5, "max_seq_length": 8} | options)))
+def drawn(model, prompt=(1,), stop_token=None, **settings):
+    config = GenerationConfig(**({"max_new_tokens": 5} | settings))
+    return list(generate_tokens(model, prompt, config, stop_token=stop_token))
 
 
 @pytest.mark.parametrize(
@@ -93,13 +104,26 @@ def test_tokens_follow_the_model():
     assert drawn(Scripted([5, 6, 7])) == [5, 6, 7, 5, 6]
 
 
-def test_context_grows_to_its_limit_and_slides():
+def test_prompt_is_read_once_and_each_token_takes_one_step():
     model = Scripted([5, 6, 7])
-    drawn(model, prompt=(1, 2), max_seq_length=3)
-    assert model.contexts == [[1, 2], [1, 2, 5], [2, 5, 6], [5, 6, 7], [6, 7, 5]]
-    model = Scripted([5])
-    drawn(model, prompt=(1, 2, 3, 4), max_seq_length=2, max_new_tokens=1)
-    assert model.contexts == [[3, 4]]
+    drawn(model, prompt=range(100), max_new_tokens=4)
+    assert model.prompts == [list(range(100))]
+    assert model.steps == 3  # behind the last token nothing is asked for
+
+
+@torch.no_grad()
+def test_text_outgrows_the_longest_training_row_and_is_the_full_forwards():
+    torch.manual_seed(0)
+    sizes = {"hidden_dim": 16, "num_layers": 1, "max_seq_length": 8}
+    encoder = {"sdr_candidates": 8, "sdr_sparsity": 4, "projection_dim": 8}
+    model = SEMModel(
+        SEMConfig.from_dict({"model": sizes, "encoder": encoder, "spinor": {"state_dim": 2, "mimo_groups": 2}})
+    )
+    text = [1, 2, 3]
+    for token in drawn(model, prompt=text, max_new_tokens=30, temperature=0):
+        assert token == int(model(torch.tensor([text]))[0, -1].argmax())
+        text.append(token)
+    assert len(text) == 33
 
 
 def test_stop_token_ends_the_text():
@@ -125,23 +149,20 @@ def test_top_k_limits_what_is_drawn():
 
 def test_mode_is_restored_even_when_the_text_is_cut_short():
     model = Scripted([5]).train()
-    tokens = generate_tokens(model, [1], max_new_tokens=5, max_seq_length=4)
+    tokens = generate_tokens(model, [1], GenerationConfig(max_new_tokens=5))
     next(tokens)
     tokens.close()
     assert model.training
 
 
 def test_boundary_errors():
-    with pytest.raises(ValueError, match="prompt"):
-        drawn(Scripted([5]), prompt=())
-    for name in ("max_new_tokens", "max_seq_length"):
-        with pytest.raises(ValueError, match=name):
-            drawn(Scripted([5]), **{name: 0})
+    with pytest.raises(ValueError, match="prompt: expected at least one token, got none"):
+        generate_tokens(Scripted([5]), [], GenerationConfig())
 
 
 def test_damaged_model_is_an_error():
     model = Scripted([5])
-    model.forward = lambda tokens: torch.full((1, tokens.shape[1], 260), math.nan)
+    model.predict = lambda position: torch.full((1, 260), math.nan)
     with pytest.raises(FloatingPointError, match="not finite"):
         drawn(model)
 
@@ -149,13 +170,13 @@ def test_damaged_model_is_an_error():
 def text(script, **settings):
     model = Scripted(script)
     config = GenerationConfig(**({"max_new_tokens": len(script)} | settings))
-    return model, list(generate_text(model, ByteTokenizer(), config, max_seq_length=64))
+    return model, list(generate_text(model, ByteTokenizer(), config))
 
 
 def test_text_comes_in_whole_characters():
     model, pieces = text(list("né€!".encode()), prompt="ab")
     assert pieces == ["n", "é", "€", "!"]
-    assert model.contexts[0] == [257, 97, 98]
+    assert model.prompts == [[257, 97, 98]]
 
 
 def test_text_ends_with_its_document():
@@ -164,3 +185,65 @@ def test_text_ends_with_its_document():
 
 def test_bytes_that_are_no_text_are_replaced_and_marks_left_out():
     assert "".join(text([0x61, 0xFF, 258, 0x62, 0xE2])[1]) == "a\ufffdb\ufffd"
+
+
+def transformers_distribution(seen, log_probabilities, processors):
+    scores = log_probabilities[None]
+    for process in processors:
+        scores = process(seen[None], scores)
+    return scores[0].softmax(-1)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"temperature": 0.7},
+        {"top_k": 5},
+        {"top_p": 0.6},
+        {"temperature": 1.7, "top_k": 40, "top_p": 0.9},
+        {"min_p": 0.2},
+        {"typical_p": 0.5},
+        {"repetition_penalty": 1.3},
+        {"repetition_penalty": 2.0, "temperature": 0.8, "top_k": 30, "top_p": 0.95, "min_p": 0.1, "typical_p": 0.9},
+    ],
+)
+def test_filters_are_those_of_transformers(settings):
+    import transformers
+
+    processors = [
+        kind(settings[name])
+        for name, kind in (
+            ("repetition_penalty", transformers.RepetitionPenaltyLogitsProcessor),
+            ("temperature", transformers.TemperatureLogitsWarper),
+            ("top_k", transformers.TopKLogitsWarper),
+            ("top_p", transformers.TopPLogitsWarper),
+            ("min_p", transformers.MinPLogitsWarper),
+            ("typical_p", transformers.TypicalLogitsWarper),
+        )
+        if name in settings
+    ]
+    torch.manual_seed(0)
+    seen = torch.tensor([3, 50, 99])
+    choose = token_filter(GenerationConfig(**settings))
+    for _ in range(20):
+        log_probabilities = (2 * torch.randn(100)).log_softmax(-1)
+        probabilities = choose(seen, log_probabilities)
+        expected = transformers_distribution(seen, log_probabilities, processors)
+        torch.testing.assert_close(probabilities, expected, rtol=1e-4, atol=1e-6)
+        assert not torch.allclose(probabilities, log_probabilities.exp(), rtol=1e-2, atol=0)
+
+
+def test_what_occurred_is_penalised_prompt_included():
+    class Tied(Uniform):
+        def predict(self, position):
+            return torch.tensor([[0.26, 0.25, 0.25, 0.24]]).log()
+
+    assert drawn(Tied([]), prompt=[2], max_new_tokens=4, temperature=0, repetition_penalty=3.0) == [0, 1, 3, 0]
+
+
+@pytest.mark.parametrize("setting", [{"min_p": 0.1}, {"typical_p": 0.9}, {"repetition_penalty": 1.1}])
+def test_filters_without_transformers(setting, monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    assert drawn(Scripted([5]), temperature=0.5, top_k=3, top_p=0.9, max_new_tokens=1) == [5]
+    with pytest.raises(ImportError, match=rf"generation.{next(iter(setting))} needs transformers .*'sem\[hub\]'"):
+        generate_text(Scripted([5]), ByteTokenizer(), GenerationConfig(**setting))

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "sem"
 # From the bottom up. A part may import the parts of the layers below it, and itself; parts of one layer do not know
 # each other.
 LAYERS = (
-    ("files", "diagnostics", "native", "precision"),
+    ("files", "diagnostics", "ipex", "native", "precision"),
     ("settings",),
     ("config_sections",),
     ("config", "system_info", "ops"),
@@ -31,10 +31,11 @@ ONLY = {
     "layers": set(),
     "precision": set(),
     "files": set(),
+    "ipex": set(),
     "settings": {"files"},
     "config_sections": {"settings"},
     "config": {"config_sections", "settings"},
-    "system_info": {"native"},
+    "system_info": {"ipex", "native"},
 }
 
 

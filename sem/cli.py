@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from sem.commands import check, generate, info, report, train
+from sem.commands import check, generate, info, launch, report, tokenizer, train
 from sem.config import check_option_names
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ COMMANDS: dict[str, ModuleType] = {
     "check": check,
     "info": info,
     "report": report,
+    "launch": launch,
+    "tokenizer": tokenizer,
 }
 
 
@@ -63,8 +65,8 @@ def _parser() -> ArgumentParser:
     commands = root.add_subcommands(dest="command", required=False)
     for name, module in COMMANDS.items():
         parser = ArgumentParser(description=module.HELP)
-        module.add_arguments(parser)
         commands.add_subcommand(name, parser, help=module.HELP)
+        module.add_arguments(parser)  # after it, for those that have subcommands of their own
     commands.add_subcommand(
         "bench", ArgumentParser(), help="time the operators against their peers; see sem bench --help"
     )

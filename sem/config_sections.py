@@ -6,6 +6,7 @@ command line's options and the documentation are derived from them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -88,17 +89,17 @@ class DataConfig(Section):
     section: ClassVar[str] = "data"
     corpus: Literal["stdlib"] = setting("stdlib", "built-in corpus: the running Python's own library source")
     paths: tuple[str, ...] = setting((), "files, folders and globs that replace the corpus")
-    dataset: str | None = setting(None, "streamed dataset: its name on the hub, or a folder of parquet or jsonl files")
+    dataset: str | None = setting(None, "streamed dataset: a name on the hub, or a folder or glob of parquet or jsonl")
     dataset_config: str | None = setting(None, "subset of the dataset, such as sample-10BT")
     dataset_split: str = setting("train", "split of the dataset that is trained on", pattern=".+")
     dataset_revision: str | None = setting(None, "commit or tag of the dataset; null: the newest")
     text_field: str = setting("text", "field of a record that holds its text", pattern=".+")
     score_field: str | None = setting(None, "field of a record that holds its quality score")
     min_score: float | None = setting(None, "records with a lower score are left out")
-    shuffle_buffer: int = setting(10_000, "documents of a stream among which the next is drawn; 1: no shuffling", ge=1)
+    shuffle_buffer: int = setting(10_000, "documents of a stream that are shuffled together; 1: as they come", ge=1)
     validation_documents: int = setting(256, "most held-out documents of a stream that are scored", ge=1)
-    retries: int = setting(8, "attempts, ever further apart, to go on after the source of a stream failed", ge=0)
-    num_workers: int = setting(0, "processes that read ahead; 0: none", ge=0)
+    retries: int = setting(8, "attempts in a row, ever further apart, to go on after a stream failed", ge=0)
+    num_workers: int = setting(0, "processes that read a stream ahead; 0: none", ge=0)
     validation_share: float = setting(0.05, "share of the text held out for validation", gt=0, lt=1)
     seq_length: int | None = setting(None, "tokens per row; null: model.max_seq_length", ge=1)
     tokenizer: str = setting("bytes", "'bytes', or a file that the tokenizers library reads", pattern=".+")
@@ -173,6 +174,9 @@ class GenerationConfig(Section):
     temperature: float = setting(1.0, "sharpness of the draw; 0: always the likeliest token", ge=0)
     top_k: int = setting(0, "draw from the k likeliest tokens; 0: off", ge=0)
     top_p: float = setting(1.0, "draw from the smallest set of this probability", gt=0, le=1)
+    min_p: float = setting(0.0, "drop tokens below this share of the likeliest one's probability; 0: off", ge=0, le=1)
+    typical_p: float = setting(1.0, "draw from the most typical tokens of this probability; 1: off", gt=0, le=1)
+    repetition_penalty: float = setting(1.0, "factor on the log-probability of what has occurred; 1: off", gt=0)
     seed: int = setting(0, "seed of the draw", ge=0, le=_SEED_LIMIT)
     prompt: str = setting("", "text to continue")
 
@@ -183,11 +187,25 @@ class LaunchConfig(Section):
 
     section: ClassVar[str] = "launch"
     flavor: str = setting("l40sx1", "hardware of the job, as the hub names it", pattern=r"[a-z0-9-]+")
-    image: str = setting("pytorch/pytorch:2.9.1-cuda13.0-cudnn9-devel", "container image of the job", pattern=r"\S+")
-    timeout: str = setting(
-        "24h", "longest run of the job: seconds, or a number with s, m, h or d", pattern=r"\d+(\.\d+)?[smhd]?"
+    image: str = setting(
+        "pytorch/pytorch:2.6.0-cuda12.4-cudnn9-devel",
+        "container image of the job; a devel one has torch for the GPU and the C++ compiler that builds the operators",
+        pattern=r"\S+",
     )
+    timeout: str = setting("24h", "longest run of the job: seconds, or with m, h or d", pattern=r"[1-9]\d*[smhd]?")
     secrets: tuple[str, ...] = setting(("HF_TOKEN",), "names of environment variables handed over as secrets")
     namespace: str | None = setting(None, "user or organisation that runs the job; null: the token's own")
-    hub_repo: str | None = setting(None, "model repository that keeps the checkpoints", pattern=r"[\w.-]+/[\w.-]+")
-    source: str = setting("sem", "what pip installs in the job, such as git+https://...", pattern=r"\S+")
+    hub_repo: str | None = setting(
+        None, "model repository, owner/name, that keeps the run; a job needs it", pattern=r"[\w.-]+/[\w.-]+"
+    )
+    source: str | None = setting(
+        None,
+        "what pip installs in the job, such as git+https://host/owner/sem@commit, or a path in the image; "
+        "${NAME} stands for a secret",
+        pattern=r"((git\+)?https?://|/)\S+",
+    )
+
+    def cross_checks(self) -> Iterator[str]:
+        # a value given by mistake in place of a name must not be shown
+        if not all(re.fullmatch(r"[A-Z_][A-Z0-9_]*", name) for name in self.secrets):
+            yield "launch.secrets: expected names of environment variables, such as HF_TOKEN, and never a value"

@@ -19,6 +19,10 @@ class Diagnostics:
     Values stay on their device, without a wait, until :meth:`summary` is called. A module that gets no ``Diagnostics``
     computes nothing for them.
 
+    Args:
+        thorough: asks modules to verify in float64, from what went in and came out, what their kernels say of
+            themselves. It costs more than a routine measurement.
+
     Example:
         >>> diagnostics = Diagnostics()
         >>> diagnostics.record("residual", torch.tensor([1e-6, 3e-6]), "max")
@@ -27,7 +31,8 @@ class Diagnostics:
         3
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, thorough: bool = False) -> None:
+        self.thorough = thorough
         self._values: dict[str, tuple[Reduction, list[Tensor]]] = {}
 
     def record(self, name: str, value: Tensor, reduction: Reduction = "mean") -> None:

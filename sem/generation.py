@@ -1,29 +1,21 @@
 """Sampling text from a model, token by token.
 
-Each new token comes from a full forward pass over the last ``max_seq_length`` tokens.
+The prompt is read by one pass in chunks, each new token takes one :meth:`sem.model.SEMModel.step`: the time per token
+and the memory do not depend on the length, and the text may outgrow ``model.max_seq_length``.
 """
 
 from __future__ import annotations
 
 import codecs
 import math
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sem.config_sections import GenerationConfig
-
-
-class Tokenizer(Protocol):
-    """What generation needs of a tokenizer: bytes in and out, and a boundary between documents."""
-
-    eos: int
-
-    def encode(self, text: str) -> list[int]: ...
-
-    def decode_bytes(self, ids: Sequence[int]) -> bytes: ...
+from sem.data import Tokenizer
+from sem.model import SEMModel
 
 
 def filter_log_probabilities(
@@ -73,18 +65,64 @@ def filter_log_probabilities(
     return torch.zeros_like(probabilities).scatter(-1, order, probabilities)
 
 
-@torch.no_grad()
+def token_filter(settings: GenerationConfig) -> Callable[[Tensor, Tensor], Tensor]:
+    """What ``settings`` make of a distribution: repetition penalty, temperature, top-k, top-p, min-p, typical-p.
+
+    Temperature, top-k and top-p are :func:`filter_log_probabilities`. The others are the logits processors of
+    ``transformers``, which is imported only if one of them is on.
+
+    Returns:
+        A function of the ids that occurred, int64 `[n]`, and log-probabilities `[V]`, that returns the probabilities
+        to draw from.
+
+    Raises:
+        ImportError: a setting needs ``transformers``, which cannot be imported.
+
+    Example:
+        >>> choose = token_filter(GenerationConfig(temperature=0.0))
+        >>> choose(torch.tensor([0]), torch.tensor([0.3, 0.5, 0.2]).log()).tolist()
+        [0.0, 1.0, 0.0]
+    """
+    penalise, narrow = _transformers_processors(settings)
+
+    def choose(seen: Tensor, log_probabilities: Tensor) -> Tensor:
+        for process in penalise:
+            log_probabilities = process(seen[None], log_probabilities[None])[0]
+        probabilities = filter_log_probabilities(
+            log_probabilities, temperature=settings.temperature, top_k=settings.top_k, top_p=settings.top_p
+        )
+        for process in narrow:
+            probabilities = process(seen[None], probabilities[None].log())[0].softmax(-1)
+        return probabilities
+
+    return choose
+
+
+def _transformers_processors(settings: GenerationConfig) -> tuple[list[Callable], list[Callable]]:
+    """Those that act before the temperature, and those that act last."""
+    off = GenerationConfig()
+    wanted = [
+        name for name in ("repetition_penalty", "min_p", "typical_p") if getattr(settings, name) != getattr(off, name)
+    ]
+    if not wanted:
+        return [], []
+    try:
+        from transformers import MinPLogitsWarper, RepetitionPenaltyLogitsProcessor, TypicalLogitsWarper
+    except Exception as error:  # an installation that does not fit torch fails in many ways
+        raise ImportError(f"generation.{wanted[0]} needs transformers ({error}): pip install 'sem[hub]'") from None
+    penalise: list[Callable] = []
+    narrow: list[Callable] = []
+    if "repetition_penalty" in wanted:
+        penalise.append(RepetitionPenaltyLogitsProcessor(settings.repetition_penalty))
+    if "min_p" in wanted:
+        narrow.append(MinPLogitsWarper(settings.min_p))
+    if "typical_p" in wanted:
+        narrow.append(TypicalLogitsWarper(settings.typical_p))
+    return penalise, narrow
+
+
 def generate_tokens(
-    model: nn.Module,
-    prompt: Sequence[int],
-    *,
-    max_new_tokens: int,
-    max_seq_length: int,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    seed: int = 0,
-    stop_token: int | None = None,
+    model: SEMModel, prompt: Sequence[int], settings: GenerationConfig, *, stop_token: int | None = None
 ) -> Iterator[int]:
     """Draw tokens one after the other; the same seed draws the same tokens on the same machine.
 
@@ -92,69 +130,70 @@ def generate_tokens(
     evaluation mode while tokens are drawn.
 
     Args:
-        model: maps int64 tokens `[1, S]` to log-probabilities `[1, S, V]`.
+        model: what continues the prompt, by its ``prefill`` and ``step``.
         prompt: at least one token to continue.
-        max_new_tokens: most tokens to draw.
-        max_seq_length: longest context the model sees.
+        settings: how many tokens to draw and how; the prompt there is not used.
         stop_token: ends the text when it is drawn, and is not yielded; it is never the first token drawn.
 
     Raises:
-        ValueError: the prompt is empty or a setting is out of its range.
+        ValueError: the prompt is empty.
+        ImportError: as :func:`token_filter`.
         FloatingPointError: the model's probabilities are not finite.
     """
     if not prompt:
         raise ValueError("prompt: expected at least one token, got none")
-    for name, value in (("max_new_tokens", max_new_tokens), ("max_seq_length", max_seq_length)):
-        if value < 1:
-            raise ValueError(f"{name}: expected an integer >= 1, got {value}")
+    return _draw(model, list(prompt), settings, token_filter(settings), stop_token)
+
+
+@torch.no_grad()
+def _draw(
+    model: SEMModel,
+    prompt: list[int],
+    settings: GenerationConfig,
+    choose: Callable[[Tensor, Tensor], Tensor],
+    stop_token: int | None,
+) -> Iterator[int]:
     device = next(model.parameters()).device
-    generator = torch.Generator().manual_seed(seed)
-    context = torch.tensor([list(prompt)[-max_seq_length:]], dtype=torch.int64, device=device)
+    generator = torch.Generator().manual_seed(settings.seed)
     was_training = model.training
     model.eval()
     try:
-        for count in range(max_new_tokens):
-            log_probabilities = model(context)[0, -1].float().cpu()
+        predicted, state = model.prefill(torch.tensor([prompt], device=device))
+        occurs = torch.zeros(predicted.shape[-1], dtype=torch.bool)
+        occurs[prompt] = True
+        for count in range(settings.max_new_tokens):
+            log_probabilities = predicted[0].float().cpu()
             if count == 0 and stop_token is not None:
                 log_probabilities[stop_token] = -math.inf
             if log_probabilities.isnan().any():
                 raise FloatingPointError("the model's probabilities are not finite; its parameters are damaged")
-            probabilities = filter_log_probabilities(
-                log_probabilities, temperature=temperature, top_k=top_k, top_p=top_p
-            )
+            probabilities = choose(occurs.nonzero().squeeze(1), log_probabilities)
             token = int(torch.multinomial(probabilities, 1, generator=generator))
             if token == stop_token:
                 return
             yield token
-            drawn = torch.tensor([[token]], dtype=torch.int64, device=device)
-            context = torch.cat([context, drawn], dim=1)[:, -max_seq_length:]
+            occurs[token] = True
+            if count + 1 < settings.max_new_tokens:
+                predicted, state = model.step(torch.tensor([token], device=device), state)
     finally:
         model.train(was_training)
 
 
-def generate_text(
-    model: nn.Module, tokenizer: Tokenizer, settings: GenerationConfig, *, max_seq_length: int
-) -> Iterator[str]:
+def generate_text(model: SEMModel, tokenizer: Tokenizer, settings: GenerationConfig) -> Iterator[str]:
     """The continuation of ``settings.prompt`` in pieces as they become readable.
 
     The model sees a document's beginning before the prompt, and the text ends where it ends the document.
     Bytes that are no UTF-8 become U+FFFD; a character of several bytes comes in one piece.
 
     Raises:
-        ValueError: a setting is out of its range.
+        ImportError: as :func:`token_filter`.
     """
+    prompt = [tokenizer.eos, *tokenizer.encode(settings.prompt)]
+    return _readable(generate_tokens(model, prompt, settings, stop_token=tokenizer.eos), tokenizer)
+
+
+def _readable(tokens: Iterator[int], tokenizer: Tokenizer) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    tokens = generate_tokens(
-        model,
-        [tokenizer.eos, *tokenizer.encode(settings.prompt)],
-        max_new_tokens=settings.max_new_tokens,
-        max_seq_length=max_seq_length,
-        temperature=settings.temperature,
-        top_k=settings.top_k,
-        top_p=settings.top_p,
-        seed=settings.seed,
-        stop_token=tokenizer.eos,
-    )
     for token in tokens:
         if piece := decoder.decode(tokenizer.decode_bytes([token])):
             yield piece

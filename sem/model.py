@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from sem.config import SEMConfig
 from sem.diagnostics import Diagnostics
-from sem.encoder import MeshSDREncoder
+from sem.encoder import MeshSDREncoder, TransportState
 from sem.layers import ComplexRMSNorm
 from sem.precision import StagedModule
 from sem.propagator import CayleySolitonStack
 from sem.sampler import BornHead
-from sem.spinor import ComplexMamba3Layer
+from sem.spinor import ComplexMamba3Layer, SpinorState
+
+_PREFILL_CHUNK = 512
+
+
+class DecodingState(NamedTuple):
+    """All that the tokens seen so far leave to those that follow. Its size does not depend on their number, and the
+    batch is the first dimension of every tensor.
+
+    ``encoder`` has the column sums of the transport and the position; ``spinor`` has, per layer, the convolution's last
+    inputs and the scan's state. The other stages work on each token alone.
+    """
+
+    encoder: TransportState
+    spinor: tuple[SpinorState, ...]
+
+    def rows(self, index: Tensor) -> DecodingState:
+        """The sequences ``index [n]`` (int64) of the batch; one may be taken several times, to be continued in several
+        ways."""
+        encoder = TransportState(*(tensor[index] for tensor in self.encoder))
+        return DecodingState(encoder, tuple(SpinorState(*(tensor[index] for tensor in layer)) for layer in self.spinor))
 
 
 class SEMModel(StagedModule):
@@ -110,3 +131,77 @@ class SEMModel(StagedModule):
         if diagnostics is not None:
             diagnostics.record("unitary_divergence", born.unitary_divergence)
         return born._asdict()
+
+    def init_state(self, batch: int) -> DecodingState:
+        """The state before the first token of ``batch`` sequences, on the model's device.
+
+        Raises:
+            ValueError: ``batch`` is less than 1.
+        """
+        if batch < 1:
+            raise ValueError(f"batch: expected an integer >= 1, got {batch}")
+        return DecodingState(self.encoder.start(batch), tuple(layer.start(batch) for layer in self.mamba_layers))  # type: ignore[operator]
+
+    def step(self, token: Tensor, state: DecodingState) -> tuple[Tensor, DecodingState]:
+        """One token further, in time and memory that do not depend on how many came before.
+
+        Args:
+            token: int64 `[B]`.
+            state: what the tokens before left, from :meth:`init_state`, :meth:`prefill` or here; it is not changed.
+
+        Returns:
+            Log-probabilities of the next token, float32 `[B, vocab_size]`, those of :meth:`forward` at this position
+            but for rounding, and the state behind ``token``. There are no gradients.
+
+        Raises:
+            ValueError: ``token`` is not int64 of the state's batch size.
+
+        Example:
+            >>> from sem.config import SEMConfig
+            >>> model = SEMModel(SEMConfig.from_dict({"model": {"hidden_dim": 32, "num_layers": 1}}))
+            >>> _, state = model.prefill(torch.tensor([[104, 101, 108, 108]]))
+            >>> log_probabilities, state = model.step(torch.tensor([111]), state)
+            >>> log_probabilities.shape, int(state.encoder.rows)
+            (torch.Size([1, 260]), 5)
+        """
+        if token.dim() != 1:
+            raise ValueError(f"token: expected shape [B], got {list(token.shape)}")
+        return self.prefill(token.unsqueeze(1), state)
+
+    @torch.no_grad()
+    def prefill(self, tokens: Tensor, state: DecodingState | None = None) -> tuple[Tensor, DecodingState]:
+        """Many tokens at once, in chunks of bounded memory: what :meth:`step` gives behind the last of them.
+
+        Args:
+            tokens: int64 `[B, S]`, at least one position.
+            state: what the tokens before left, None at the beginning; it is not changed.
+
+        Returns:
+            As :meth:`step`, for the last position.
+
+        Raises:
+            ValueError: ``tokens`` is not int64 `[B, S]` with ``S >= 1``, or not of the state's batch size.
+        """
+        if tokens.dtype != torch.int64 or tokens.dim() != 2 or tokens.numel() == 0:
+            raise ValueError(f"tokens: expected int64 [B, S], S >= 1, got {tokens.dtype} {list(tokens.shape)}")
+        if state is None:
+            state = self.init_state(len(tokens))
+        if len(tokens) != len(state.encoder.rows):
+            raise ValueError(f"tokens: expected {len(state.encoder.rows)} sequences, as in state, got {len(tokens)}")
+        for chunk in tokens.split(_PREFILL_CHUNK, 1):
+            psi, state = self._mix(chunk, state)
+        with self.stage("propagator"):
+            psi = self.final_norm(self.propagator(psi[:, -1]))
+        with self.stage("head"):
+            return self.sampler(psi), state
+
+    def _mix(self, tokens: Tensor, state: DecodingState) -> tuple[Tensor, DecodingState]:
+        """The stages that look back."""
+        with self.stage("encoder"):
+            psi, encoder = self.encoder.advance(tokens, state.encoder)
+        layers = []
+        with self.stage("spinor"):
+            for layer, held in zip(self.mamba_layers, state.spinor, strict=True):
+                psi, after = layer.advance(psi, held)  # type: ignore[operator]
+                layers.append(after)
+        return psi, DecodingState(encoder, tuple(layers))

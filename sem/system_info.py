@@ -10,6 +10,7 @@ import torch
 
 import sem
 from sem import native
+from sem.ipex import xpu_path
 
 OPTIONAL_PACKAGES = ("jsonargparse", "tensorboard", "matplotlib", "safetensors")
 
@@ -32,6 +33,7 @@ def system_info() -> Iterator[tuple[str, str]]:
         count = backend.device_count() if backend.is_available() else 0
         names = [backend.get_device_name(index) for index in range(count)]
         yield f"{kind} devices", ", ".join(names) or "none"
+    yield "xpu path", xpu_path()
 
 
 def _version(package: str) -> str:

@@ -8,6 +8,8 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sem.config import SEMConfig
 from sem.data.corpus import Corpus, Documents
@@ -167,3 +169,49 @@ def test_loaders_of_a_config(tmp_path) -> None:
     assert next(build_loaders(config, batch_size=2)[0])["tokens"].shape == (2, 32)
     with pytest.raises(ValueError, match="the validation text has .* tokens"):
         build_loaders(config, Corpus(train.documents, Documents.from_bytes([b"short"])))
+
+
+@given(
+    batch_size=st.integers(1, 5),
+    world_size=st.integers(1, 4),
+    batches=st.integers(1, 30),
+    lengths=st.lists(st.integers(0, 60), min_size=2, max_size=6).filter(lambda lengths: sum(lengths) >= SEQ_LENGTH),
+)
+@settings(max_examples=50, deadline=None)
+def test_ranks_share_out_the_batches_of_a_single_loader(batch_size, world_size, batches, lengths) -> None:
+    random = np.random.default_rng(0)
+    documents = Documents.from_bytes([random.bytes(length) for length in lengths])
+    single = TrainLoader(documents, batch_size * world_size, SEQ_LENGTH)
+    ranks = [
+        TrainLoader(documents, batch_size, SEQ_LENGTH, rank=rank, world_size=world_size) for rank in range(world_size)
+    ]
+    for _ in range(batches):
+        expected, shares = next(single), [next(loader) for loader in ranks]
+        assert all(len(share["tokens"]) == batch_size for share in shares)
+        for name in ("tokens", "targets"):
+            assert torch.equal(torch.cat([share[name] for share in shares]), expected[name])
+        assert sum(share["bytes"] for share in shares) == expected["bytes"]
+    assert all(loader.state_dict() == single.state_dict() for loader in ranks)
+
+
+@given(before=st.integers(1, 4), after=st.integers(1, 4), batches=st.integers(0, 15))
+@settings(max_examples=30, deadline=None)
+def test_another_number_of_ranks_goes_on_at_the_same_row(before: int, after: int, batches: int) -> None:
+    documents = Documents.from_bytes([bytes(range(100)), bytes(range(100, 230))])
+    first = TrainLoader(documents, 2, SEQ_LENGTH, rank=before - 1, world_size=before)
+    for _ in range(batches):
+        next(first)
+    row_by_row = TrainLoader(documents, 1, SEQ_LENGTH)
+    for _ in range(batches * before * 2):
+        next(row_by_row)
+    resumed = [TrainLoader(documents, 3, SEQ_LENGTH, rank=rank, world_size=after) for rank in range(after)]
+    for loader in resumed:
+        loader.load_state_dict(first.state_dict())
+    received = torch.cat([next(loader)["tokens"] for loader in resumed])
+    assert torch.equal(received, torch.cat([next(row_by_row)["tokens"] for _ in range(3 * after)]))
+
+
+@pytest.mark.parametrize(("rank", "world_size"), [(2, 2), (-1, 2), (0, 0)])
+def test_a_rank_is_one_of_the_worlds(documents: Documents, rank: int, world_size: int) -> None:
+    with pytest.raises(ValueError, match=f"rank = {rank}: expected an integer from 0 to world_size - 1"):
+        TrainLoader(documents, 2, SEQ_LENGTH, rank=rank, world_size=world_size)

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from sem.encoder import online_transport, sparsify
+from sem.encoder import MeshSDREncoder, continue_transport, online_transport, sparsify, transport_start
 
 
 def log_domain_transport(log_kernel, prior_rows, tol, max_iter):
@@ -68,6 +68,52 @@ def test_later_rows_do_not_matter():
     after = online_transport(changed, 16.0, 1e-3, 50).plan
     assert torch.equal(before[:, :17], after[:, :17])
     assert not torch.equal(before[:, 17:], after[:, 17:])
+
+
+def in_pieces(log_kernel, tol, max_iter, sizes):
+    state = transport_start(len(log_kernel), log_kernel.shape[-1], max_iter)
+    pieces = []
+    for piece in log_kernel.split(sizes, 1):
+        transport, state = continue_transport(piece, 16.0, tol, state)
+        pieces.append(transport)
+    return pieces, state
+
+
+@pytest.mark.parametrize("sizes", [1, 7, [29, 1, 31]])
+@pytest.mark.parametrize(("tol", "max_iter"), [(1e-3, 50), (1e-9, 3), (0.5, 50)])
+def test_rows_in_pieces_are_the_rows_of_one_call(sizes, tol, max_iter):
+    torch.manual_seed(0)
+    log_kernel = torch.randn(2, 61, 13)
+    log_kernel[:, 20] *= 9  # one slow row: those behind it run fewer rounds than it did
+    whole = online_transport(log_kernel, 16.0, tol, max_iter)
+    pieces, state = in_pieces(log_kernel, tol, max_iter, sizes)
+    plan, iterations, converged = (torch.cat(parts, 1) for parts in zip(*pieces, strict=True))
+    torch.testing.assert_close(plan, whole.plan, rtol=3e-6, atol=1e-8)
+    assert torch.equal(iterations, whole.iterations) and torch.equal(converged, whole.converged)
+    assert state.loads.shape == (2, max_iter, 13) and state.rows.tolist() == [61, 61]
+
+
+def test_sums_over_many_rows_lose_nothing():
+    torch.manual_seed(0)
+    log_kernel = torch.rand(1, 5000, 3)
+    _, state = in_pieces(log_kernel, 1e-3, 1, 1)  # one round: a row puts its softmax on the columns
+    exact = log_kernel.double().softmax(-1).sum(1)
+    torch.testing.assert_close(state.loads[:, 0].double(), exact, rtol=2e-7, atol=0)
+
+
+def test_encoder_continues_a_sequence():
+    torch.manual_seed(0)
+    encoder = MeshSDREncoder(50, 12, candidates=11, sparsity=5, projection_dim=7).eval()
+    tokens = torch.randint(50, (3, 40))
+    whole = encoder(tokens)
+    state = encoder.start(3)
+    waves = []
+    for piece in tokens.split([1, 1, 30, 8], 1):
+        wave, state = encoder.advance(piece, state)
+        waves.append(wave)
+    torch.testing.assert_close(torch.cat(waves, 1), whole, rtol=1e-4, atol=1e-5)
+    fresh, _ = encoder.advance(tokens[:, 1:2], encoder.start(3))
+    assert (fresh - whole[:, 1:2]).abs().max() > 1e-2  # the position and the past matter
 
 
 def test_sharp_costs_stay_finite_and_are_reported():

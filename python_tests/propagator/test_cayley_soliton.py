@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from sem.diagnostics import Diagnostics
-from sem.ops import SolveError
+from sem.ops import SolveError, Topology, reference
 from sem.propagator import CayleySolitonPropagator, CayleySolitonStack
-from sem.propagator.cayley_soliton import kerr_rotation
+from sem.propagator.cayley_soliton import cayley_residual, kerr_rotation
 
 
 def norms(psi):
@@ -91,3 +91,56 @@ def test_phases_are_equalised_whatever_strength_was_learned(strength):
     assert summary["phase_entropy_after"] > summary["phase_entropy_before"] + 1e-3
     gradient = torch.autograd.grad(layer(psi).real.sum(), layer.pit_strength)[0]
     assert (gradient != 0) == (abs(strength) < 1)
+
+
+def cayley_problem(tokens=5, dim=16, a=0.4):
+    torch.manual_seed(0)
+    graph, weight = Topology.small_world(dim, degree=4), torch.rand(32)
+    psi = torch.randn(tokens, dim, dtype=torch.complex128)
+    return psi, reference.cayley(psi, weight.double(), graph, a), weight, graph, a
+
+
+def test_true_residual_is_that_of_the_original_system():
+    psi, out, weight, graph, a = cayley_problem()
+    assert float(cayley_residual(psi, out, weight, graph, a).max()) < 1e-15
+    error = 1e-3 * torch.randn_like(out)
+    wrong = out + error
+    system = torch.eye(16) + 1j * a * reference.laplacian_dense(weight.double(), graph)
+    defect = psi - (psi + wrong) / 2 @ system.T
+    expected = defect.norm(dim=-1) / psi.norm(dim=-1)
+    torch.testing.assert_close(cayley_residual(psi, wrong, weight, graph, a), expected)
+
+
+def test_true_residual_looks_at_tokens_from_first_to_last():
+    psi, out, weight, graph, a = cayley_problem(tokens=200)
+    for token, seen in ((0, True), (199, True), (1, False)):
+        wrong = out.clone()
+        wrong[token] += 1
+        residual = cayley_residual(psi.view(4, 50, 16), wrong.view(4, 50, 16), weight, graph, a)
+        assert residual.shape == (64,)
+        assert (float(residual.max()) > 1e-3) == seen
+    assert cayley_residual(psi[:0], out[:0], weight, graph, a).shape == (0,)
+
+
+def test_true_residual_of_no_wave_and_of_nan():
+    psi, out, weight, graph, a = cayley_problem()
+    psi[0] = out[0] = 0
+    out[1, 3] = torch.nan
+    residual = cayley_residual(psi, out, weight, graph, a)
+    assert residual[0] == 0 and residual[1].isnan() and residual[2:].max() < 1e-15
+
+
+def test_only_thorough_diagnostics_recompute_the_residual():
+    torch.manual_seed(0)
+    stack, psi = CayleySolitonStack(32, 2, dt=0.3), torch.randn(2, 9, 32, dtype=torch.complex64)
+    routine, thorough = Diagnostics(), Diagnostics(thorough=True)
+    assert torch.equal(stack(psi, routine), stack(psi, thorough))
+    figures = thorough.summary()
+    assert 0 < figures.pop("cg_true_residual") < 1e-5
+    assert figures == routine.summary()
+
+
+def test_tokens_without_a_wave_are_no_departure_from_unitarity():
+    stack, diagnostics = CayleySolitonStack(16, 1), Diagnostics()
+    stack(torch.zeros(1, 2, 16, dtype=torch.complex64), diagnostics)
+    assert diagnostics.summary()["unitarity_deviation"] == 0

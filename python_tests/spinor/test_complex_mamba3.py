@@ -98,6 +98,20 @@ def test_layer_is_causal_to_the_bit(z):
     assert not torch.equal(before[:, 6:], after[:, 6:])
 
 
+@pytest.mark.parametrize("d_conv", [1, 2, 4, 9])
+@pytest.mark.parametrize("sizes", [1, 3, [1, 9, 1]])
+def test_layer_continues_a_sequence(z, d_conv, sizes):
+    layer = ComplexMamba3Layer(16, block_size=4, state_dim=3, mimo_groups=4, d_conv=d_conv)
+    state = layer.start(2)
+    parts = []
+    for piece in z.split(sizes, 1):
+        out, state = layer.advance(piece, state)
+        assert state.history.shape == (2, d_conv - 1, 32) and state.states.shape == (2, 12)
+        parts.append(out)
+    torch.testing.assert_close(torch.cat(parts, 1), layer(z), rtol=1e-5, atol=1e-5)
+    assert (layer.advance(z[:, 5:6], layer.start(2))[0] - layer(z)[:, 5:6]).abs().max() > 1e-3
+
+
 def test_every_parameter_gets_a_gradient(z):
     layer = ComplexMamba3Layer(16, block_size=4, state_dim=3, mimo_groups=4)
     layer(z).abs().square().sum().backward()

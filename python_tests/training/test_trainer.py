@@ -3,16 +3,14 @@ import math
 
 import pytest
 import torch
-from toy import HEALTHY, RecordingDisplay, ToyDiagnostics, ToyModel, toy_config, toy_trainer
+from toy import HEALTHY, RecordingDisplay, ToyModel, toy_config, toy_trainer
 
 from sem.config import SEMConfig
-from sem.training.check import check_health
 from sem.training.checkpoint import CheckpointError
 from sem.training.evaluation import evaluate
 from sem.training.language import LanguageModelObjective
 from sem.training.logging import read_csv
 from sem.training.run_folder import open_checkpoint, run_folder_of, saved_config
-from sem.training.trainer import resolve_device
 
 
 def fit(trainer, **options):
@@ -129,51 +127,6 @@ def test_optimizer_follows_the_configuration(tmp_path):
     assert {(group["weight_decay"], group["betas"]) for group in groups} == {
         (0.3, (0.9, 0.95)),
         (0.0, (0.9, 0.95)),
-    }
-
-
-def test_device_that_is_not_there_is_an_error():
-    assert resolve_device("cpu") == torch.device("cpu")
-    assert resolve_device("auto").type in ("cpu", "cuda", "xpu")
-    if not torch.xpu.is_available():
-        with pytest.raises(ValueError, match=r"training.device = 'xpu:3'.*cpu"):
-            resolve_device("xpu:3")
-
-
-def check_rows(folder, steps=3, **figures):
-    trainer = toy_trainer(folder)
-    trainer.diagnostics = lambda: ToyDiagnostics(**figures)
-    return {row.name: row for row in check_health(trainer, steps)}
-
-
-def test_health_check_passes_and_writes_nothing(tmp_path):
-    rows = check_rows(tmp_path / "run")
-    assert all(row.passed for row in rows.values())
-    assert rows["val_loss"].value < 0
-    assert {"cg_residual", "grad_norm", "skipped_steps", "tokens_per_second", "cg_iterations_max"} <= set(rows)
-    assert not (tmp_path / "run").exists()
-
-
-def test_health_check_names_the_failing_rows(tmp_path):
-    rows = check_rows(tmp_path, cg_residual=0.1, phase_entropy_after=0.1)
-    assert {name for name, row in rows.items() if not row.passed} == {"cg_residual", "phase_entropy"}
-
-
-def test_health_check_sees_a_single_bad_step(tmp_path):
-    trainer = toy_trainer(tmp_path)
-    deviations = iter([1e-6, 0.5, 1e-6])
-    trainer.diagnostics = lambda: ToyDiagnostics(unitarity_deviation=next(deviations))
-    rows = {row.name: row for row in check_health(trainer, 3)}
-    assert rows["unitarity_deviation"].value == 0.5
-
-
-def test_health_check_survives_a_diverging_run(tmp_path):
-    rows = {row.name: row for row in check_health(toy_trainer(tmp_path, fail_from=5), 10)}
-    assert {name for name, row in rows.items() if not row.passed} == {
-        "loss",
-        "grad_norm",
-        "skipped_steps",
-        "val_loss",
     }
 
 

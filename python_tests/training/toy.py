@@ -20,6 +20,7 @@ HEALTHY = {
     "unitary_divergence": 0.5,
     "unitarity_deviation": 1e-6,
     "cg_residual": 1e-6,
+    "cg_true_residual": 1e-6,
     "cg_iterations_mean": 3.0,
     "cg_iterations_max": 4.0,
     "sdr_sparsity": 0.8,
@@ -45,6 +46,13 @@ class ToyModel(nn.Module):
         if targets is not None:
             return self.loss(tokens, targets, diagnostics)
         return self.head(self.mixer(self.dropout(self.embedding(tokens)))[0]).log_softmax(dim=-1)
+
+    def prefill(self, tokens, state=None):
+        mixed, state = self.mixer(self.embedding(tokens), state)
+        return self.head(mixed[:, -1]).log_softmax(dim=-1), state
+
+    def step(self, token, state):
+        return self.prefill(token.unsqueeze(1), state)
 
     def loss(self, tokens, targets, diagnostics=None):
         self.calls += self.training

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
 HELP = "continue a prompt with a trained model"
+SETTINGS = {
+    "prompt": "prompt",
+    "length": "max_new_tokens",
+    "temperature": "temperature",
+    "top_k": "top_k",
+    "top_p": "top_p",
+    "min_p": "min_p",
+    "typical_p": "typical_p",
+    "repetition_penalty": "repetition_penalty",
+    "seed": "seed",
+}
+"""Options, and the names of the same settings in the section ``generation``."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
+    from sem.config_sections import GenerationConfig
+    from sem.settings import setting_infos
+
+    help = {info.name: info.help for info in setting_infos(GenerationConfig)}
     parser.add_argument("checkpoint", help="a checkpoint, or a run's folder for its newest")
-    for name, help in (
-        ("prompt", "text to continue"),
-        ("length", "most tokens to generate"),
-        ("temperature", "sharpness of the draw; 0: always the likeliest token"),
-        ("top_k", "draw from the k likeliest tokens; 0: off"),
-        ("top_p", "draw from the smallest set of this probability"),
-        ("seed", "seed of the draw"),
-    ):
-        parser.add_argument(f"--{name}", type=str, help=f"{help}; default: as in the run's configuration")
+    for option, name in SETTINGS.items():
+        parser.add_argument(f"--{option}", type=str, help=f"{help[name]}; default: as in the run's configuration")
     parser.add_argument("--device", default="auto", help="where to compute")
     parser.add_argument("--threads", type=int, help="CPU threads; default: torch's own choice")
 
@@ -28,28 +38,33 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     import torch
 
-    from sem.data import ByteTokenizer
+    from sem.data import tokenizer_of
     from sem.generation import generate_text
     from sem.model import SEMModel
-    from sem.training.run_folder import open_checkpoint, saved_config
-    from sem.training.trainer import resolve_device
+    from sem.training.devices import prepare_for_device, resolve_device
+    from sem.training.run_folder import open_checkpoint, run_folder_of, saved_config
 
-    names = {"length": "max_new_tokens"}
     overrides = [f"training.device={options.device}"]
-    for name in ("prompt", "length", "temperature", "top_k", "top_p", "seed"):
-        if options[name] is not None:
-            overrides.append(f"generation.{names.get(name, name)}={options[name]}")
-    _, content = open_checkpoint(options.checkpoint)
+    for option, name in SETTINGS.items():
+        if options[option] is not None:
+            overrides.append(f"generation.{name}={options[option]}")
+    path, content = open_checkpoint(options.checkpoint)
     config = saved_config(content, overrides)
+    tokenizer = tokenizer_of(config, run_folder_of(path))
     device = resolve_device(config.training.device)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     model = SEMModel(config)
     model.load_state_dict(content["model"])
-    settings = config.generation
-    print(settings.prompt, end="", flush=True)
-    limit = config.model.max_seq_length
-    for piece in generate_text(model.to(device), ByteTokenizer(), settings, max_seq_length=limit):
-        print(piece, end="", flush=True)
+    note = prepare_for_device(model.to(device).eval(), None, device)
+    if note is not None:
+        print(note, file=sys.stderr)
+    pieces = generate_text(model, tokenizer, config.generation)
+    try:
+        print(config.generation.prompt, end="", flush=True)
+        for piece in pieces:
+            print(piece, end="", flush=True)
+    except KeyboardInterrupt:
+        pass  # the text so far is what was asked for
     print()
     return 0

@@ -41,7 +41,9 @@ def run(options: Namespace) -> int:
 
 
 def _baseline_scores(folder: Path) -> dict[str, float]:
-    from sem.data import baselines, load_corpus
+    from sem.data import baselines, load_corpus, read_sample
 
     data = SEMConfig.from_yaml(folder / "config.yaml").data
+    if data.dataset is not None:
+        return baselines(read_sample(data))
     return baselines(load_corpus(data.paths, corpus=data.corpus, validation_share=data.validation_share))

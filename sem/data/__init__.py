@@ -1,4 +1,4 @@
-"""Text in, batches out: corpora, the byte tokenizer, packing, resumable loaders, baselines to beat.
+"""Text in, batches out: corpora and streamed datasets, tokenizers, packing, resumable loaders, baselines to beat.
 
 Example:
     >>> from sem.config import SEMConfig
@@ -14,7 +14,19 @@ from sem.data.baselines import ByteModel, baselines
 from sem.data.corpus import Corpus, Documents, load_corpus
 from sem.data.loader import EvalLoader, TrainLoader, build_loaders
 from sem.data.packing import IGNORED_TARGET, PackedRows
-from sem.data.tokenizer import BOS, EOS, PAD, VOCAB_SIZE, ByteTokenizer
+from sem.data.source import DataSourceError, open_source
+from sem.data.streaming import StreamEvalLoader, StreamTrainLoader, read_sample
+from sem.data.tokenizer import (
+    BOS,
+    EOS,
+    PAD,
+    VOCAB_SIZE,
+    ByteTokenizer,
+    Tokenizer,
+    keep_tokenizer,
+    load_tokenizer,
+    tokenizer_of,
+)
 
 __all__ = [
     "BOS",
@@ -25,11 +37,20 @@ __all__ = [
     "ByteModel",
     "ByteTokenizer",
     "Corpus",
+    "DataSourceError",
     "Documents",
     "EvalLoader",
     "PackedRows",
+    "StreamEvalLoader",
+    "StreamTrainLoader",
+    "Tokenizer",
     "TrainLoader",
     "baselines",
     "build_loaders",
+    "keep_tokenizer",
     "load_corpus",
+    "load_tokenizer",
+    "open_source",
+    "read_sample",
+    "tokenizer_of",
 ]

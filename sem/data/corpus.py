@@ -19,22 +19,27 @@ from pathlib import Path
 
 import numpy as np
 
+from sem.data.tokenizer import ByteTokenizer, Tokenizer
+
 _STDLIB_LEFT_OUT = {"encodings", "idle_test", "idlelib", "lib2to3", "pydoc_data", "test", "tests"}
 _NOT_SEARCHED = {"__pycache__", "dist-packages", "node_modules", "site-packages"}
 _BINARY_PROBE_BYTES = 8192
+_BATCH_DOCUMENTS = 64
 
 
 @dataclass(frozen=True)
 class Documents:
-    """Documents end to end in one buffer.
+    """Documents end to end in one buffer, as bytes or as the ids of another tokenizer.
 
     Attributes:
-        data: uint8 `[N]`, all bytes.
+        data: `[N]`, all ids; uint8 for bytes, else the smallest of uint16 and uint32 that holds the vocabulary.
         offsets: int64 `[n + 1]`; document ``i`` is ``data[offsets[i]:offsets[i + 1]]``.
+        tokenizer: what the ids are of.
     """
 
     data: np.ndarray
     offsets: np.ndarray
+    tokenizer: Tokenizer = ByteTokenizer()
 
     @classmethod
     def from_bytes(cls, documents: Iterable[bytes]) -> Documents:
@@ -54,17 +59,41 @@ class Documents:
         return len(self.offsets) - 1
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """Document ``index`` as a uint8 view."""
+        """The ids of document ``index``, a view."""
         if not 0 <= index < len(self):
             raise IndexError(f"document {index} of {len(self)}")
         return self.data[self.offsets[index] : self.offsets[index + 1]]
 
+    def encoded(self, tokenizer: Tokenizer) -> Documents:
+        """These documents of bytes as ids of ``tokenizer``; a bar on a terminal shows how far it is.
+
+        Example:
+            >>> documents = Documents.from_bytes([b"ab"])
+            >>> documents.encoded(ByteTokenizer()) is documents
+            True
+        """
+        if tokenizer.identity == self.tokenizer.identity:
+            return self
+        from rich.console import Console
+        from rich.progress import track
+
+        console = Console(stderr=True)
+        dtype = np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32
+        parts: list[np.ndarray] = []
+        batches = range(0, len(self), _BATCH_DOCUMENTS)
+        for begin in track(batches, "tokenizing", console=console, transient=True, disable=not console.is_terminal):
+            texts = [self[index].tobytes() for index in range(begin, min(begin + _BATCH_DOCUMENTS, len(self)))]
+            parts += [np.array(ids, dtype) for ids in tokenizer.encode_batch(texts)]
+        offsets = np.cumsum([0, *map(len, parts)], dtype=np.int64)
+        return Documents(np.concatenate([np.empty(0, dtype), *parts]), offsets, tokenizer)
+
     @property
     def num_bytes(self) -> int:
-        return len(self.data)
+        """Bytes of text that the ids stand for."""
+        return int(self.tokenizer.token_bytes[self.data].sum())
 
     def fingerprint(self) -> str:
-        """A digest of every byte and boundary: equal only for equal documents in equal order."""
+        """A digest of every id and boundary: equal only for equal documents in equal order."""
         digest = hashlib.blake2b(self.offsets.astype("<i8").tobytes(), digest_size=16)
         digest.update(self.data.data)
         return digest.hexdigest()
@@ -76,6 +105,10 @@ class Corpus:
 
     train: Documents
     validation: Documents
+
+    def encoded(self, tokenizer: Tokenizer) -> Corpus:
+        """Both sets as ids of ``tokenizer``."""
+        return Corpus(self.train.encoded(tokenizer), self.validation.encoded(tokenizer))
 
 
 def load_corpus(paths: Sequence[str | Path] = (), *, corpus: str = "stdlib", validation_share: float = 0.05) -> Corpus:

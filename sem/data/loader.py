@@ -4,13 +4,13 @@ A batch is a dict:
 
 - ``tokens``: int64 tensor `[B, S]`, the model's input;
 - ``targets``: int64 tensor `[B, S]`, the next tokens; ``IGNORED_TARGET`` after the last document;
-- ``bytes``: int, how many targets are bytes of text, the denominator of bits per byte.
+- ``bytes``: int, how many bytes of text the targets stand for, the denominator of bits per byte.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,6 +18,10 @@ import torch
 from sem.config import SEMConfig
 from sem.data.corpus import Corpus, Documents, load_corpus
 from sem.data.packing import PackedRows, count_tokens
+from sem.data.tokenizer import ByteTokenizer, Tokenizer, tokenizer_of
+
+if TYPE_CHECKING:
+    from sem.data.streaming import StreamEvalLoader, StreamTrainLoader
 
 _EVAL_ORDER_SEED = 0
 
@@ -29,14 +33,19 @@ class TrainLoader:
     byte is a target exactly once per epoch. A batch that an epoch's end cuts is completed from the next
     epoch, so all batches have ``batch_size`` rows and none is dropped.
 
+    Of several ranks each serves its rows of one global batch of ``batch_size * world_size`` rows: joined in the order
+    of the ranks, they are what a single loader with that batch size serves. The position counts global rows, so it is
+    the same on all ranks and fits any number of them.
+
     Args:
         documents: the training text.
-        batch_size: rows per batch.
+        batch_size: rows per batch, on each rank.
         seq_length: tokens per row.
         seed: of the order.
+        rank, world_size: which process of a distributed run this is, of how many.
 
     Raises:
-        ValueError: the text is too short for one row, or a size is not positive.
+        ValueError: the text is too short for one row, a size is not positive, or the rank is not one of the world's.
 
     Example:
         >>> loader = TrainLoader(Documents.from_bytes([b"some text"] * 9), batch_size=2, seq_length=8)
@@ -47,12 +56,25 @@ class TrainLoader:
         True
     """
 
-    def __init__(self, documents: Documents, batch_size: int, seq_length: int, seed: int = 0) -> None:
+    def __init__(
+        self,
+        documents: Documents,
+        batch_size: int,
+        seq_length: int,
+        seed: int = 0,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
         _check_sizes(documents, batch_size, seq_length, "training")
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank = {rank}: expected an integer from 0 to world_size - 1 = {world_size - 1}")
         self.documents = documents
         self.batch_size = batch_size
         self.seq_length = seq_length
         self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
         self._fingerprint = documents.fingerprint()
         self._position = 0
         self._start_epoch(0)
@@ -70,36 +92,43 @@ class TrainLoader:
         return self
 
     def __next__(self) -> dict[str, Any]:
+        position = self._position + self.rank * self.batch_size
         parts, missing = [], self.batch_size
         while missing:
-            epoch, row = divmod(self._position, self.rows_per_epoch)
+            epoch, row = divmod(position, self.rows_per_epoch)
             if epoch != self._epoch:
                 self._start_epoch(epoch)
             rows = self._row_order[row : row + missing]
             parts.append(self._rows.batch(rows))
-            self._position += len(rows)
+            position += len(rows)
             missing -= len(rows)
-        return _as_batch(*(np.concatenate(side) for side in zip(*parts, strict=True)))
+        self._position += self.batch_size * self.world_size
+        tokens, targets = (np.concatenate(side) for side in zip(*parts, strict=True))
+        return as_batch(tokens, targets, self.documents.tokenizer)
 
     def state_dict(self) -> dict[str, Any]:
         """The position, and what must be the same for it to mean the same: plain int and str."""
+        tokenizer = self.documents.tokenizer.identity
         return {
             "rows_served": self._position,
             "seq_length": self.seq_length,
             "seed": self.seed,
             "corpus": self._fingerprint,
+            # Only where it is not bytes, which older states do not mention.
+            **({} if tokenizer == ByteTokenizer.identity else {"tokenizer": tokenizer}),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue with the row after the last one served; ``batch_size`` may differ.
+        """Continue with the row after the last one served; ``batch_size``, ``rank`` and ``world_size`` may differ.
 
         Raises:
-            ValueError: the state belongs to another text, row length or seed.
+            ValueError: the state belongs to another text, tokenizer, row length or seed.
         """
         own = self.state_dict()
-        differing = [name for name in ("corpus", "seq_length", "seed") if state[name] != own[name]]
+        names = ("corpus", "tokenizer", "seq_length", "seed")
+        differing = [name for name in names if state.get(name) != own.get(name)]
         if differing:
-            pairs = "; ".join(f"{name}: saved {state[name]}, now {own[name]}" for name in differing)
+            pairs = "; ".join(f"{name}: saved {state.get(name)}, now {own.get(name)}" for name in differing)
             raise ValueError(f"the saved data position does not fit this run's data: {pairs}")
         self._position = state["rows_served"]
         self._start_epoch(self._position // self.rows_per_epoch)
@@ -135,28 +164,50 @@ class EvalLoader:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for begin in range(0, len(self._rows), self.batch_size):
-            yield _as_batch(*self._rows.batch(self._row_order[begin : begin + self.batch_size]))
+            tokens, targets = self._rows.batch(self._row_order[begin : begin + self.batch_size])
+            yield as_batch(tokens, targets, self.documents.tokenizer)
 
 
 def build_loaders(
-    config: SEMConfig, corpus: Corpus | None = None, *, batch_size: int | None = None
-) -> tuple[TrainLoader, EvalLoader]:
-    """The training and the validation loader of a run.
+    config: SEMConfig,
+    corpus: Corpus | None = None,
+    *,
+    batch_size: int | None = None,
+    tokenizer: Tokenizer | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+) -> tuple[TrainLoader | StreamTrainLoader, EvalLoader | StreamEvalLoader]:
+    """The training and the validation loader of a run; where ``data.dataset`` is set, they stream it.
 
     Args:
-        config: ``data``, ``model.max_seq_length`` and ``training.batch_size`` are used.
-        corpus: the text, where it has been loaded already.
+        config: ``data``, ``model`` and ``training.batch_size`` are used.
+        corpus: the text, where it has been loaded already; it goes before ``data.dataset``.
         batch_size: rows per batch, in place of ``training.batch_size``.
+        tokenizer: in place of ``data.tokenizer``, where it has been loaded already.
+        rank, world_size: which process of a distributed run this is, of how many.
 
     Raises:
-        ValueError: text that is missing or too short; see :func:`sem.data.corpus.load_corpus`.
+        ValueError: text that is missing or too short, or a tokenizer that does not fit; see
+            :func:`sem.data.corpus.load_corpus`, :func:`sem.data.source.open_source` and
+            :func:`sem.data.tokenizer.tokenizer_of`.
     """
     data = config.data
+    rows = config.training.batch_size if batch_size is None else batch_size
+    tokenizer = tokenizer or tokenizer_of(config)
+    if corpus is None and data.dataset is not None:
+        from sem.data.source import open_source
+        from sem.data.streaming import StreamEvalLoader, StreamTrainLoader
+
+        source = open_source(data)
+        return (
+            StreamTrainLoader(source, tokenizer, data, rows, config.seq_length, rank=rank, world_size=world_size),
+            StreamEvalLoader(source, tokenizer, data, rows, config.seq_length),
+        )
     if corpus is None:
         corpus = load_corpus(data.paths, corpus=data.corpus, validation_share=data.validation_share)
-    rows = config.training.batch_size if batch_size is None else batch_size
+    corpus = corpus.encoded(tokenizer)
     return (
-        TrainLoader(corpus.train, rows, config.seq_length, data.shuffle_seed),
+        TrainLoader(corpus.train, rows, config.seq_length, data.shuffle_seed, rank=rank, world_size=world_size),
         EvalLoader(corpus.validation, rows, config.seq_length),
     )
 
@@ -173,10 +224,10 @@ def _check_sizes(documents: Documents, batch_size: int, seq_length: int, split: 
         )
 
 
-def _as_batch(tokens: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
-    num_bytes = int(np.count_nonzero((targets >= 0) & (targets < 256)))
+def as_batch(tokens: np.ndarray, targets: np.ndarray, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Rows as a batch, see the module."""
     return {
         "tokens": torch.from_numpy(np.ascontiguousarray(tokens)),
         "targets": torch.from_numpy(targets),
-        "bytes": num_bytes,
+        "bytes": int(tokenizer.token_bytes[targets[targets >= 0]].sum()),
     }

@@ -6,7 +6,7 @@ Ids of :class:`ByteTokenizer` 0..255 are the bytes themselves, a few above them 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from sem.config import SEMConfig
 from sem.config_sections import TOKENIZER_SIZES
+from sem.files import write_text
 
 BOS = 256
 """Reserved for the begin of a sequence; the packed rows do not use it."""
@@ -35,6 +36,7 @@ class Tokenizer(Protocol):
         pad: input where there is no text; never a target.
         token_bytes: int64 `[vocab_size]`, how many bytes of text each token stands for; 0 for marks.
         identity: equal only for tokenizers that give equal ids.
+        content: what to write into a file to keep it; None where there is nothing to keep.
     """
 
     @property
@@ -52,7 +54,12 @@ class Tokenizer(Protocol):
     @property
     def identity(self) -> str: ...
 
+    @property
+    def content(self) -> str | None: ...
+
     def encode(self, text: str | bytes) -> list[int]: ...
+
+    def encode_batch(self, texts: Sequence[str | bytes]) -> list[list[int]]: ...
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes: ...
 
@@ -75,10 +82,15 @@ class ByteTokenizer:
     pad = PAD
     token_bytes = (np.arange(VOCAB_SIZE) < 256).astype(np.int64)
     identity = "bytes"
+    content = None
 
     def encode(self, text: str | bytes) -> list[int]:
         """The bytes of ``text`` (str as UTF-8), without any boundary."""
         return list(text.encode() if isinstance(text, str) else text)
+
+    def encode_batch(self, texts: Sequence[str | bytes]) -> list[list[int]]:
+        """The ids of each text."""
+        return [self.encode(text) for text in texts]
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The bytes among ``ids``; marks are left out.
@@ -134,3 +146,9 @@ def tokenizer_of(config: SEMConfig, folder: str | Path | None = None) -> Tokeniz
             f"expected at least {tokenizer.vocab_size}, the size of data.tokenizer = {name!r}"
         )
     return tokenizer
+
+
+def keep_tokenizer(tokenizer: Tokenizer, folder: str | Path) -> None:
+    """Copy a tokenizer that came from a file into a run's folder, so that the run does not depend on the file."""
+    if tokenizer.content is not None:
+        write_text(Path(folder, TOKENIZER_FILE), tokenizer.content)

@@ -1,6 +1,21 @@
 """Lifting tokens to complex waves, causally."""
 
 from sem.encoder.mesh_sdr import MeshSDREncoder
-from sem.encoder.transport import TransportPlan, online_transport, sparsify
+from sem.encoder.transport import (
+    TransportPlan,
+    TransportState,
+    continue_transport,
+    online_transport,
+    sparsify,
+    transport_start,
+)
 
-__all__ = ["MeshSDREncoder", "TransportPlan", "online_transport", "sparsify"]
+__all__ = [
+    "MeshSDREncoder",
+    "TransportPlan",
+    "TransportState",
+    "continue_transport",
+    "online_transport",
+    "sparsify",
+    "transport_start",
+]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sem.diagnostics import Diagnostics
-from sem.encoder.transport import online_transport, sparsify
+from sem.encoder.transport import TransportState, continue_transport, online_transport, sparsify, transport_start
 
 _COST_SPREAD = 0.35  # at most, over the prototypes, in units of epsilon
 _EMBEDDING_STD = 0.25
@@ -83,9 +83,9 @@ class MeshSDREncoder(nn.Module):
         # entries that turn fast with the position can be read by few layers: they start quiet and leave room
         self.lift.div_((1 + _QUIET * self.position_rates).view(-1, 1, 1))
 
-    def token_cost(self) -> Tensor:
-        """Cost of every token of the alphabet to every prototype, ``[vocab_size, candidates]``."""
-        points = self.project(self.embedding.weight).float()
+    def token_cost(self, tokens: Tensor | None = None) -> Tensor:
+        """Cost of ``tokens [...]``, by default of the whole alphabet, to every prototype, ``[..., candidates]``."""
+        points = self.project(self.embedding.weight if tokens is None else self.embedding(tokens)).float()
         cost = (
             points.square().sum(-1, keepdim=True)
             - 2 * points @ self.prototypes.float().T
@@ -93,7 +93,8 @@ class MeshSDREncoder(nn.Module):
         ) * self.log_cost_scale.exp()
         if self.frequency_weighting:
             total = self.token_counts.sum().clamp_min(1)
-            frequency = self.token_counts * (len(self.token_counts) / total)
+            counts = self.token_counts if tokens is None else self.token_counts[tokens]
+            frequency = counts * (len(self.token_counts) / total)
             cost = cost / (frequency + math.e).log().unsqueeze(-1)
         return cost
 
@@ -109,7 +110,25 @@ class MeshSDREncoder(nn.Module):
                 diagnostics.record("sdr_sparsity", (plan == 0).float())
                 diagnostics.record("transport_iterations", transport.iterations)
                 diagnostics.record("transport_unconverged", (~transport.converged).float())
-        positions = torch.arange(tokens.shape[1], device=tokens.device)
+        return self._wave(plan, torch.arange(tokens.shape[1], device=tokens.device))
+
+    def start(self, batch: int) -> TransportState:
+        """The state before the first token of ``batch`` sequences."""
+        return transport_start(batch, len(self.prototypes), self.max_iter, self.prototypes.device)
+
+    def advance(self, tokens: Tensor, state: TransportState) -> tuple[Tensor, TransportState]:
+        """What :meth:`forward` gives for ``tokens [B, S]`` behind those that left ``state``, and the state they leave.
+
+        The cost is that of these tokens alone, whatever the alphabet. Nothing is counted.
+        """
+        log_kernel = -self.token_cost(tokens) / self.epsilon
+        with torch.autocast(tokens.device.type, enabled=False):
+            transport, after = continue_transport(log_kernel.float(), _PRIOR_ROWS, self.tol, state)
+            plan = sparsify(transport.plan, self.sparsity)
+        positions = state.rows.unsqueeze(-1) + torch.arange(tokens.shape[1], device=tokens.device)
+        return self._wave(plan, positions), after
+
+    def _wave(self, plan: Tensor, positions: Tensor) -> Tensor:
         angle = positions.unsqueeze(-1) * self.position_rates
         real, imag = self.lift.unbind(-1)
         plan = plan * self.plan_gain

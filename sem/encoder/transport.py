@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -14,6 +15,26 @@ class TransportPlan(NamedTuple):
     plan: Tensor
     iterations: Tensor
     converged: Tensor
+
+
+class TransportState(NamedTuple):
+    """What the rows seen so far leave to those that follow.
+
+    ``loads [B, max_iter, M]``, float32: for each round of the iteration, the columns' sums over those rows. A frozen
+    row is constant, so the rounds after the last that was needed all hold the same sums.
+    ``lost``, of the same shape: what rounding took from ``loads``; without it the error would grow with the rows.
+    ``rows [B]``, int64: how many rows there were.
+    """
+
+    loads: Tensor
+    lost: Tensor
+    rows: Tensor
+
+
+def transport_start(batch: int, columns: int, max_iter: int, device: torch.device | None = None) -> TransportState:
+    """The state before the first row of ``batch`` sequences."""
+    loads = torch.zeros(batch, max_iter, columns, device=device)
+    return TransportState(loads, torch.zeros_like(loads), torch.zeros(batch, dtype=torch.int64, device=device))
 
 
 def online_transport(log_kernel: Tensor, prior_rows: float, tol: float, max_iter: int) -> TransportPlan:
@@ -34,26 +55,68 @@ def online_transport(log_kernel: Tensor, prior_rows: float, tol: float, max_iter
 
     Gradients: exact, through the iterations.
     """
-    batch, length, columns = log_kernel.shape
+    columns = log_kernel.shape[-1]
+    seen = prior_rows + _row_numbers(log_kernel)
+    return _iterate(log_kernel, seen, tol, max_iter, lambda added, _: added + prior_rows / columns)[0]
+
+
+def continue_transport(
+    log_kernel: Tensor, prior_rows: float, tol: float, state: TransportState
+) -> tuple[TransportPlan, TransportState]:
+    """:func:`online_transport` of rows behind those that left ``state``, and the state that these leave.
+
+    A row gets what it would get in one call with all rows before it; the time does not depend on their number.
+    """
+    loads, lost, rows = state
+    _, max_iter, columns = loads.shape
+    seen = prior_rows + (rows.view(-1, 1, 1) + _row_numbers(log_kernel))
+
+    def column_loads(added: Tensor, k: int) -> Tensor:
+        return loads[:, k, None] + (added + lost[:, k, None]) + prior_rows / columns
+
+    plan, added = _iterate(log_kernel, seen, tol, max_iter, column_loads)
+    # Kahan's sum: float64 would do as well, but not every device has it
+    added = torch.cat([added, added[:, -1:].expand(-1, max_iter - added.shape[1], -1)], 1) + lost
+    after = loads + added
+    return plan, TransportState(after, added - (after - loads), rows + log_kernel.shape[1])
+
+
+def _row_numbers(log_kernel: Tensor) -> Tensor:
+    """1 to S, ``[S, 1]``."""
+    return torch.arange(1, log_kernel.shape[1] + 1, device=log_kernel.device, dtype=log_kernel.dtype).unsqueeze(-1)
+
+
+def _iterate(
+    log_kernel: Tensor, seen: Tensor, tol: float, max_iter: int, column_loads: Callable[[Tensor, int], Tensor]
+) -> tuple[TransportPlan, Tensor]:
+    """The rounds. ``seen`` is the number of rows up to each one, the prior's included; ``column_loads`` puts the prior
+    and the rows before these, as they were in round k, on top of what these rows add to the columns.
+
+    The second result is what all these rows add to the columns in each round that was run, ``[B, rounds, M]``.
+    """
+    columns = log_kernel.shape[-1]
     kernel = (log_kernel - log_kernel.detach().amax(-1, keepdim=True)).exp()
-    seen = prior_rows + torch.arange(1, length + 1, device=kernel.device, dtype=kernel.dtype).unsqueeze(-1)
     column = torch.ones_like(kernel)  # e^v
     row = torch.zeros_like(kernel[..., :1])  # e^u, of the kernel above
     running = torch.ones_like(row, dtype=torch.bool)
     iterations = torch.zeros_like(running, dtype=torch.int32)
-    for _ in range(max_iter):
+    added = []
+    for k in range(max_iter):
         fresh = 1 / (kernel * column).sum(-1, keepdim=True)
         settled = (fresh.detach().log() - row.detach().log()).abs() <= tol
         row = torch.where(running, fresh, row)
         iterations = iterations + running
         running = running & ~settled
-        load = (kernel * row).cumsum(1) + prior_rows / columns
-        column = seen / (columns * load)
+        load = (kernel * row).cumsum(1)
+        added.append(load.detach()[:, -1:].clone())
         if not bool(running.any()):
             break
+        column = seen / (columns * column_loads(load, k))
+    # rows before these may have needed more rounds: the last round has their final sums
+    column = seen / (columns * column_loads(load, max_iter - 1))
     plan = kernel * column
     plan = plan / plan.sum(-1, keepdim=True)
-    return TransportPlan(plan, iterations.squeeze(-1), ~running.squeeze(-1))
+    return TransportPlan(plan, iterations.squeeze(-1), ~running.squeeze(-1)), torch.cat(added, 1)
 
 
 def sparsify(plan: Tensor, k: int) -> Tensor:

@@ -42,8 +42,11 @@ class BornHead(nn.Module):
 
     def forward(self, psi: Tensor) -> Tensor:
         """Log-probabilities, float32 ``[..., vocab_size]``."""
-        blocks = torch.view_as_real(psi).flatten(-2)
-        return _log_weights(blocks, self.weight, self.bias)[0].log_softmax(-1)
+        real, imag = torch.view_as_real(psi).unbind(-1)
+        # both parts of W psi from W as it lies: its real matrix would cost a token at a time more than the product
+        turned = torch.stack([torch.stack([real, -imag], -1), torch.stack([imag, real], -1)]).flatten(-2)
+        power = functional.linear(turned, self.weight.flatten(1)).float().square().sum(0) / len(self.weight)
+        return _floored_log(power, self.bias)[0].log_softmax(-1)
 
     def loss(self, psi: Tensor, targets: Tensor, unitary_lambda: float) -> BornLoss:
         """Mean negative log-likelihood (nats per target) plus ``unitary_lambda`` times the unitary divergence.
@@ -68,6 +71,10 @@ class BornHead(nn.Module):
 def _log_weights(blocks: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     """Unnormalised log-probabilities ``[..., V]`` and ``log sum |amp|^2`` ``[...]``."""
     power = planar_intensity(functional.linear(blocks, real_matrix(weight, planar_out=True)).float()) / len(weight)
+    return _floored_log(power, bias)
+
+
+def _floored_log(power: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     total = power.sum(-1, keepdim=True)
     floor = total * (_FLOOR / power.shape[-1])
     tiny = torch.finfo(power.dtype).tiny

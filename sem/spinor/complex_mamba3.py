@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,17 @@ from sem.ops import scan
 
 _GATE_SLOPE = 1.7015
 _DT_RANGE = (1e-4, 2.0)
+
+
+class SpinorState(NamedTuple):
+    """What the positions seen so far leave to those that follow, in one layer.
+
+    ``history [B, d_conv - 1, 2 dim]``: the convolution's last inputs, planar, float32, zeros before the first position.
+    ``states [B, groups * state_dim]``: the scan's state, complex64.
+    """
+
+    history: Tensor
+    states: Tensor
 
 
 class ComplexMamba3Layer(nn.Module):
@@ -58,6 +69,19 @@ class ComplexMamba3Layer(nn.Module):
     def forward(self, psi: Tensor) -> Tensor:
         planes = self.conv(self.rotation(self.norm.planes(psi)))
         return psi + self.residual * self.out(self.mixer(magnitude_gate(planes, self.gate_theta)))
+
+    def start(self, batch: int) -> SpinorState:
+        """The state before the first position of ``batch`` sequences."""
+        width, dim, _ = self.conv.taps.shape
+        history = self.conv.taps.new_zeros(batch, width - 1, 2 * dim)
+        return SpinorState(history, history.new_zeros(batch, len(self.mixer.frequency), dtype=torch.complex64))
+
+    def advance(self, psi: Tensor, state: SpinorState) -> tuple[Tensor, SpinorState]:
+        """What :meth:`forward` gives for ``psi [B, S, dim]`` behind the positions that left ``state``, and the state
+        these leave."""
+        planes, history = self.conv.advance(self.rotation(self.norm.planes(psi)), state.history)
+        mixed, states = self.mixer.advance(magnitude_gate(planes, self.gate_theta), state.states)
+        return psi + self.residual * self.out(mixed), SpinorState(history, states)
 
 
 def magnitude_gate(planes: Tensor, theta: Tensor) -> Tensor:
@@ -106,8 +130,28 @@ class CausalConv(nn.Module):
         self.taps._no_weight_decay = True  # type: ignore[attr-defined]
 
     def forward(self, planes: Tensor) -> Tensor:
+        return _CausalConv.apply(planes, *self._planar_taps()) + self.bias
+
+    def advance(self, planes: Tensor, history: Tensor) -> tuple[Tensor, Tensor]:
+        """What :meth:`forward` gives behind ``history``, the last ``width - 1`` inputs, and the history it leaves."""
+        padded = torch.cat([history, planes], 1)
+        return _convolve(padded, *self._planar_taps()) + self.bias, padded[:, planes.shape[1] :].clone()
+
+    def _planar_taps(self) -> tuple[Tensor, Tensor]:
         real, imag = self.taps.unbind(-1)
-        return _CausalConv.apply(planes, torch.cat([real, real], -1), torch.cat([-imag, imag], -1)) + self.bias
+        return torch.cat([real, real], -1), torch.cat([-imag, imag], -1)
+
+
+def _convolve(padded: Tensor, direct: Tensor, crossed: Tensor) -> Tensor:
+    width = len(direct)
+    length = padded.shape[1] - width + 1
+    swapped = _swap(padded)
+    out = padded[:, :length] * direct[0]
+    for k in range(width):
+        if k:
+            out.addcmul_(padded[:, k : k + length], direct[k])
+        out.addcmul_(swapped[:, k : k + length], crossed[k])
+    return out
 
 
 class _CausalConv(Function):
@@ -117,14 +161,7 @@ class _CausalConv(Function):
     @staticmethod
     def forward(ctx: Any, planes: Tensor, direct: Tensor, crossed: Tensor) -> Tensor:
         ctx.save_for_backward(planes, direct, crossed)
-        padded, length = _pad(planes, len(direct)), planes.shape[1]
-        swapped = _swap(padded)
-        out = padded[:, :length] * direct[0]
-        for k in range(len(direct)):
-            if k:
-                out.addcmul_(padded[:, k : k + length], direct[k])
-            out.addcmul_(swapped[:, k : k + length], crossed[k])
-        return out
+        return _convolve(_pad(planes, len(direct)), direct, crossed)
 
     @staticmethod
     @once_differentiable
@@ -177,6 +214,10 @@ class SelectiveStates(nn.Module):
             parameter._no_weight_decay = True  # type: ignore[attr-defined]
 
     def forward(self, planes: Tensor) -> Tensor:
+        return self.advance(planes, None)[0]
+
+    def advance(self, planes: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The output behind ``state`` (complex64 ``[B, groups * state_dim]``; zeros if None), and the last state."""
         batch, length, _ = planes.shape
         log_dt = self.time_steps(planes).float()
         dt_mag, dt_phase = log_dt.exp().clamp(*_DT_RANGE).chunk(2, dim=-1)
@@ -184,16 +225,17 @@ class SelectiveStates(nn.Module):
         grouped = planes.reshape(batch * length, 2, groups, -1).permute(2, 0, 1, 3).reshape(groups, batch * length, -1)
         drive = _group_map(grouped, real_matrix(self.into, planar_in=True))
         with torch.autocast(planes.device.type, enabled=False):
-            states, _ = scan(
+            states, last = scan(
                 drive.reshape(batch, length, -1, 2),
                 dt_mag,
                 dt_phase,
                 functional.softplus(self.raw_decay),
                 self.frequency,
+                None if state is None else torch.view_as_real(state),
             )
         grouped = states.reshape(batch * length, groups, -1).transpose(0, 1)
         out = _group_map(grouped, real_matrix(self.out_of))
-        return torch.view_as_complex(out.reshape(batch, length, -1, 2))
+        return torch.view_as_complex(out.reshape(batch, length, -1, 2)), torch.view_as_complex(last)
 
 
 def _group_map(grouped: Tensor, matrix: Tensor) -> Tensor:

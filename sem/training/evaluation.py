@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sem.training.distributed import ALONE, OneProcess
 from sem.training.step import Objective, accumulate, to_floats
 
 
@@ -18,10 +20,12 @@ def evaluate(
     batches: Iterable[Any],
     *,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ranks: OneProcess = ALONE,
 ) -> dict[str, float]:
     """The objective's report over ``batches``, in evaluation mode and without gradients.
 
-    Means are averaged over the batches, sums added, as in a training step. The model's mode is put back.
+    Means are averaged over the batches, sums added, as in a training step. The model's mode is put back. Several
+    processes take turns with the batches, so that none waits long for another, and all get the figures of all batches.
 
     Raises:
         ValueError: there is no batch.
@@ -32,15 +36,19 @@ def evaluate(
     model.eval()
     try:
         with torch.no_grad():
-            for batch in batches:
+            for batch in islice(batches, ranks.rank, None, ranks.world_size):
                 with autocast():
                     accumulate(totals, objective(model, batch, None), 1.0)
                 count += 1
     finally:
         model.train(was_training)
-    if not count:
+    figures: dict[str, Tensor | float] = {}
+    shares = ranks.gather((to_floats(totals), count))
+    for share, _ in shares:
+        accumulate(figures, share, 1.0)
+    total_count = sum(count for _, count in shares)
+    if not total_count:
         raise ValueError("batches: expected at least one batch to evaluate on, got none")
-    figures = to_floats(totals)
     return objective.report(
-        {name: value if name.endswith("_sum") else value / count for name, value in figures.items()}
+        {name: float(value) if name.endswith("_sum") else float(value) / total_count for name, value in figures.items()}
     )

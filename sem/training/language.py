@@ -26,7 +26,7 @@ class LanguageModelObjective:
     def __init__(self, device: torch.device | str = "cpu", *, compile: bool = False) -> None:
         self.device = torch.device(device)
         self.compile = compile
-        self._compiled: tuple[Any, Callable[..., dict[str, Tensor]]] | None = None
+        self._compiled: dict[Any, Callable[..., dict[str, Tensor]]] = {}
 
     def __call__(self, model: Any, batch: Mapping[str, Any], diagnostics: Any) -> dict[str, Any]:
         tokens = batch["tokens"].to(self.device, non_blocking=True)
@@ -48,6 +48,6 @@ class LanguageModelObjective:
     def _forward(self, model: Any) -> Callable[..., dict[str, Tensor]]:
         if not self.compile:
             return model
-        if self._compiled is None or self._compiled[0] is not model:
-            self._compiled = (model, torch.compile(model))
-        return self._compiled[1]
+        if model not in self._compiled:
+            self._compiled[model] = torch.compile(model)
+        return self._compiled[model]

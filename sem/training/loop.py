@@ -8,23 +8,26 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sem.training.checkpoint import CheckpointStore
-from sem.training.health import Criterion, failures, judge
+from sem.training.distributed import ALONE, OneProcess, merge_states
+from sem.training.health import Criterion, HealthWatch
 from sem.training.logging import MetricLog
 from sem.training.memory import peak_memory_mib
 from sem.training.optim import set_learning_rate
 from sem.training.progress import ProgressDisplay
+from sem.training.random_state import random_state, restore_random_state
 from sem.training.schedules import Schedule
-from sem.training.signals import stop_on_signals
+from sem.training.signals import StopRequest, stop_on_signals
 from sem.training.step import Objective, StepResult, training_step
 
 CHECKPOINT_FORMAT = 1
@@ -35,7 +38,11 @@ class TrainingDiverged(RuntimeError):
 
 
 class Batches(Protocol):
-    """An endless source of micro-batches whose position can be saved and restored."""
+    """An endless source of micro-batches whose position can be saved and restored.
+
+    Of several processes each gives its own share; a checkpoint holds their states joined by
+    :func:`~sem.training.distributed.merge_states`.
+    """
 
     def __iter__(self) -> Iterator[Any]: ...
 
@@ -100,6 +107,8 @@ class TrainingLoop:
         logs: where figures go.
         display: what the user sees, or None.
         autocast: makes the context of each forward pass.
+        backward: differentiates a loss.
+        ranks: the processes that train together. All of them run the same loop; the first alone writes and shows.
     """
 
     model: nn.Module
@@ -116,17 +125,25 @@ class TrainingLoop:
     logs: Iterable[MetricLog] = ()
     display: ProgressDisplay | None = None
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+    backward: Callable[[Tensor], Any] = Tensor.backward
+    ranks: OneProcess = ALONE
 
     def __post_init__(self) -> None:
         self.state = LoopState()
         self.figures: dict[str, float] = {}
-        self._unhealthy: set[str] = set()
+        self.measured = False
+        self._problem: str | None = None
+        self._health = HealthWatch(self.criteria)
         self._saved_step: int | None = None
+        self._parallel = self.ranks.wrap(self.model)
+        self.stop = StopRequest()
+        self._stop_agreed = False
 
     def run(self, max_steps: int | None = None) -> str | None:
         """Train to the end of the schedule, or for ``max_steps`` more steps.
 
-        SIGINT or SIGTERM ends the run after the current step with a checkpoint.
+        SIGINT or SIGTERM ends the run after the current step with a checkpoint; where several processes train, one that
+        any of them received ends all at the same step.
 
         Returns:
             The signal's name if one ended the run, else None.
@@ -134,18 +151,33 @@ class TrainingLoop:
         Raises:
             TrainingDiverged: see ``settings.max_skipped_steps``; no checkpoint is written then.
             CheckpointError: a checkpoint could not be written.
+            ProcessLost: another process ended or fell silent.
         """
         last_step = None if max_steps is None else self.state.step + max_steps
-        self._begin_clock()
+        self.begin()
         source = iter(self.batches)
-        with self.display or nullcontext(), stop_on_signals() as stop:
-            while not self._finished(last_step) and not stop:
+        with self.ranks.guard(), self.display or nullcontext(), stop_on_signals() as self.stop:
+            self.check_common_start()
+            while not self._finished(last_step) and not self.stopping:
                 self._train_one_step(source, last_step)
-            if self.store is not None and self._saved_step != self.state.step:
+            if self.store is not None and not self.saved:
                 self.save()
-        return stop.signal_name
+            return self.signal_name()
 
     def _train_one_step(self, source: Iterator[Any], last_step: int | None) -> None:
+        figures = self.advance(list(islice(source, self.settings.accumulation)))
+        for departure in self.departures(figures):
+            self._say(departure)
+        self.report(figures, finished=self._finished(last_step))
+        self.check_divergence()
+        if self.store is not None and self.checkpoint_due:
+            self.save()
+
+    def advance(self, micro_batches: Sequence[Any]) -> dict[str, float]:
+        """Take one step, measured if a measurement is due, and count it; returns its figures.
+
+        This is what any driver of a training calls; :meth:`run` is one.
+        """
         started = time.monotonic()
         state, settings = self.state, self.settings
         learning_rate = self.schedule.learning_rate(state.step, state.elapsed_seconds)
@@ -154,55 +186,108 @@ class TrainingLoop:
         if self.diagnostics is not None and due(state.step + 1, settings.health_every, first=True):
             recorder = self.diagnostics()
         result = training_step(
-            self.model,
+            self._parallel,
             self.objective,
-            list(islice(source, settings.accumulation)),
+            micro_batches,
             self.optimizer,
             gradient_clip=settings.gradient_clip,
             diagnostics=recorder,
             autocast=self.autocast,
+            backward=self.backward,
+            accumulating=partial(self.ranks.accumulating, self._parallel),
+            fetch=self._fetch,
         )
         state.step += 1
         self._count_skipped(result)
-        self._tick(result, started)
+        self._count_speed(result, started)
 
         figures = self._step_figures(result, learning_rate)
-        if recorder is not None:
-            figures |= recorder.summary()
-            self._watch_health(figures)
-        finished = self._finished(last_step)
-        evaluated = due(state.step, settings.eval_every) or finished
+        self.measured = recorder is not None
+        return figures | recorder.summary() if recorder is not None else figures
+
+    @property
+    def skipped(self) -> bool:
+        """Whether the last step left the parameters as they were."""
+        return self.state.skipped_in_row > 0
+
+    @property
+    def _noteworthy(self) -> bool:
+        """Whether the last step's figures are to be logged even if nothing was validated."""
+        return due(self.state.step, self.settings.log_every, first=True) or self.measured or self.skipped
+
+    @property
+    def saved(self) -> bool:
+        """Whether there is a checkpoint of this very step."""
+        return self._saved_step == self.state.step
+
+    @property
+    def checkpoint_due(self) -> bool:
+        """Whether the last step is one after which a checkpoint is written."""
+        return due(self.state.step, self.settings.checkpoint_every) and not self.skipped
+
+    @property
+    def finished(self) -> bool:
+        """Whether the schedule is over."""
+        return self.schedule.finished(self.state.step, self.state.elapsed_seconds)
+
+    def check_divergence(self) -> None:
+        """Raise :class:`TrainingDiverged` if too many steps in a row were skipped."""
+        if self.state.skipped_in_row >= self.settings.max_skipped_steps:
+            raise TrainingDiverged(self._divergence_message())
+
+    def departures(self, figures: Mapping[str, float]) -> list[str]:
+        """One sentence for each quantity that the last step found outside its healthy range for the first time, in any
+        process: the figures are those of the first one's rows."""
+        if not self.measured:
+            return []
+        found = self.ranks.gather(self._health.departures(figures))
+        several = self.ranks.world_size > 1
+        return [
+            f"step {self.state.step}: {f'rank {rank}: ' if several else ''}{departure}"
+            for rank, departures in enumerate(found)
+            for departure in departures
+        ]
+
+    def report(self, figures: dict[str, float], *, finished: bool) -> None:
+        """Log and show the last step's ``figures``, held-out ones among them where they are due or the run is over."""
+        evaluated = due(self.state.step, self.settings.eval_every) or finished
         if self.validate is not None and evaluated:
             figures |= self.validate()
-        routine = due(state.step, settings.log_every, first=True)
-        self._publish(figures, routine or evaluated or recorder is not None or result.skipped)
-
-        if state.skipped_in_row >= settings.max_skipped_steps:
-            raise TrainingDiverged(self._divergence_message(result))
-        if self.store is not None and due(state.step, settings.checkpoint_every) and not result.skipped:
-            self.save()
+        logged = evaluated or self._noteworthy
+        if logged:
+            figures["peak_memory_mib"] = peak_memory_mib()
+            for log in self.logs:
+                log.write(self.state.step, figures)
+            self._restart_throughput()
+        self.figures.update(figures)
+        if self.display is not None:
+            self.display.update(self.state.step, *self._progress(), figures, logged)
 
     def save(self) -> None:
-        """Write a checkpoint of this moment."""
+        """Write a checkpoint of this moment; every process calls this, the first one writes."""
         if self.store is None:
             raise ValueError("store: expected a CheckpointStore to save to, got None")
-        self.store.save(self.state.step, self.state_dict())
+        content = self.state_dict()
+        self.ranks.first(partial(self.store.save, self.state.step, content))
         self._saved_step = self.state.step
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to continue, as tensors and plain values."""
+        """Everything needed to continue, as tensors and plain values; every process calls this, all get the same."""
+        shares = self.ranks.gather((self.batches.state_dict(), random_state()))
+        random, *random_of_others = [state for _, state in shares]
         return {
             **self.extra,
             "format": CHECKPOINT_FORMAT,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "loop": dataclasses.asdict(self.state),
-            "batches": self.batches.state_dict(),
-            "random": random_state(),
+            "batches": merge_states([state for state, _ in shares]),
+            "random": random,
+            "random_of_other_ranks": random_of_others,
         }
 
     def load_state_dict(self, content: dict[str, Any]) -> None:
-        """Continue from what :meth:`state_dict` returned.
+        """Continue from what :meth:`state_dict` returned, in a run of the same or another number of processes.
 
         Raises:
             ValueError: the content is of another format, or of another model or optimizer.
@@ -218,27 +303,55 @@ class TrainingLoop:
         self.batches.load_state_dict(content["batches"])
         self.state = LoopState(**content["loop"])
         self._saved_step = self.state.step
-        restore_random_state(content["random"])
+        known = [content["random"], *content.get("random_of_other_ranks", ())]
+        if self.ranks.rank < len(known):
+            restore_random_state(known[self.ranks.rank])
+
+    def signal_name(self) -> str | None:
+        """The signal that asked one of the processes to stop, if any did; every process calls this."""
+        return next(filter(None, self.ranks.gather(self.stop.signal_name)), None)
+
+    def check_common_start(self) -> None:
+        """Raise ``ValueError`` if not all processes stand at the same step."""
+        steps = self.ranks.gather(self.state.step)
+        if len(set(steps)) > 1:
+            found = ", ".join(f"rank {rank} after step {step}" for rank, step in enumerate(steps))
+            raise ValueError(f"resume: expected all processes to find the same checkpoint, they continue {found}")
+
+    @property
+    def stopping(self) -> bool:
+        """Whether to stop now: a single process obeys at once, several obey what all of them have heard."""
+        return self._stop_agreed if self.ranks.world_size > 1 else bool(self.stop)
 
     def _finished(self, last_step: int | None) -> bool:
         reached = last_step is not None and self.state.step >= last_step
-        return reached or self.schedule.finished(self.state.step, self.state.elapsed_seconds)
+        return reached or self.finished
 
-    def _begin_clock(self) -> None:
+    def begin(self) -> None:
+        """Start the clock; once before the first :meth:`advance`."""
         self._clock_origin = time.monotonic() - self.state.elapsed_seconds
-        self._window_items = self._window_seconds = 0.0
+        self._restart_throughput()
         self._first_progress = self.schedule.progress(self.state.step, self.state.elapsed_seconds)
         self._first_elapsed = self.state.elapsed_seconds
 
-    def _tick(self, result: StepResult, started: float) -> None:
-        now = time.monotonic()
-        self.state.elapsed_seconds = now - self._clock_origin
+    def _fetch(self, figures: Mapping[str, Tensor | float]) -> dict[str, float]:
+        """Figures over all processes. With them travel the first one's clock, which counts for all, and the wish of any
+        of them to stop."""
+        clock = time.monotonic() - self._clock_origin if self.ranks.is_first else 0.0
+        own = {"clock_sum": clock, "stops_sum": float(bool(self.stop))}
+        totals = self.ranks.fetch({**figures, **own})
+        self.state.elapsed_seconds = totals.pop("clock_sum")
+        self._stop_agreed = totals.pop("stops_sum") > 0
+        return totals
+
+    def _count_speed(self, result: StepResult, started: float) -> None:
         self._window_items += result.totals.get("items_sum", 0.0)
-        self._window_seconds += now - started
+        self._window_seconds += time.monotonic() - started
 
     def _count_skipped(self, result: StepResult) -> None:
         self.state.skipped_in_row = self.state.skipped_in_row + 1 if result.skipped else 0
         self.state.skipped_steps += result.skipped
+        self._problem = result.problem
         if result.skipped:
             self._say(f"step {self.state.step}: skipped, {result.problem}")
 
@@ -252,32 +365,21 @@ class TrainingLoop:
             figures[f"{self.objective.unit}_per_second"] = self._window_items / self._window_seconds
         return figures
 
-    def _watch_health(self, figures: dict[str, float]) -> None:
-        failed = [row for row in failures(judge(self.criteria, figures)) if row.value is not None]
-        for row in failed:
-            if row.name not in self._unhealthy:
-                self._say(f"step {self.state.step}: {row.name} is {row.text}, expected: {row.expected}")
-        self._unhealthy = {row.name for row in failed}
+    def _progress(self) -> tuple[float, float | None]:
+        """The share of the run that is done, and an estimate of the seconds left (None: nothing to go by)."""
+        share = self.schedule.progress(self.state.step, self.state.elapsed_seconds)
+        gained = share - self._first_progress
+        spent = self.state.elapsed_seconds - self._first_elapsed
+        return share, spent * (1.0 - share) / gained if gained > 0 else None
 
-    def _publish(self, figures: dict[str, float], logged: bool) -> None:
-        if logged:
-            figures["peak_memory_mib"] = peak_memory_mib()
-            for log in self.logs:
-                log.write(self.state.step, figures)
-            self._window_items = self._window_seconds = 0.0
-        self.figures.update(figures)
-        if self.display is not None:
-            progress = self.schedule.progress(self.state.step, self.state.elapsed_seconds)
-            gained = progress - self._first_progress
-            spent = self.state.elapsed_seconds - self._first_elapsed
-            left = spent * (1.0 - progress) / gained if gained > 0 else None
-            self.display.update(self.state.step, progress, left, figures, logged)
+    def _restart_throughput(self) -> None:
+        self._window_items = self._window_seconds = 0.0
 
-    def _divergence_message(self, result: StepResult) -> str:
+    def _divergence_message(self) -> str:
         kept = self.store.paths() if self.store is not None else []
         state = f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet"
         count = self.state.skipped_in_row
-        return f"stopped at step {self.state.step}: {count} steps in a row failed ({result.problem}); {state}"
+        return f"stopped at step {self.state.step}: {count} steps in a row failed ({self._problem}); {state}"
 
     def _say(self, text: str) -> None:
         if self.display is not None:
@@ -287,22 +389,3 @@ class TrainingLoop:
 def due(step: int, every: int, first: bool = False) -> bool:
     """Whether what happens every so many steps, and perhaps at the first one, happens at ``step``."""
     return step % every == 0 or (first and step == 1)
-
-
-def random_state() -> dict[str, Any]:
-    """The state of torch's generators, on the CPU and on every device in use."""
-    state: dict[str, Any] = {"cpu": torch.get_rng_state()}
-    for name in ("cuda", "xpu"):
-        backend = getattr(torch, name)
-        if backend.is_available():
-            state[name] = backend.get_rng_state_all()
-    return state
-
-
-def restore_random_state(state: dict[str, Any]) -> None:
-    """Undo what was drawn since :func:`random_state`; devices that are not here any more are left out."""
-    torch.set_rng_state(state["cpu"])
-    for name in ("cuda", "xpu"):
-        backend = getattr(torch, name)
-        if name in state and backend.is_available() and backend.device_count() == len(state[name]):
-            backend.set_rng_state_all(state[name])

@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from sem.config import SEMConfig
+from sem.data.tokenizer import TOKENIZER_FILE
 from sem.files import write_text
 from sem.precision import PrecisionPolicy, autocast_reached, effective_precision
 from sem.training import checkpoint
@@ -91,5 +92,6 @@ def remove_run(folder: Path) -> None:
     """Delete what a run writes into its folder, and nothing else."""
     for name in (CHECKPOINTS, "tensorboard"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    for name in ("config.yaml", "metrics.csv", "curves.png", "sample.txt", "final.json", "precision.json"):
+    files = ("config.yaml", "metrics.csv", "curves.png", "sample.txt", "final.json", "precision.json", TOKENIZER_FILE)
+    for name in files:
         (folder / name).unlink(missing_ok=True)

@@ -34,7 +34,8 @@ def stop_on_signals() -> Iterator[StopRequest]:
 
     def restore() -> None:
         for number, handler in previous.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) is ask:
+                signal.signal(number, handler)
 
     def ask(number: int, frame: FrameType | None) -> None:
         request.signal_name = signal.Signals(number).name

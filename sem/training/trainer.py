@@ -11,16 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from rich.console import Console
 
 from sem.config import SEMConfig
-from sem.data import ByteTokenizer, Corpus, build_loaders
+from sem.data import Corpus, StreamTrainLoader, build_loaders, keep_tokenizer, tokenizer_of
 from sem.diagnostics import Diagnostics
 from sem.files import write_text
 from sem.generation import generate_text
 from sem.model import SEMModel
 from sem.precision import PrecisionPolicy, effective_precision, use_precision
 from sem.training.checkpoint import CheckpointStore
+from sem.training.devices import prepare_for_device, resolve_device
+from sem.training.distributed import OneProcess, accumulation, check_layout, join, own_device
 from sem.training.evaluation import evaluate
 from sem.training.health import wave_criteria
 from sem.training.language import LanguageModelObjective
@@ -61,11 +63,12 @@ class SEMTrainer:
     """Trains an :class:`~sem.model.SEMModel` as ``config`` says.
 
     The run's folder ``training.output_dir`` gets ``config.yaml``, ``precision.json``, ``metrics.csv``,
-    ``tensorboard/``, ``checkpoints/`` and at the end ``curves.png`` and ``sample.txt``.
+    ``tensorboard/``, ``checkpoints/``, a copy of the tokenizer's file and at the end ``curves.png`` and ``sample.txt``.
 
     Args:
         config: the run's configuration.
-        model: what to train in place of a new ``SEMModel(config)``; it needs the same ``loss`` method.
+        model: what to train in place of a new ``SEMModel(config)``; it needs the same ``forward``, and ``prefill`` and
+            ``step`` to write a sample.
         corpus: text that is loaded already, in place of ``config.data``'s.
         diagnostics: makes the recorder of a health measurement.
 
@@ -87,22 +90,32 @@ class SEMTrainer:
         self,
         config: SEMConfig,
         *,
-        model: nn.Module | None = None,
+        model: SEMModel | None = None,
         corpus: Corpus | None = None,
         diagnostics: Callable[[], Any] = Diagnostics,
     ) -> None:
         training = config.training
         self.config = config
         self.folder = Path(training.output_dir)
-        self.device = resolve_device(training.device)
+        self.device = self._choose_device()
         self.precision = PrecisionPolicy.for_device(training.precision_mode, self.device)
         if training.num_threads is not None:
             torch.set_num_threads(training.num_threads)
+        self.tokenizer = tokenizer_of(config)
+        self.ranks = self._join()
         torch.manual_seed(training.seed)
         self.model = (SEMModel(config) if model is None else model).to(self.device).train()
         use_precision(self.model, self.precision)
-        self.tokenizer = ByteTokenizer()
-        self.train_loader, self.validation_loader = build_loaders(config, corpus, batch_size=training.micro_batch_size)
+        if not self.ranks.is_first:
+            torch.manual_seed(training.seed + self.ranks.rank)  # one model, but random draws of each process's own
+        self.train_loader, self.validation_loader = build_loaders(
+            config,
+            corpus,
+            batch_size=training.micro_batch_size,
+            tokenizer=self.tokenizer,
+            rank=self.ranks.rank,
+            world_size=self.ranks.world_size,
+        )
         self.objective = LanguageModelObjective(self.device, compile=training.compile)
         self.diagnostics = diagnostics
 
@@ -118,7 +131,7 @@ class SEMTrainer:
         overwrite: bool = False,
         display: ProgressDisplay | None = None,
     ) -> TrainingResult:
-        """Train to the end, or until SIGINT or SIGTERM.
+        """Train to the end, or until SIGINT or SIGTERM; the first of several processes alone writes and shows.
 
         Args:
             resume: a checkpoint, a run's folder (its newest undamaged checkpoint), or ``"auto"``: this run's
@@ -130,25 +143,39 @@ class SEMTrainer:
             ValueError: the folder holds another run, or the checkpoint does not fit.
             CheckpointError: a checkpoint cannot be read or written.
             TrainingDiverged: too many non-finite steps in a row.
+            ProcessLost: another process ended or fell silent.
         """
-        display = display or ProgressDisplay(SHOWN)
+        first = self.ranks.is_first
+        display = display or ProgressDisplay(SHOWN, None if first else Console(quiet=True, force_terminal=False))
         loop = self.build_loop(store=self.store, display=display)
-        self._prepare_folder(loop, resume, overwrite)
-        if loop.state.step:
-            display.message(f"continuing after step {loop.state.step}")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.config.save(self.folder / "config.yaml")
-        self._tell_precision(display)
-        loop.logs = self._open_logs(loop.state.step, display)
+        self.ranks.first(lambda: self._begin(loop, display, resume, overwrite))
+        if not first and (found := find_checkpoint(resume, self.folder)) is not None:
+            loop.load_state_dict(found[1])
         try:
-            interrupted_by = loop.run()
+            interrupted_by = self._drive(loop)
         finally:
-            save_precision(self.folder, self.model, self.precision)
+            if isinstance(self.train_loader, StreamTrainLoader):
+                self.train_loader.close()
+            if first:
+                save_precision(self.folder, self.model, self.precision)
             for log in loop.logs:
                 log.close()
         if interrupted_by is None:
             self._finish(display, loop.state.step)
         return TrainingResult(loop.state.step, loop.figures, interrupted_by)
+
+    def _choose_device(self) -> torch.device:
+        """The device of this process, checked against the configuration."""
+        check_layout(self.config.training, self.config.encoder.frequency_weighting)
+        return own_device(resolve_device(self.config.training.device))
+
+    def _join(self) -> OneProcess:
+        """This process's place among those that train together."""
+        return join(self.config.training, self.device)
+
+    def _drive(self, loop: TrainingLoop) -> str | None:
+        """Take ``loop`` to the end of the run, or to a signal, whose name is returned."""
+        return loop.run()
 
     def build_loop(self, **options: Any) -> TrainingLoop:
         """The loop of this run, at its start; ``options`` replace or complete what is handed to it."""
@@ -159,18 +186,20 @@ class SEMTrainer:
             weight_decay=training.weight_decay,
             betas=(training.beta1, training.beta2),
         )
+        self.device_note = prepare_for_device(self.model, optimizer, self.device)
         parts: dict[str, Any] = {
             "model": self.model,
             "objective": self.objective,
             "optimizer": optimizer,
             "schedule": build_schedule(self.config),
             "batches": self.train_loader,
-            "settings": build_settings(self.config),
+            "settings": build_settings(self.config, self.ranks.world_size),
             "validate": self.validate,
             "diagnostics": self.diagnostics,
             "criteria": wave_criteria(pit_enabled=self.config.propagator.pit_enabled),
             "extra": {"config": self.config.to_dict()},
             "autocast": self.precision.forward_context,
+            "ranks": self.ranks,
         }
         return TrainingLoop(**(parts | options))
 
@@ -181,19 +210,30 @@ class SEMTrainer:
         limit = training.final_eval_batches if final else training.eval_batches
         count = None if limit is None else limit * (training.batch_size // training.micro_batch_size)
         batches = islice(self.validation_loader, count)
-        figures = evaluate(self.model, self.objective, batches, autocast=self.precision.forward_context)
+        context = self.precision.forward_context
+        figures = evaluate(self.model, self.objective, batches, autocast=context, ranks=self.ranks)
         return {f"val_{name}": value for name, value in figures.items()}
 
     def sample(self) -> str:
         """Text generated as ``config.generation`` says, prompt included."""
         settings = self.config.generation
-        limit = self.config.model.max_seq_length
-        pieces = generate_text(self.model, self.tokenizer, settings, max_seq_length=limit)
+        pieces = generate_text(self.model, self.tokenizer, settings)
         with self.precision.forward_context():
             return settings.prompt + "".join(pieces)
 
+    def _begin(self, loop: TrainingLoop, display: ProgressDisplay, resume: str | Path | None, overwrite: bool) -> None:
+        """Bring ``loop`` and the folder to the point from which the run goes on, and say what run it is."""
+        self._prepare_folder(loop, resume, overwrite)
+        if loop.state.step:
+            display.message(f"continuing after step {loop.state.step}")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.config.save(self.folder / "config.yaml")
+        keep_tokenizer(self.tokenizer, self.folder)
+        self._tell_precision(display)
+        loop.logs = self._open_logs(loop.state.step, display)
+
     def _prepare_folder(self, loop: TrainingLoop, resume: str | Path | None, overwrite: bool) -> None:
-        """Bring ``loop`` and the folder to the point from which the run goes on."""
+        """Load what the run continues from, and clear the folder of what it does not."""
         if overwrite and resume is not None:
             raise ValueError(f"overwrite: expected no resume beside it, got resume = {str(resume)!r}")
         if overwrite:
@@ -215,6 +255,8 @@ class SEMTrainer:
         stages = effective_precision(self.model, self.precision)
         told = ", ".join(f"{name} {precision}" for name, precision in stages.items())
         display.message(f"precision {self.precision.mode} on {self.device}: {told}")
+        if self.device_note is not None:
+            display.message(self.device_note)
         save_precision(self.folder, self.model, self.precision)
 
     def _open_logs(self, resume_step: int, display: ProgressDisplay) -> list[MetricLog]:
@@ -228,6 +270,8 @@ class SEMTrainer:
     def _finish(self, display: ProgressDisplay, step: int) -> None:
         display.message("scoring the held-out text")
         figures = {"step": step} | self.validate(final=True)
+        if not self.ranks.is_first:
+            return
         write_text(self.folder / "final.json", json.dumps(figures, indent=2) + "\n")
         display.message(f"writing curves and a sample to {self.folder}")
         try:
@@ -251,11 +295,11 @@ def build_schedule(config: SEMConfig) -> Schedule:
     )
 
 
-def build_settings(config: SEMConfig) -> LoopSettings:
-    """The loop's intervals and limits from ``config.training``."""
+def build_settings(config: SEMConfig, world_size: int = 1) -> LoopSettings:
+    """The loop's intervals and limits from ``config.training``, for one of ``world_size`` processes."""
     training = config.training
     return LoopSettings(
-        accumulation=training.batch_size // training.micro_batch_size,
+        accumulation=accumulation(training, world_size),
         gradient_clip=training.gradient_clip,
         log_every=training.log_every,
         eval_every=training.eval_every,
@@ -263,19 +307,3 @@ def build_settings(config: SEMConfig) -> LoopSettings:
         health_every=training.health_every,
         max_skipped_steps=training.max_skipped_steps,
     )
-
-
-def resolve_device(name: str) -> torch.device:
-    """``training.device`` as a device; ``auto`` is CUDA, then XPU, then the CPU.
-
-    Raises:
-        ValueError: the device is not on this machine.
-    """
-    usable = {"cpu": True, "cuda": torch.cuda.is_available(), "xpu": torch.xpu.is_available()}
-    if name == "auto":
-        return torch.device(next(kind for kind in ("cuda", "xpu", "cpu") if usable[kind]))
-    device = torch.device(name)
-    if not usable.get(device.type, False):
-        there = ", ".join(kind for kind, works in usable.items() if works)
-        raise ValueError(f"training.device = {name!r}: expected a device of this machine and torch ({there})")
-    return device

@@ -1,0 +1,70 @@
+"""The optional library ``huggingface_hub``, and its failures in words."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from types import ModuleType
+
+_ADVICE = {
+    401: "log in again with: hf auth login",
+    402: "jobs need credit: https://huggingface.co/settings/billing",
+    403: "the token needs the right to write repositories and to run jobs: https://huggingface.co/settings/tokens",
+    404: "is the namespace, or the repository, spelled right, and may the token see it?",
+}
+
+
+class HubError(RuntimeError):
+    """The hub refused or failed, or nobody is logged in."""
+
+
+def huggingface_hub() -> ModuleType:
+    """The library, new enough to know the flavors of jobs.
+
+    Raises:
+        ImportError: it is missing or too old.
+    """
+    try:
+        library = importlib.import_module("huggingface_hub")
+        library.JobHardware  # noqa: B018 - the newest of what is used, and the names are loaded lazily
+    except (ImportError, AttributeError):
+        raise ImportError("the hub needs huggingface_hub 1.17 or newer: pip install 'sem[hub]'") from None
+    return library
+
+
+@contextmanager
+def hub_errors(doing: str, secrets: Iterable[str] = ()) -> Iterator[None]:
+    """Turn what the library raises into one line that says what was being done, without the values ``secrets``.
+
+    Raises:
+        HubError: with the status, the hub's own words and what to do about it.
+    """
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError
+
+    try:
+        yield
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        said = error.server_message or error.response.reason_phrase
+        advice = "try again later" if status >= 500 else _ADVICE.get(status)
+        problem = f"the hub answered {status} ({said})" + (f"; {advice}" if advice else "")
+        # not chained: a traceback would show the request's error unmasked
+        raise HubError(masked(f"{doing}: {_one_line(problem)}", secrets)) from None
+    except (HTTPError, OSError) as error:
+        problem = f"the hub cannot be reached ({error or type(error).__name__})"
+        raise HubError(masked(f"{doing}: {_one_line(problem)}", secrets)) from None
+
+
+MASK = "********"
+
+
+def masked(text: str, secrets: Iterable[str]) -> str:
+    """``text`` with every one of the values ``secrets`` replaced, the longest first."""
+    for value in sorted(filter(None, secrets), key=len, reverse=True):
+        text = text.replace(value, MASK)
+    return text
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
