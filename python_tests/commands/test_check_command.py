@@ -131,3 +131,15 @@ def test_real_text_is_the_default(tmp_path, capsys):
     arguments[-1] = "--data.paths=nowhere"
     assert main(arguments) == 2
     assert "nowhere" in capsys.readouterr().err
+
+
+def test_a_check_is_one_process_whatever_the_configuration_trains_with(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "check"
+    layout = ("--training.engine=lightning", "--training.devices=4", "--training.num_nodes=2")
+    assert main(["check", "--synthetic", "--steps=1", f"--output={folder}", *SIZES, *layout]) in (0, 1)
+    kept = json.loads((folder / "check.json").read_text())["config"]["training"]
+    assert (kept["engine"], kept["devices"], kept["num_nodes"]) == ("loop", 1, 1)
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["check", "--synthetic", "--steps=1", *SIZES]) == 2
+    assert "expected one process" in capsys.readouterr().err

@@ -34,7 +34,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     from sem.training.check import CheckDisplay, check_health, check_trainer, require_steps
     from sem.training.check_report import evidence, prepare_folder, write_report
+    from sem.training.distributed import launched
 
+    if launched():
+        raise ValueError("sem check: expected one process on one device, torchrun started this one")
     config = _config(options)
     steps, every = options.steps, options.every
     require_steps(config, steps, every)
@@ -57,7 +60,8 @@ def run(options: Namespace) -> int:
 def _config(options: Namespace) -> SEMConfig:
     config = config_from_arguments(options)
     short = {"training.precision_mode": options.precision, "training.device": options.device}
-    return config.with_overrides(*(f"{key}={value}" for key, value in short.items() if value is not None))
+    alone = ("training.engine=loop", "training.devices=1", "training.num_nodes=1")
+    return config.with_overrides(*alone, *(f"{key}={value}" for key, value in short.items() if value is not None))
 
 
 def _default_folder(path: str | None, config: SEMConfig) -> str:
