@@ -146,9 +146,11 @@ class TileSolver {
         const vint good = waiting & (truth <= target_);  // status stays 0, converged
         const vint spent = waiting & ~good & (result.iterations >= max_iter);
         // The recursion's r promised more than the true residual holds: rounding has drifted. Start over from the true
-        // residual, once; if that gained less than half, float32 has nothing more to give.
+        // residual as long as each time at least halves it; what gains less has reached the end of float32. Within twice
+        // the target, where half of it would do, any gain is worth another start.
         const vint drifted = waiting & ~good & ~spent & (bound <= target_);
-        const vint stuck = drifted & ~(truth <= last_drift * 0.5f);
+        const vint near = (truth <= target_ * 2.0f) & (truth < last_drift);
+        const vint stuck = drifted & ~(near | (truth <= last_drift * 0.5f));
         result.status |= spent & static_cast<std::int32_t>(Status::max_iter);
         result.status |= stuck & static_cast<std::int32_t>(Status::stagnated);
         const vint restart = drifted & ~stuck;

@@ -54,8 +54,8 @@ def prepare_for_device(model: nn.Module, optimizer: torch.optim.Optimizer | None
     try:
         ipex = load_ipex()
         # Only what leaves every parameter where it is: checkpoints, DistributedDataParallel and the optimizer hold the
-        # parameters themselves. Prepacking keeps weights in a layout of oneDNN, folding and the LSTM's and dropout's
-        # counterparts replace modules, and IPEX's update replaces the optimizer's step, for one kernel as torch's is.
+        # parameters themselves. Prepacking keeps weights in a layout of oneDNN, folding and IPEX's own dropout and LSTM
+        # replace modules, and its update step would replace torch's, which is one fused kernel too.
         ipex.optimize(
             model,
             dtype=torch.float32,
