@@ -1,7 +1,7 @@
 """A script that trains a small real model under Lightning on as many processes as it is told, started by Lightning.
 
-Arguments: folder, devices, and the rank and signal by which one process is made to end after the fifth step. Each process
-saves the gradient of its first update and every loss as ``<folder>/rank<n>.pt``.
+Arguments: folder, devices, and the rank and signal by which one process is made to end after the fifth step. Each
+process saves the gradient of its first update and every loss as ``<folder>/rank<n>.pt``.
 """
 
 import os

@@ -1,8 +1,9 @@
 import math
+import sys
 
 import pytest
 
-from sem.training.logging import CsvLog, TensorBoardLog, read_csv
+from sem.training.logging import CsvLog, TensorBoardLog, open_logs, read_csv
 
 
 def written(path, *rows, resume_step=0):
@@ -83,3 +84,15 @@ def test_tensorboard_gets_the_same_figures(tmp_path):
     events = EventAccumulator(str(tmp_path)).Reload()
     assert [(e.step, e.value) for e in events.Scalars("train/loss")] == [(1, 2.5), (2, 1.5)]
     assert [(e.step, e.value) for e in events.Scalars("validation/loss")] == [(1, 3.5)]
+
+
+def test_logs_are_those_that_are_named(tmp_path, monkeypatch):
+    told = []
+    logs = open_logs(["csv", "tensorboard"], tmp_path, 0, {}, told.append)
+    assert [type(log) for log in logs] == [CsvLog, TensorBoardLog]
+    for log in logs:
+        log.close()
+    assert open_logs([], tmp_path, 0, {}, told.append) == told == []
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ImportError, match="training.loggers names wandb, which is not installed: pip install wandb"):
+        open_logs(["wandb"], tmp_path, 0, {}, told.append)

@@ -1,8 +1,9 @@
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning_runs import SMALL, build
+from torch.utils.data import DataLoader
 from toy import RecordingDisplay, ToyDiagnostics, ToyModel, toy_config, toy_corpus
 
 from sem.diagnostics import Diagnostics
@@ -118,3 +119,26 @@ def test_wrong_arguments_are_errors(tmp_path):
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="cuda has no bfloat16 arithmetic"):
             SEMPrecisionPlugin().convert_module(torch.nn.Linear(2, 2))
+
+
+class AnyModule(LightningModule):
+    """A module that steps by itself and knows nothing of this package."""
+
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = False
+        self.model = WatchedModel()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    def training_step(self, batch, batch_idx):
+        self.manual_backward(self.model(batch).sum())
+        self.optimizers().step()
+
+
+def test_the_plugin_serves_any_module(tmp_path):
+    module = AnyModule()
+    trainer = quiet_trainer(tmp_path, SEMPrecisionPlugin("bf16-mixed", device="cpu"))
+    trainer.fit(module, train_dataloaders=DataLoader(torch.zeros(2, 4, dtype=torch.int64)))
+    assert (module.model.forward_autocast, module.model.backward_autocast) == ({True}, {False})

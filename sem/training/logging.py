@@ -1,13 +1,15 @@
-"""Metrics on disk: one CSV table and TensorBoard events."""
+"""Where metrics go: a CSV table, TensorBoard events, Weights & Biases."""
 
 from __future__ import annotations
 
 import csv
 import importlib.util
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
+
+from sem.files import write_text
 
 
 class MetricLog(Protocol):
@@ -93,9 +95,62 @@ class TensorBoardLog:
         self._writer.close()
 
 
-def tensorboard_available() -> bool:
-    """Whether TensorBoard can be imported."""
-    return importlib.util.find_spec("tensorboard") is not None
+class WandbLog:
+    """The same figures as a run of Weights & Biases, named like its folder and continued with it.
+
+    Args:
+        folder: of the run; its file ``wandb_id`` remembers the run's id there.
+        settings: what to show as the run's configuration.
+
+    Raises:
+        ImportError: wandb is not installed.
+    """
+
+    def __init__(self, folder: str | Path, resume_step: int = 0, settings: Mapping[str, Any] | None = None) -> None:
+        try:
+            import wandb
+        except ImportError:
+            raise ImportError("training.loggers names wandb, which is not installed: pip install wandb") from None
+        folder = Path(folder)
+        remembered = folder / "wandb_id"
+        known = remembered.read_text(encoding="utf-8").strip() if resume_step and remembered.exists() else None
+        self._run: Any = wandb.init(
+            project="sem", name=folder.name, dir=str(folder), id=known, resume="allow", config=dict(settings or {})
+        )
+        write_text(remembered, f"{self._run.id}\n")
+
+    def write(self, step: int, figures: Mapping[str, float]) -> None:
+        self._run.log(dict(figures), step=step)
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+def open_logs(
+    names: Iterable[str],
+    folder: Path,
+    resume_step: int,
+    settings: Mapping[str, Any],
+    say: Callable[[str], None],
+) -> list[MetricLog]:
+    """The logs of a run in ``folder``, by the names of ``training.loggers``.
+
+    TensorBoard is left out where it is not installed, which ``say`` is told.
+
+    Raises:
+        ImportError: wandb is named and not installed.
+    """
+    logs: list[MetricLog] = []
+    for name in names:
+        if name == "csv":
+            logs.append(CsvLog(folder / "metrics.csv", resume_step))
+        elif name == "wandb":
+            logs.append(WandbLog(folder, resume_step, settings))
+        elif importlib.util.find_spec("tensorboard") is not None:
+            logs.append(TensorBoardLog(folder / "tensorboard", resume_step))
+        else:
+            say("no TensorBoard events: pip install 'sem[train]' for them")
+    return logs
 
 
 def read_csv(path: str | Path) -> list[dict[str, float]]:

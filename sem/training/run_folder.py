@@ -90,8 +90,8 @@ def holds_run(folder: Path) -> bool:
 
 def remove_run(folder: Path) -> None:
     """Delete what a run writes into its folder, and nothing else."""
-    for name in (CHECKPOINTS, "tensorboard"):
+    for name in (CHECKPOINTS, "tensorboard", "wandb"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    files = ("config.yaml", "metrics.csv", "curves.png", "sample.txt", "final.json", "precision.json", TOKENIZER_FILE)
-    for name in files:
+    files = ("config.yaml", "metrics.csv", "curves.png", "sample.txt", "final.json", "precision.json", "wandb_id")
+    for name in (*files, TOKENIZER_FILE):
         (folder / name).unlink(missing_ok=True)

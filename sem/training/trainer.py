@@ -26,7 +26,7 @@ from sem.training.distributed import OneProcess, accumulation, check_layout, joi
 from sem.training.evaluation import evaluate
 from sem.training.health import wave_criteria
 from sem.training.language import LanguageModelObjective
-from sem.training.logging import CsvLog, MetricLog, TensorBoardLog, tensorboard_available
+from sem.training.logging import open_logs
 from sem.training.loop import LoopSettings, TrainingLoop
 from sem.training.optim import build_adamw
 from sem.training.plot import plot_curves
@@ -230,7 +230,8 @@ class SEMTrainer:
         self.config.save(self.folder / "config.yaml")
         keep_tokenizer(self.tokenizer, self.folder)
         self._tell_precision(display)
-        loop.logs = self._open_logs(loop.state.step, display)
+        names = self.config.training.loggers
+        loop.logs = open_logs(names, self.folder, loop.state.step, self.config.to_dict(), display.message)
 
     def _prepare_folder(self, loop: TrainingLoop, resume: str | Path | None, overwrite: bool) -> None:
         """Load what the run continues from, and clear the folder of what it does not."""
@@ -259,14 +260,6 @@ class SEMTrainer:
             display.message(self.device_note)
         save_precision(self.folder, self.model, self.precision)
 
-    def _open_logs(self, resume_step: int, display: ProgressDisplay) -> list[MetricLog]:
-        logs: list[MetricLog] = [CsvLog(self.folder / "metrics.csv", resume_step)]
-        if tensorboard_available():
-            logs.append(TensorBoardLog(self.folder / "tensorboard", resume_step))
-        else:
-            display.message("no TensorBoard events: pip install 'sem[train]' for them")
-        return logs
-
     def _finish(self, display: ProgressDisplay, step: int) -> None:
         display.message("scoring the held-out text")
         figures = {"step": step} | self.validate(final=True)
@@ -275,7 +268,8 @@ class SEMTrainer:
         write_text(self.folder / "final.json", json.dumps(figures, indent=2) + "\n")
         display.message(f"writing curves and a sample to {self.folder}")
         try:
-            plot_curves(self.folder / "metrics.csv", self.folder / "curves.png", title=self.folder.name)
+            if (table := self.folder / "metrics.csv").exists():  # training.loggers may name others alone
+                plot_curves(table, self.folder / "curves.png", title=self.folder.name)
         except ImportError:
             display.message("no curves.png: pip install 'sem[train]' for it")
         write_text(self.folder / "sample.txt", self.sample())
