@@ -5,21 +5,14 @@ import sys
 
 import pytest
 import torch
+from helpers import SMALL_MODEL, as_options
 
 from sem.cli import main
 from sem.config import SEMConfig
 from sem.training.logging import CsvLog, read_csv
 
 SIZES = (
-    "--model.hidden_dim=16",
-    "--model.num_layers=1",
-    "--model.max_seq_length=16",
-    "--encoder.sdr_candidates=8",
-    "--encoder.sdr_sparsity=4",
-    "--encoder.projection_dim=8",
-    "--spinor.state_dim=4",
-    "--spinor.mimo_groups=2",
-    "--propagator.laplacian_sparsity=2",
+    *as_options(SMALL_MODEL),
     "--training.batch_size=2",
     "--training.num_threads=1",
     "--training.eval_batches=2",

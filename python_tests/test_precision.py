@@ -4,6 +4,7 @@ import logging
 
 import pytest
 import torch
+from helpers import SMALL_MODEL
 from torch import nn
 
 from sem.config import SEMConfig
@@ -21,15 +22,9 @@ from sem.precision import (
 from sem.propagator import CayleySolitonStack
 
 SMALL = (
-    "model.hidden_dim=16",
+    *SMALL_MODEL,
     "model.num_layers=2",
     "model.max_seq_length=12",
-    "encoder.sdr_candidates=8",
-    "encoder.sdr_sparsity=4",
-    "encoder.projection_dim=8",
-    "spinor.state_dim=4",
-    "spinor.mimo_groups=2",
-    "propagator.laplacian_sparsity=4",
     "propagator.cayley_dt=0.3",
 )
 

@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import torch
+from helpers import SMALL_MODEL
 from toy import RecordingDisplay, ToyDiagnostics, ToyModel, toy_config, toy_corpus
 
 from sem.diagnostics import Diagnostics
@@ -14,16 +15,6 @@ from sem.training.lightning_engine import SEMLightningTrainer
 from sem.training.trainer import SEMTrainer
 
 ENGINES = {"loop": SEMTrainer, "lightning": SEMLightningTrainer}
-SMALL = (
-    "model.hidden_dim=16",
-    "model.num_layers=1",
-    "encoder.sdr_candidates=8",
-    "encoder.sdr_sparsity=4",
-    "encoder.projection_dim=8",
-    "spinor.state_dim=4",
-    "spinor.mimo_groups=2",
-    "propagator.laplacian_sparsity=4",
-)
 
 
 class StoppingDisplay(RecordingDisplay):
@@ -41,7 +32,7 @@ class StoppingDisplay(RecordingDisplay):
 
 def build(engine: str, folder: str | Path, *overrides: str, toy: bool = True, **model: int) -> SEMTrainer:
     torch.manual_seed(0)
-    config = toy_config(folder, *(() if toy else SMALL), *overrides)
+    config = toy_config(folder, *(() if toy else SMALL_MODEL), *overrides)
     return ENGINES[engine](
         config,
         model=ToyModel(**model) if toy else SEMModel(config),

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from toy import HERE, RecordingDisplay, ToyDiagnostics, toy_config, toy_corpus, toy_trainer
+from toy import RecordingDisplay, ToyDiagnostics, modules_path, toy_config, toy_corpus, toy_trainer
 
 from sem.training.trainer import SEMTrainer
 
@@ -40,7 +40,7 @@ def start_ranks(count: int, *arguments: str) -> list[subprocess.Popen[str]]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     world = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    path = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
+    path = modules_path()
     return [
         subprocess.Popen(
             [sys.executable, *arguments],

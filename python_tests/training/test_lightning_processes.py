@@ -9,7 +9,7 @@ import pytest
 import torch
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning_ranks import main
-from toy import HERE, toy_config
+from toy import HERE, modules_path, toy_config
 
 from sem.training.lightning_engine import build_trainer
 from sem.training.lightning_xpu import XPUAccelerator
@@ -20,7 +20,7 @@ TOLERANCE = 1e-6
 
 def run(folder, *arguments):
     """Exit status and output of the script, and what each process saved."""
-    path = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
+    path = modules_path()
     done = subprocess.run(
         [sys.executable, str(HERE / "lightning_ranks.py"), str(folder), *arguments],
         stdout=subprocess.PIPE,

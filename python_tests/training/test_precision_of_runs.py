@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from helpers import SMALL_MODEL
 from toy import RecordingDisplay, ToyDiagnostics, ToyModel, toy_config, toy_corpus, toy_trainer
 
 from sem.config import SEMConfig
@@ -12,14 +13,7 @@ from sem.precision import reset_autocast_reached
 from sem.training.trainer import SEMTrainer
 
 SMALL = (
-    "model.hidden_dim=16",
-    "model.num_layers=1",
-    "encoder.sdr_candidates=8",
-    "encoder.sdr_sparsity=4",
-    "encoder.projection_dim=8",
-    "spinor.state_dim=4",
-    "spinor.mimo_groups=2",
-    "propagator.laplacian_sparsity=4",
+    *SMALL_MODEL,
     "training.max_steps=2",
     "training.eval_every=2",
 )

@@ -1,8 +1,9 @@
 import pytest
 import torch
+from helpers import SMALL_MODEL
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.plugins.precision import MixedPrecision
-from lightning_runs import SMALL, build
+from lightning_runs import build
 from torch.utils.data import DataLoader
 from toy import RecordingDisplay, ToyDiagnostics, ToyModel, toy_config, toy_corpus
 
@@ -44,7 +45,7 @@ def quiet_trainer(folder, *plugins, **options):
 
 
 def fit(folder, trainer, mode, model=None):
-    config = toy_config(folder, f"training.precision_mode={mode}", *SMALL)
+    config = toy_config(folder, f"training.precision_mode={mode}", *SMALL_MODEL)
     diagnostics = Diagnostics if isinstance(model, SEMModel) else ToyDiagnostics
     module = SEMLightningModule(config, model=model or WatchedModel(), diagnostics=diagnostics)
     trainer.fit(module, datamodule=SEMDataModule(config, toy_corpus()))
@@ -99,7 +100,7 @@ def test_float32_stays_float32_on_a_device_that_reports_bfloat16(tmp_path, monke
 
 
 def test_stages_are_set_free_one_by_one(tmp_path):
-    config = toy_config(tmp_path, *SMALL)
+    config = toy_config(tmp_path, *SMALL_MODEL)
     model = SEMModel(config)
     fit(tmp_path, quiet_trainer(tmp_path, SEMPrecisionPlugin("selective-bf16", device="cpu")), "selective-bf16", model)
     assert model.precision.mode == "selective-bf16"

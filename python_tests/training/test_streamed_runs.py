@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from helpers import SMALL_MODEL, as_options
 from toy import RecordingDisplay, start
 
 from sem.cli import main
@@ -18,15 +19,7 @@ from sem.training.logging import read_csv
 from sem.training.trainer import SEMTrainer
 
 SIZES = (
-    "--model.hidden_dim=16",
-    "--model.num_layers=1",
-    "--model.max_seq_length=16",
-    "--encoder.sdr_candidates=8",
-    "--encoder.sdr_sparsity=4",
-    "--encoder.projection_dim=8",
-    "--spinor.state_dim=4",
-    "--spinor.mimo_groups=2",
-    "--propagator.laplacian_sparsity=2",
+    *as_options(SMALL_MODEL),
     "--training.batch_size=4",
     "--training.micro_batch_size=2",
     "--training.max_steps=10",

@@ -134,10 +134,15 @@ def losses_of(folder: str | Path, *overrides: str, resume: str | None = None) ->
     return display.losses
 
 
+def modules_path() -> str:
+    """PYTHONPATH for a process that imports modules of these tests."""
+    return os.pathsep.join([str(HERE), str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
 def start(script: str, *arguments: str) -> subprocess.Popen[str]:
     """Run a Python script that may import this module in a process of its own."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    environment["PYTHONPATH"] = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment["PYTHONPATH"] = modules_path()
     return subprocess.Popen(
         [sys.executable, "-c", script, *arguments],
         stdout=subprocess.PIPE,
