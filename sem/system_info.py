@@ -12,7 +12,17 @@ import sem
 from sem import native
 from sem.ipex import xpu_path
 
-OPTIONAL_PACKAGES = ("jsonargparse", "tensorboard", "matplotlib", "safetensors")
+OPTIONAL_PACKAGES = (
+    "jsonargparse",
+    "tensorboard",
+    "matplotlib",
+    "safetensors",
+    "lightning",
+    "datasets",
+    "tokenizers",
+    "transformers",
+    "huggingface_hub",
+)
 
 
 def system_info() -> Iterator[tuple[str, str]]:

@@ -1,7 +1,8 @@
+import importlib.util
 import math
-import sys
 
 import pytest
+from toy import toy_trainer
 
 from sem.training.logging import CsvLog, TensorBoardLog, open_logs, read_csv
 
@@ -93,6 +94,11 @@ def test_logs_are_those_that_are_named(tmp_path, monkeypatch):
     for log in logs:
         log.close()
     assert open_logs([], tmp_path, 0, {}, told.append) == told == []
-    monkeypatch.setitem(sys.modules, "wandb", None)
+
+
+def test_a_log_that_is_not_installed_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "wandb" else find(name))
     with pytest.raises(ImportError, match="training.loggers names wandb, which is not installed: pip install wandb"):
-        open_logs(["wandb"], tmp_path, 0, {}, told.append)
+        toy_trainer(tmp_path / "run", "training.loggers=[csv, wandb]")
+    assert not (tmp_path / "run").exists()

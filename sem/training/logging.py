@@ -107,10 +107,8 @@ class WandbLog:
     """
 
     def __init__(self, folder: str | Path, resume_step: int = 0, settings: Mapping[str, Any] | None = None) -> None:
-        try:
-            import wandb
-        except ImportError:
-            raise ImportError("training.loggers names wandb, which is not installed: pip install wandb") from None
+        import wandb
+
         folder = Path(folder)
         remembered = folder / "wandb_id"
         known = remembered.read_text(encoding="utf-8").strip() if resume_step and remembered.exists() else None
@@ -126,6 +124,16 @@ class WandbLog:
         self._run.finish()
 
 
+def check_loggers(names: Iterable[str]) -> None:
+    """Refuse a log that cannot be written, before anything else is done.
+
+    Raises:
+        ImportError: wandb is named and not installed.
+    """
+    if "wandb" in names and importlib.util.find_spec("wandb") is None:
+        raise ImportError("training.loggers names wandb, which is not installed: pip install wandb")
+
+
 def open_logs(
     names: Iterable[str],
     folder: Path,
@@ -136,9 +144,6 @@ def open_logs(
     """The logs of a run in ``folder``, by the names of ``training.loggers``.
 
     TensorBoard is left out where it is not installed, which ``say`` is told.
-
-    Raises:
-        ImportError: wandb is named and not installed.
     """
     logs: list[MetricLog] = []
     for name in names:

@@ -26,7 +26,7 @@ from sem.training.distributed import OneProcess, accumulation, check_layout, joi
 from sem.training.evaluation import evaluate
 from sem.training.health import wave_criteria
 from sem.training.language import LanguageModelObjective
-from sem.training.logging import open_logs
+from sem.training.logging import check_loggers, open_logs
 from sem.training.loop import LoopSettings, TrainingLoop
 from sem.training.optim import build_adamw
 from sem.training.plot import plot_curves
@@ -97,6 +97,7 @@ class SEMTrainer:
         training = config.training
         self.config = config
         self.folder = Path(training.output_dir)
+        check_loggers(training.loggers)
         self.device = self._choose_device()
         self.precision = PrecisionPolicy.for_device(training.precision_mode, self.device)
         if training.num_threads is not None:
