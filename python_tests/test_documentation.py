@@ -1,6 +1,7 @@
 """The README and docs/: their code runs, their links lead somewhere, the settings' page is current."""
 
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -31,7 +32,9 @@ def code_of(page: Path) -> str:
 def test_code_runs(page: Path, tmp_path: Path) -> None:
     script = tmp_path / "page.py"
     script.write_text(code_of(page), encoding="utf-8")
-    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, script]
+    done = subprocess.run(command, cwd=tmp_path, env=one_thread, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, textwrap.indent(done.stderr, f"{name_of(page)}: ")
 
 
