@@ -8,13 +8,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-
-import torch
+from collections.abc import Sequence
 
 from sem.bench import report
+from sem.bench.arguments import at_least, picture, threads, writable
 from sem.bench.cases import BENCHMARKS, QUICK
 from sem.bench.registry import Benchmark, Registry
 from sem.bench.runner import Line, measure
@@ -26,8 +23,14 @@ LEAST_REPEATS = 7
 def main(arguments: Sequence[str] | None = None, full: Registry = BENCHMARKS, quick: Registry = QUICK) -> int:
     """Run ``sem bench`` with ``arguments`` (those of the process by default) and return its exit status.
 
-    ``full`` holds the benchmarks, ``quick`` those of ``--quick``.
+    ``full`` holds the benchmarks, ``quick`` those of ``--quick``. ``learning`` as the first argument runs
+    :mod:`sem.bench.learning_command` instead.
     """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments[:1] == ["learning"]:
+        from sem.bench import learning_command
+
+        return learning_command.main(arguments[1:])
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
@@ -37,7 +40,7 @@ def main(arguments: Sequence[str] | None = None, full: Registry = BENCHMARKS, qu
     if options.list:
         print("\n".join(benchmark.name for benchmark in chosen))
         return 0
-    with _threads(options.threads):
+    with threads(options.threads):
         where = {**report.machine(), "load_before": report.load_average()}
         lines = [line for benchmark in chosen for line in _run(benchmark, options.repeats)]
         where["load_after"] = report.load_average()
@@ -57,45 +60,18 @@ def _run(benchmark: Benchmark, repeats: int) -> list[Line]:
     return measure(benchmark.name, benchmark.build(), repeats)
 
 
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="sem bench", description="Time the operators against their peers.")
+    learning = "sem bench learning trains the model and its peers for the same minutes; see sem bench learning --help."
+    parser = argparse.ArgumentParser(
+        prog="sem bench", description="Time the operators against their peers.", epilog=learning
+    )
     only = "only benchmarks with NAME in their name; may be repeated"
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help=only)
     parser.add_argument("--list", action="store_true", help="print the names of the benchmarks and stop")
-    parser.add_argument("--threads", type=_at_least(1), default=1, metavar="N", help="CPU threads (default: 1)")
+    parser.add_argument("--threads", type=at_least(1), default=1, metavar="N", help="CPU threads (default: 1)")
     repeats = f"timed rounds, at least {LEAST_REPEATS} (default: 9)"
-    parser.add_argument("--repeats", type=_at_least(LEAST_REPEATS), default=9, metavar="N", help=repeats)
+    parser.add_argument("--repeats", type=at_least(LEAST_REPEATS), default=9, metavar="N", help=repeats)
     parser.add_argument("--quick", action="store_true", help="small problems without bars, in a few seconds")
-    parser.add_argument("--json", type=_writable, metavar="FILE", help="write every figure to FILE")
-    parser.add_argument("--plot", type=_writable, metavar="FILE", help="draw the ratios (needs matplotlib)")
+    parser.add_argument("--json", type=writable, metavar="FILE", help="write every figure to FILE")
+    parser.add_argument("--plot", type=picture, metavar="FILE", help="draw the ratios (needs matplotlib)")
     return parser
-
-
-def _at_least(least: int) -> Callable[[str], int]:
-    def count(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"expected an integer, got {text!r}") from None
-        if value < least:
-            raise argparse.ArgumentTypeError(f"expected at least {least}, got {value}")
-        return value
-
-    return count
-
-
-def _writable(text: str) -> Path:
-    path = Path(text)
-    if not path.parent.is_dir() or path.is_dir():
-        raise argparse.ArgumentTypeError(f"expected a file in a folder that exists, got {text!r}")
-    return path
