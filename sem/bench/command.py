@@ -10,9 +10,10 @@ import json
 import sys
 from collections.abc import Sequence
 
-from sem.bench import report
+from sem.bench import growth_plot, report
 from sem.bench.arguments import at_least, picture, threads, writable
-from sem.bench.cases import BENCHMARKS, QUICK
+from sem.bench.cases import BENCHMARKS, GROWTH, QUICK, QUICK_GROWTH
+from sem.bench.peaks import measure_peaks
 from sem.bench.registry import Benchmark, Registry
 from sem.bench.runner import Line, measure
 
@@ -20,10 +21,17 @@ FAILED, WRONG_USE = 1, 2
 LEAST_REPEATS = 7
 
 
-def main(arguments: Sequence[str] | None = None, full: Registry = BENCHMARKS, quick: Registry = QUICK) -> int:
+def main(
+    arguments: Sequence[str] | None = None,
+    full: Registry = BENCHMARKS,
+    quick: Registry = QUICK,
+    growth: Registry = GROWTH,
+    quick_growth: Registry = QUICK_GROWTH,
+) -> int:
     """Run ``sem bench`` with ``arguments`` (those of the process by default) and return its exit status.
 
-    ``full`` holds the benchmarks, ``quick`` those of ``--quick``. ``learning`` as the first argument runs
+    ``full`` holds the benchmarks, ``quick`` those of ``--quick``, ``growth`` and ``quick_growth`` the same for
+    ``--growth``. ``learning`` as the first argument runs
     :mod:`sem.bench.learning_command` instead.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -34,7 +42,8 @@ def main(arguments: Sequence[str] | None = None, full: Registry = BENCHMARKS, qu
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
-        chosen = (quick if options.quick else full).select(options.only)
+        registries = (quick_growth, growth) if options.growth else (quick, full)
+        chosen = registries[0 if options.quick else 1].select(options.only)
     except ValueError as error:
         parser.error(str(error))
     if options.list:
@@ -42,16 +51,23 @@ def main(arguments: Sequence[str] | None = None, full: Registry = BENCHMARKS, qu
         return 0
     with threads(options.threads):
         where = {**report.machine(), "load_before": report.load_average()}
+        peaks = measure_peaks()
         lines = [line for benchmark in chosen for line in _run(benchmark, options.repeats)]
+        peaks = peaks.best(measure_peaks())
         where["load_after"] = report.load_average()
-    settings = {name: getattr(options, name) for name in ("threads", "repeats", "quick", "only")}
-    report.print_table(lines, where, settings, report.console_for())
+    settings = {name: getattr(options, name) for name in ("threads", "repeats", "quick", "growth", "only")}
+    report.print_table(lines, peaks, where, settings, report.console_for())
     if options.json is not None:
-        text = json.dumps(report.document(lines, where, settings), indent=2, allow_nan=False)
+        text = json.dumps(report.document(lines, peaks, where, settings), indent=2, allow_nan=False)
         options.json.write_text(text + "\n")
     if options.plot is not None:
         title = f"{where['processor']}, {where['simd']}, {options.threads} thread(s)"
-        report.plot(lines, options.plot, title)
+        if options.growth:
+            growth_plot.plot(
+                lines, {benchmark.name: benchmark.point for benchmark in chosen}, peaks, options.plot, title
+            )
+        else:
+            report.plot(lines, options.plot, title)
     return 0 if all(line.correct for line in lines) else FAILED
 
 
@@ -72,6 +88,10 @@ def _parser() -> argparse.ArgumentParser:
     repeats = f"timed rounds, at least {LEAST_REPEATS} (default: 9)"
     parser.add_argument("--repeats", type=at_least(LEAST_REPEATS), default=9, metavar="N", help=repeats)
     parser.add_argument("--quick", action="store_true", help="small problems without bars, in a few seconds")
+    several = "every operator at several numbers of tokens, widths and so on; --plot draws the costs with their bounds"
+    parser.add_argument("--growth", action="store_true", help=several)
     parser.add_argument("--json", type=writable, metavar="FILE", help="write every figure to FILE")
-    parser.add_argument("--plot", type=picture, metavar="FILE", help="draw the ratios (needs matplotlib)")
+    parser.add_argument(
+        "--plot", type=picture, metavar="FILE", help="draw the ratios, or with --growth the costs (needs matplotlib)"
+    )
     return parser

@@ -1,20 +1,34 @@
-"""The Cayley step against eager CG and the precomputed dense unitary; its backward against its forward."""
+"""The Cayley step against conjugate gradients in torch and scipy and against the dense unitary, precomputed or built;
+its backward against its forward."""
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from sem.bench import peers
+from sem.bench.peaks import Work
 from sem.bench.problems import complex_normal, exact_gradients, multiscale_graph
 from sem.bench.registry import Benchmark, Comparison, Contender, Expected, worst_row_error
-from sem.ops import cayley, reference
+from sem.ops import Topology, cayley, reference
 
 TOL = 1e-5
 VALUE_LIMIT = 2 * TOL + 2e-6
 GRADIENT_LIMIT = 5 * TOL + 1e-5
+SCIPY_ROWS = 32
+
+
+def forward_work(psi: Tensor, edge_weight: Tensor, graph: Topology, half_dt: float) -> Work:
+    """Every product with H takes each nonzero once for each real component; a row takes one for its right-hand side
+    and two per iteration."""
+    _, info = cayley(psi, edge_weight, graph, half_dt, TOL, return_info=True)
+    nonzeros = 2 * graph.num_edges + graph.nodes
+    products = info.iterations.numel() + 2 * int(info.iterations.sum())
+    return Work(bytes=2 * psi.nbytes, multiply_adds=2.0 * nonzeros * products)
 
 
 def build(tokens: int, nodes: int, dt: float, judged: bool = False) -> Sequence[Comparison]:
@@ -25,9 +39,16 @@ def build(tokens: int, nodes: int, dt: float, judged: bool = False) -> Sequence[
     stepped = [Expected("psi_out", truth, VALUE_LIMIT, worst_row_error)]
     matrix, diagonal = peers.laplacian_matrix(weight, graph), peers.laplacian_diagonal(weight, graph)
     unitary = peers.cayley_unitary(weight, graph, half_dt)
-    forward = Contender("forward", lambda: [cayley(psi, weight, graph, half_dt, TOL)], stepped)
+    work = forward_work(psi, weight, graph, half_dt)
+    forward = Contender("forward", lambda: [cayley(psi, weight, graph, half_dt, TOL)], stepped, work=work)
     eager = Contender("eager_cg", lambda: [peers.eager_cg(psi, matrix, diagonal, half_dt, TOL)], stepped)
     dense = Contender("psi @ U", lambda: [psi @ unitary], stepped)
+    built = Contender("U, then psi @ U", lambda: [psi @ peers.built_unitary(weight, graph, half_dt)], stepped)
+    few = psi[:SCIPY_ROWS]
+    few_stepped = [Expected("psi_out", truth[:SCIPY_ROWS], VALUE_LIMIT, worst_row_error)]
+    by_row = Contender(
+        "scipy cg by row", lambda: [peers.scipy_cg(few, weight, graph, half_dt, TOL)], few_stepped, len(few) / tokens
+    )
 
     # Noise plus the direction of the step: of noise alone, the sum in grad_half_dt all but cancels.
     moved = (truth - psi).to(torch.complex64)
@@ -44,6 +65,8 @@ def build(tokens: int, nodes: int, dt: float, judged: bool = False) -> Sequence[
     return [
         Comparison(forward, eager, "speed-up", 6.0 if judged else None),
         Comparison(forward, dense, "time", 1.5 if judged else None),
+        Comparison(forward, built, "time"),
+        *([Comparison(forward, by_row)] if importlib.util.find_spec("scipy") else []),
         Comparison(backward, forward, "time", 2.5 if judged else None),
     ]
 

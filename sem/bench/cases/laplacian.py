@@ -6,13 +6,22 @@ from collections.abc import Sequence
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from sem.bench import peers
+from sem.bench.peaks import Work
 from sem.bench.problems import complex_normal, multiscale_graph
 from sem.bench.registry import Benchmark, Comparison, Contender, Expected
-from sem.ops import laplacian_matvec, reference
+from sem.ops import Topology, laplacian_matvec, reference
 
 VALUE_LIMIT = 2e-6
+
+
+def forward_work(x: Tensor, graph: Topology) -> Work:
+    """Each nonzero once for each row and real component."""
+    floats = x.nbytes // 4
+    nonzeros = 2 * graph.num_edges + graph.nodes
+    return Work(bytes=2 * x.nbytes, multiply_adds=floats / graph.nodes * nonzeros)
 
 
 def build(rows: int, nodes: int, is_complex: bool) -> Sequence[Comparison]:
@@ -26,7 +35,7 @@ def build(rows: int, nodes: int, is_complex: bool) -> Sequence[Comparison]:
     expected = [Expected("Hx", truth, VALUE_LIMIT)]
     expected_columns = [Expected("Hx", peers.columns(truth) if is_complex else truth.T, VALUE_LIMIT)]
     matrix = peers.csr_laplacian(weight, graph)
-    product = Contender("forward", lambda: [laplacian_matvec(x, weight, graph)], expected)
+    product = Contender("forward", lambda: [laplacian_matvec(x, weight, graph)], expected, work=forward_work(x, graph))
     sparse = Contender("torch.sparse CSR", lambda: [matrix @ x_columns], expected_columns)
     return [Comparison(product, sparse)]
 
