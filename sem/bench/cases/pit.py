@@ -49,7 +49,7 @@ def build(batch: int, steps: int, width: int, judged: bool = False) -> Sequence[
     work = Work(bytes=(2 + 3) * psi.nbytes)
     native = Contender("forward + backward", lambda: both_ways(pit(psi, rms, strength, BINS)), expected, work=work)
     estimate = Contender("KDE in torch", lambda: both_ways(peers.kde_pit(psi, rms, strength, BINS)), expected)
-    return [Comparison(native, estimate, "speed-up", 10.0 if judged else None)]
+    return [Comparison(native, estimate, "speed-up", 30.0 if judged else None)]
 
 
 def benchmark(batch: int, steps: int, width: int, judged: bool = False) -> Benchmark:

@@ -62,7 +62,7 @@ def build(batch: int, steps: int, channels: int, judged: bool = False) -> Sequen
     loop = Contender("loop over time", lambda: both_ways(peers.loop_scan(*leaves)), expected)
     tuned = Contender("tuned loop", lambda: both_ways(peers.tuned_loop_scan(*leaves)), expected)
     return [
-        Comparison(native, loop, "speed-up", 15.0 if judged else None),
+        Comparison(native, loop, "speed-up", 25.0 if judged else None),
         Comparison(native, tuned),
     ]
 
