@@ -16,6 +16,7 @@ from sem.bench.cases import BENCHMARKS, GROWTH, QUICK, QUICK_GROWTH
 from sem.bench.peaks import measure_peaks
 from sem.bench.registry import Benchmark, Registry
 from sem.bench.runner import Line, measure
+from sem.files import write_text
 
 FAILED, WRONG_USE = 1, 2
 LEAST_REPEATS = 7
@@ -59,7 +60,7 @@ def main(
     report.print_table(lines, peaks, where, settings, report.console_for())
     if options.json is not None:
         text = json.dumps(report.document(lines, peaks, where, settings), indent=2, allow_nan=False)
-        options.json.write_text(text + "\n")
+        write_text(options.json, text + "\n")
     if options.plot is not None:
         title = f"{where['processor']}, {where['simd']}, {options.threads} thread(s)"
         if options.growth:

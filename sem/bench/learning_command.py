@@ -16,7 +16,7 @@ from sem.bench import learning_report, report
 from sem.bench.arguments import at_least, picture, threads, writable
 from sem.bench.language_models import ENTRANTS
 from sem.bench.learning import Run, learn, order, run_config
-from sem.config import SEMConfig, add_config_arguments, check_option_names, config_from_arguments
+from sem.config import add_config_arguments, check_option_names, config_from_arguments
 from sem.data import load_corpus
 from sem.files import write_text
 from sem.training.signals import stop_on_signals
@@ -41,8 +41,7 @@ def main(arguments: Sequence[str]) -> int:
         corpus = load_corpus(data.paths, corpus=data.corpus, validation_share=data.validation_share)
     except ValueError as error:
         parser.error(str(error))
-    by_model: dict[str, SEMConfig] = {name: config for (name, _), config in reversed(configs.items())}
-    by_model = {name: by_model[name] for name in options.models}
+    by_model = {name: configs[name, options.seeds[0]] for name in options.models}
     settings = {name: getattr(options, name) for name in ("minutes", "seeds", "models", "threads", "config")}
     settings["held_out_bytes"] = corpus.validation.num_bytes
     console = Console(stderr=True, highlight=False, soft_wrap=True)

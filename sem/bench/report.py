@@ -18,6 +18,7 @@ from sem.bench.peaks import Bound, Peaks
 from sem.bench.registry import Check, Comparison
 from sem.bench.runner import Line
 from sem.bench.timing import Spread
+from sem.files import replacing
 
 SCHEMA = 2
 WIDTH_WITHOUT_TERMINAL = 180
@@ -89,15 +90,9 @@ def console_for(width: int | None = None) -> Console:
 
 
 def plot(lines: Sequence[Line], path: Path, title: str) -> None:
-    """One bar per correct line, log axis: how many times faster than its peer, with the spread and its bar.
+    """One bar per correct line, log axis: how many times faster than its peer, with the spread and its bar."""
+    from matplotlib.figure import Figure
 
-    Raises:
-        ImportError: matplotlib is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ImportError("--plot needs matplotlib: pip install 'sem[train]'") from None
     drawn = [(line, line.ratio) for line in lines if line.ratio is not None]
     figure = Figure(figsize=(9, 1.2 + 0.45 * len(drawn)), layout="constrained")
     axes = figure.subplots()
@@ -114,7 +109,8 @@ def plot(lines: Sequence[Line], path: Path, title: str) -> None:
     axes.axvline(1, color="grey", linewidth=0.8)
     axes.set_xlabel("time of the peer over time of the operator (black: bar)")
     axes.set_title(title, fontsize="medium")
-    figure.savefig(path, dpi=150)
+    with replacing(path) as file:
+        figure.savefig(file, dpi=150, format=path.suffix.removeprefix(".") or None)
 
 
 def line_bound(line: Line, peaks: Peaks) -> Bound | None:
