@@ -17,9 +17,9 @@ LAYERS = (
     ("data", "layers"),
     ("encoder", "spinor", "propagator", "sampler"),
     ("model",),
-    ("generation", "bench"),
+    ("generation",),
     ("training", "hub"),
-    ("commands",),
+    ("commands", "bench"),
     ("cli",),
     ("__main__", "train"),
 )

@@ -1,17 +1,21 @@
 import itertools
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 from sem.bench import main, peers, report
-from sem.bench.cases import BENCHMARKS, QUICK
+from sem.bench.cases import BENCHMARKS, GROWTH, QUICK, laplacian
+from sem.bench.cases import cayley as cayley_case
+from sem.bench.peaks import Bound, Peaks, Work, measure_peaks
 from sem.bench.problems import complex_normal, exact_gradients, multiscale_graph
 from sem.bench.registry import (
     Benchmark,
     Comparison,
     Contender,
     Expected,
+    Point,
     Registry,
     relative_error,
     worst_row_error,
@@ -68,6 +72,7 @@ class TestRegistry:
     def test_every_operator_is_benchmarked(self, operator):
         assert BENCHMARKS.select([operator])
         assert QUICK.select([operator])
+        assert {b.point.axis for b in GROWTH.select([operator])} >= {"tokens", "width"}
 
 
 class TestTiming:
@@ -101,6 +106,39 @@ class TestErrors:
         assert not check.passed
 
 
+class TestPeaks:
+    def test_bound_is_the_slower_of_moving_and_computing(self):
+        peaks = Peaks(bytes=10.0, multiply_adds=100.0)
+        assert peaks.bound(Work(bytes=20.0, multiply_adds=100.0)) == Bound(2.0, "bytes")
+        assert peaks.bound(Work(bytes=20.0, multiply_adds=300.0)) == Bound(3.0, "arithmetic")
+
+    def test_the_better_measurement_of_each_rate_counts(self):
+        assert Peaks(1.0, 4.0).best(Peaks(2.0, 3.0)) == Peaks(2.0, 4.0)
+
+    def test_measured_rates_are_those_of_a_processor(self):
+        peaks = measure_peaks()
+        assert 1e8 < peaks.bytes < 1e13
+        assert 1e8 < peaks.multiply_adds < 1e14
+
+
+class TestWork:
+    """Formulas against numbers counted by hand."""
+
+    def test_laplacian_takes_every_nonzero_once_per_row_and_component(self):
+        graph, _ = multiscale_graph(64)
+        nonzeros = int((reference.laplacian_dense(torch.ones(graph.num_edges), graph) != 0).sum())
+        assert laplacian.forward_work(torch.zeros(5, 64), graph) == Work(2 * 4 * 5 * 64, 5 * nonzeros)
+        assert laplacian.forward_work(torch.zeros(5, 64) + 0j, graph) == Work(2 * 8 * 5 * 64, 2 * 5 * nonzeros)
+
+    def test_cayley_takes_a_product_for_the_right_side_and_two_per_iteration(self):
+        graph, weight = multiscale_graph(64)
+        psi = complex_normal(3, 64, seed=0)
+        _, info = cayley(psi, weight, graph, 0.05, return_info=True)
+        nonzeros = 2 * graph.num_edges + 64
+        expected = sum(2 * nonzeros * (1 + 2 * n) for n in info.iterations.tolist())
+        assert cayley_case.forward_work(psi, weight, graph, 0.05) == Work(2 * 8 * 3 * 64, expected)
+
+
 class TestMeasure:
     @pytest.mark.parametrize(
         ("kind", "bar", "ratio", "met"),
@@ -126,6 +164,13 @@ class TestMeasure:
         a, b, c = (contender(name, log=log) for name in "abc")
         measure("sum", [Comparison(a, b), Comparison(a, c)], repeats=7, warmup=1)
         assert log == ["a", "b", "c"] * (1 + 1 + 7)
+
+    def test_the_time_of_a_part_is_taken_for_the_whole(self):
+        part = replace(contender("part"), share=0.25)
+        clock = ticking([1.0, 3.0])
+        (line,) = measure("sum", [Comparison(contender(), part)], repeats=7, clock=lambda: next(clock))
+        assert line.peer_time.median == 12.0
+        assert line.ratio.median == 12.0
 
     def test_a_wrong_result_is_never_timed(self):
         log = []
@@ -178,7 +223,7 @@ class TestCommand:
         document = json.loads(path.read_text())
         assert document.keys() == {"schema", "machine", "settings", "lines"}
         assert document["schema"] == report.SCHEMA
-        assert document["settings"] == {"threads": 2, "repeats": 8, "quick": False, "only": []}
+        assert document["settings"] == {"threads": 2, "repeats": 8, "quick": False, "growth": False, "only": []}
         assert {"processor", "cores", "simd", "torch", "load_before", "load_after"} <= document["machine"].keys()
         (line,) = document["lines"]
         assert (line["benchmark"], line["subject"], line["peer"]) == ("sum", "fast", "slow")
@@ -186,6 +231,35 @@ class TestCommand:
         for spread in (line["ratio"], line["subject_seconds"], line["peer_seconds"]):
             assert 0 < spread["min"] <= spread["median"] <= spread["max"]
         assert line["subject_checks"] == [{"output": "out", "error": 0.0, "limit": 1e-6, "passed": True}]
+
+    def test_bound_and_share_are_of_the_measured_peaks(self, tmp_path, capsys):
+        path = tmp_path / "bench.json"
+        known = replace(contender("known"), work=Work(bytes=1e9))
+        registry = registry_of(Comparison(known, contender("unknown")), Comparison(contender("unknown"), known))
+        assert main(["--json", str(path)], full=registry) == 0
+        document = json.loads(path.read_text())
+        peaks = document["machine"]["peaks"]
+        first, second = document["lines"]
+        assert first["bound_seconds"] == pytest.approx(1e9 / peaks["bytes"])
+        assert first["bound_by"] == "bytes"
+        assert second["bound_seconds"] is None
+        assert f"{1e3 * first['bound_seconds']:.2f} bytes" in capsys.readouterr().out
+
+    def test_a_wrong_result_reaches_no_share(self, capsys):
+        wrong = replace(contender("wrong", (3.0, 5.0)), work=Work(bytes=1e9))
+        main([], full=registry_of(Comparison(wrong, contender())))
+        assert "%" not in capsys.readouterr().out
+
+    def test_growth_is_drawn_with_its_bounds(self, tmp_path):
+        path = tmp_path / "growth.png"
+        known = replace(contender("known"), work=Work(bytes=1e6))
+        sums = [
+            Benchmark(f"sum-width-{n}", lambda: [Comparison(known, contender("peer"))], Point("sum", "width", n))
+            for n in (2, 4)
+        ]
+        wrong = Benchmark("sum-dt-1", lambda: [Comparison(contender(value=(0.0, 0.0)), known)], Point("sum", "dt", 1))
+        assert main(["--growth", "--plot", str(path)], growth=Registry([*sums, wrong])) == 1
+        assert path.read_bytes().startswith(b"\x89PNG")
 
     def test_infinite_error_is_valid_json(self, tmp_path):
         path = tmp_path / "bench.json"
@@ -236,8 +310,9 @@ class TestCommand:
         assert main(["--plot", str(path)], full=registry) == 1
         assert path.read_bytes().startswith(b"\x89PNG")
 
-    def test_quick_benchmarks_are_correct(self, capsys):
-        assert main(["--quick", "--repeats", "7"]) == 0
+    @pytest.mark.parametrize("options", [[], ["--growth"]])
+    def test_quick_benchmarks_are_correct(self, options, capsys):
+        assert main(["--quick", "--repeats", "7", *options]) == 0
         assert "WRONG" not in capsys.readouterr().out
 
 
@@ -251,11 +326,18 @@ class TestPeersAndProblems:
         truth = reference.cayley(psi.to(torch.complex128), weight.double(), graph, 0.05)
         assert worst_row_error(out, truth) < 5e-6
 
-    def test_dense_unitary_is_the_operator(self):
+    @pytest.mark.parametrize("make", [peers.cayley_unitary, peers.built_unitary])
+    def test_dense_unitary_is_the_operator(self, make):
         graph, weight = multiscale_graph(64)
         psi = complex_normal(5, 64, seed=0)
         stepped = cayley(psi, weight, graph, 0.05, 1e-6)
-        assert relative_error(psi @ peers.cayley_unitary(weight, graph, 0.05), stepped) < 1e-5
+        assert relative_error(psi @ make(weight, graph, 0.05), stepped) < 1e-5
+
+    def test_scipy_solves_the_cayley_step(self):
+        graph, weight = multiscale_graph(64)
+        psi = complex_normal(5, 64, seed=0)
+        truth = reference.cayley(psi.to(torch.complex128), weight.double(), graph, 0.05)
+        assert worst_row_error(peers.scipy_cg(psi, weight, graph, 0.05, 1e-6), truth) < 5e-6
 
     def test_columns_and_rows_are_inverse(self):
         psi = complex_normal(3, 4, seed=0)

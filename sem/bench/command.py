@@ -8,47 +8,67 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 
-import torch
-
-from sem.bench import report
-from sem.bench.cases import BENCHMARKS, QUICK
+from sem.bench import growth_plot, report
+from sem.bench.arguments import at_least, picture, threads, writable
+from sem.bench.cases import BENCHMARKS, GROWTH, QUICK, QUICK_GROWTH
+from sem.bench.peaks import measure_peaks
 from sem.bench.registry import Benchmark, Registry
 from sem.bench.runner import Line, measure
+from sem.files import write_text
 
 FAILED, WRONG_USE = 1, 2
 LEAST_REPEATS = 7
 
 
-def main(arguments: Sequence[str] | None = None, full: Registry = BENCHMARKS, quick: Registry = QUICK) -> int:
+def main(
+    arguments: Sequence[str] | None = None,
+    full: Registry = BENCHMARKS,
+    quick: Registry = QUICK,
+    growth: Registry = GROWTH,
+    quick_growth: Registry = QUICK_GROWTH,
+) -> int:
     """Run ``sem bench`` with ``arguments`` (those of the process by default) and return its exit status.
 
-    ``full`` holds the benchmarks, ``quick`` those of ``--quick``.
+    ``full`` holds the benchmarks, ``quick`` those of ``--quick``, ``growth`` and ``quick_growth`` the same for
+    ``--growth``. ``learning`` as the first argument runs
+    :mod:`sem.bench.learning_command` instead.
     """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments[:1] == ["learning"]:
+        from sem.bench import learning_command
+
+        return learning_command.main(arguments[1:])
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
-        chosen = (quick if options.quick else full).select(options.only)
+        registries = (quick_growth, growth) if options.growth else (quick, full)
+        chosen = registries[0 if options.quick else 1].select(options.only)
     except ValueError as error:
         parser.error(str(error))
     if options.list:
         print("\n".join(benchmark.name for benchmark in chosen))
         return 0
-    with _threads(options.threads):
+    with threads(options.threads):
         where = {**report.machine(), "load_before": report.load_average()}
+        peaks = measure_peaks()
         lines = [line for benchmark in chosen for line in _run(benchmark, options.repeats)]
+        peaks = peaks.best(measure_peaks())
         where["load_after"] = report.load_average()
-    settings = {name: getattr(options, name) for name in ("threads", "repeats", "quick", "only")}
-    report.print_table(lines, where, settings, report.console_for())
+    settings = {name: getattr(options, name) for name in ("threads", "repeats", "quick", "growth", "only")}
+    report.print_table(lines, peaks, where, settings, report.console_for())
     if options.json is not None:
-        text = json.dumps(report.document(lines, where, settings), indent=2, allow_nan=False)
-        options.json.write_text(text + "\n")
+        text = json.dumps(report.document(lines, peaks, where, settings), indent=2, allow_nan=False)
+        write_text(options.json, text + "\n")
     if options.plot is not None:
         title = f"{where['processor']}, {where['simd']}, {options.threads} thread(s)"
-        report.plot(lines, options.plot, title)
+        if options.growth:
+            growth_plot.plot(
+                lines, {benchmark.name: benchmark.point for benchmark in chosen}, peaks, options.plot, title
+            )
+        else:
+            report.plot(lines, options.plot, title)
     return 0 if all(line.correct for line in lines) else FAILED
 
 
@@ -57,45 +77,22 @@ def _run(benchmark: Benchmark, repeats: int) -> list[Line]:
     return measure(benchmark.name, benchmark.build(), repeats)
 
 
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="sem bench", description="Time the operators against their peers.")
+    learning = "sem bench learning trains the model and its peers for the same minutes; see sem bench learning --help."
+    parser = argparse.ArgumentParser(
+        prog="sem bench", description="Time the operators against their peers.", epilog=learning
+    )
     only = "only benchmarks with NAME in their name; may be repeated"
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help=only)
     parser.add_argument("--list", action="store_true", help="print the names of the benchmarks and stop")
-    parser.add_argument("--threads", type=_at_least(1), default=1, metavar="N", help="CPU threads (default: 1)")
+    parser.add_argument("--threads", type=at_least(1), default=1, metavar="N", help="CPU threads (default: 1)")
     repeats = f"timed rounds, at least {LEAST_REPEATS} (default: 9)"
-    parser.add_argument("--repeats", type=_at_least(LEAST_REPEATS), default=9, metavar="N", help=repeats)
+    parser.add_argument("--repeats", type=at_least(LEAST_REPEATS), default=9, metavar="N", help=repeats)
     parser.add_argument("--quick", action="store_true", help="small problems without bars, in a few seconds")
-    parser.add_argument("--json", type=_writable, metavar="FILE", help="write every figure to FILE")
-    parser.add_argument("--plot", type=_writable, metavar="FILE", help="draw the ratios (needs matplotlib)")
+    several = "every operator at several numbers of tokens, widths and so on; --plot draws the costs with their bounds"
+    parser.add_argument("--growth", action="store_true", help=several)
+    parser.add_argument("--json", type=writable, metavar="FILE", help="write every figure to FILE")
+    parser.add_argument(
+        "--plot", type=picture, metavar="FILE", help="draw the ratios, or with --growth the costs (needs matplotlib)"
+    )
     return parser
-
-
-def _at_least(least: int) -> Callable[[str], int]:
-    def count(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"expected an integer, got {text!r}") from None
-        if value < least:
-            raise argparse.ArgumentTypeError(f"expected at least {least}, got {value}")
-        return value
-
-    return count
-
-
-def _writable(text: str) -> Path:
-    path = Path(text)
-    if not path.parent.is_dir() or path.is_dir():
-        raise argparse.ArgumentTypeError(f"expected a file in a folder that exists, got {text!r}")
-    return path

@@ -19,14 +19,15 @@ def complex_normal(*shape: int, seed: int) -> Tensor:
     return torch.randn(*shape, dtype=torch.complex64, generator=generator(seed))
 
 
-def multiscale_graph(nodes: int) -> tuple[Topology, Tensor]:
-    """The model's graph at initialisation: three small-world scales merged, about 39 nonzeros per row.
+def multiscale_graph(nodes: int, sparsity: int = 8) -> tuple[Topology, Tensor]:
+    """The model's graph at initialisation: three small-world scales merged, of mean degree ``sparsity``, twice and four
+    times that; about 39 nonzeros per row for 8.
 
     Returns the topology and its edge weights ``[E]``.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        hamiltonian = MultiScaleHamiltonian(nodes)
+        hamiltonian = MultiScaleHamiltonian(nodes, sparsity=sparsity)
     return hamiltonian.topology, hamiltonian.edge_weight().detach()
 
 

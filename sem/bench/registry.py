@@ -9,6 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from sem.bench.peaks import Work
+
 Kind = Literal["speed-up", "time"]
 
 
@@ -50,11 +52,20 @@ class Check:
 
 @dataclass(frozen=True)
 class Contender:
-    """Something that is timed: ``run`` computes outputs in the order of ``expected``."""
+    """Something that is timed.
+
+    Attributes:
+        run: computes outputs in the order of ``expected``.
+        share: the part of the problem that ``run`` does, for what is too slow to do all of it; its times are divided
+            by it.
+        work: what it cannot do without, where that is known.
+    """
 
     name: str
     run: Callable[[], Sequence[Tensor]]
     expected: Sequence[Expected]
+    share: float = 1.0
+    work: Work | None = None
 
     def checks(self) -> list[Check]:
         """Compute once and compare every output with its truth."""
@@ -85,14 +96,25 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Point:
+    """One of several sizes that an operator is measured at, along one axis of its problem."""
+
+    operator: str
+    axis: str
+    size: float
+
+
+@dataclass(frozen=True)
 class Benchmark:
     """Lines that share one problem and are timed together.
 
-    ``name`` is what ``--only`` selects; ``build`` makes the problem, its truth and the comparisons.
+    ``name`` is what ``--only`` selects; ``build`` makes the problem, its truth and the comparisons; ``point`` is where
+    it stands in a plot of growth.
     """
 
     name: str
     build: Callable[[], Sequence[Comparison]]
+    point: Point | None = None
 
 
 class Registry:

@@ -14,12 +14,14 @@ from rich.console import Console
 from rich.table import Table
 
 from sem import __version__, native
+from sem.bench.peaks import Bound, Peaks
 from sem.bench.registry import Check, Comparison
 from sem.bench.runner import Line
 from sem.bench.timing import Spread
+from sem.files import replacing
 
-SCHEMA = 1
-WIDTH_WITHOUT_TERMINAL = 160
+SCHEMA = 2
+WIDTH_WITHOUT_TERMINAL = 180
 
 
 def machine() -> dict[str, Any]:
@@ -39,17 +41,20 @@ def load_average() -> float | None:
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
 
-def document(lines: Sequence[Line], where: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+def document(lines: Sequence[Line], peaks: Peaks, where: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
     """The run as plain data. ``ratio`` and times (seconds) are null where a result was wrong."""
-    data = [_line_data(line) for line in lines]
-    return {"schema": SCHEMA, "machine": where, "settings": settings, "lines": data}
+    data = [_line_data(line, peaks) for line in lines]
+    return {"schema": SCHEMA, "machine": {**where, "peaks": vars(peaks)}, "settings": settings, "lines": data}
 
 
-def print_table(lines: Sequence[Line], where: dict[str, Any], settings: dict[str, Any], console: Console) -> None:
+def print_table(
+    lines: Sequence[Line], peaks: Peaks, where: dict[str, Any], settings: dict[str, Any], console: Console
+) -> None:
     console.print(
         f"sem {where['sem']}, torch {where['torch']}, {where['processor']}, {where['simd']}, "
         f"{settings['threads']} thread(s), load {_load(where['load_before'])} before and "
-        f"{_load(where['load_after'])} after; medians of {settings['repeats']} interleaved rounds"
+        f"{_load(where['load_after'])} after; medians of {settings['repeats']} interleaved rounds; "
+        f"bounds from {peaks.bytes / 1e9:.1f} GB/s and {peaks.multiply_adds / 1e9:.1f} G multiply-adds/s, measured"
     )
     table = Table()
     for title in (
@@ -62,13 +67,15 @@ def print_table(lines: Sequence[Line], where: dict[str, Any], settings: dict[str
         "least to largest",
         "bar",
         "",
+        "bound ms",
+        "reached",
     ):
         table.add_column(title, overflow="fold")
     for line in lines:
         comparison = line.comparison
         subject, peer = _milliseconds(line.subject_time), _milliseconds(line.peer_time)
         row = [line.benchmark, comparison.subject.name, comparison.peer.name, subject, peer, *_ratio(line)]
-        table.add_row(*row, _bar(comparison), _verdict(line), style=_style(line))
+        table.add_row(*row, _bar(comparison), _verdict(line), *_reached(line, peaks), style=_style(line))
     console.print(table)
     for line in lines:
         for name, check in _failed(line):
@@ -83,15 +90,9 @@ def console_for(width: int | None = None) -> Console:
 
 
 def plot(lines: Sequence[Line], path: Path, title: str) -> None:
-    """One bar per correct line, log axis: how many times faster than its peer, with the spread and its bar.
+    """One bar per correct line, log axis: how many times faster than its peer, with the spread and its bar."""
+    from matplotlib.figure import Figure
 
-    Raises:
-        ImportError: matplotlib is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ImportError("--plot needs matplotlib: pip install 'sem[train]'") from None
     drawn = [(line, line.ratio) for line in lines if line.ratio is not None]
     figure = Figure(figsize=(9, 1.2 + 0.45 * len(drawn)), layout="constrained")
     axes = figure.subplots()
@@ -108,11 +109,27 @@ def plot(lines: Sequence[Line], path: Path, title: str) -> None:
     axes.axvline(1, color="grey", linewidth=0.8)
     axes.set_xlabel("time of the peer over time of the operator (black: bar)")
     axes.set_title(title, fontsize="medium")
-    figure.savefig(path, dpi=150)
+    with replacing(path) as file:
+        figure.savefig(file, dpi=150, format=path.suffix.removeprefix(".") or None)
 
 
-def _line_data(line: Line) -> dict[str, Any]:
+def line_bound(line: Line, peaks: Peaks) -> Bound | None:
+    """The least time for what the line's subject does, where that is known."""
+    work = line.comparison.subject.work
+    return None if work is None else peaks.bound(work)
+
+
+def _reached(line: Line, peaks: Peaks) -> tuple[str, str]:
+    """The bound, and the share of it that was reached."""
+    bound = line_bound(line, peaks)
+    if bound is None or line.subject_time is None:
+        return "", ""
+    return f"{1e3 * bound.seconds:.2f} {bound.by}", f"{bound.seconds / line.subject_time.median:.0%}"
+
+
+def _line_data(line: Line, peaks: Peaks) -> dict[str, Any]:
     comparison = line.comparison
+    bound = line_bound(line, peaks)
     return {
         "benchmark": line.benchmark,
         "subject": comparison.subject.name,
@@ -124,6 +141,8 @@ def _line_data(line: Line) -> dict[str, Any]:
         "peer_seconds": _spread_data(line.peer_time),
         "bar": comparison.bar,
         "met": line.met,
+        "bound_seconds": None if bound is None else bound.seconds,
+        "bound_by": None if bound is None else bound.by,
         "subject_checks": [_check_data(check) for check in line.subject_checks],
         "peer_checks": [_check_data(check) for check in line.peer_checks],
     }

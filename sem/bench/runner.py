@@ -44,7 +44,7 @@ def measure(
     checks = {id(contender): contender.checks() for contender in contenders}
     correct = [c for c in contenders if all(check.passed for check in checks[id(c)])]
     timed = interleave([c.run for c in correct], repeats, warmup, clock)
-    seconds = {id(contender): times for contender, times in zip(correct, timed, strict=True)}
+    seconds = {id(c): [once / c.share for once in times] for c, times in zip(correct, timed, strict=True)}
     lines = []
     for comparison in comparisons:
         subject, peer = id(comparison.subject), id(comparison.peer)

@@ -1,0 +1,136 @@
+"""How the cost of every operator's forward grows: with tokens, width, density of the graph and length of the step."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from sem.bench import peers
+from sem.bench.cases.cayley import TOL, VALUE_LIMIT, forward_work
+from sem.bench.cases.laplacian import VALUE_LIMIT as PRODUCT_LIMIT
+from sem.bench.cases.laplacian import forward_work as product_work
+from sem.bench.cases.pit import BINS
+from sem.bench.cases.pit import LIMITS as PIT_LIMITS
+from sem.bench.cases.scan import LIMITS as SCAN_LIMITS
+from sem.bench.cases.scan import scan_inputs
+from sem.bench.peaks import Work
+from sem.bench.problems import complex_normal, multiscale_graph
+from sem.bench.registry import (
+    Benchmark,
+    Comparison,
+    Contender,
+    Expected,
+    Point,
+    Registry,
+    relative_error,
+    worst_row_error,
+)
+from sem.ops import cayley, laplacian_matvec, reference
+from sem.ops.pit import pit
+from sem.ops.scan import scan
+
+WHERE = {"tokens": 1024, "width": 256, "sparsity": 8, "dt": 0.1}
+"""What stays while one of them grows."""
+AXES: dict[str, tuple[float, ...]] = {
+    "tokens": (64, 256, 1024, 4096),
+    "width": (64, 128, 256, 512, 1024, 2048),
+    "sparsity": (2, 4, 8, 16, 32),
+    "dt": (0.01, 0.03, 0.1, 0.3, 1.0),
+}
+QUICK_WHERE = WHERE | {"tokens": 64, "width": 64}
+QUICK_AXES: dict[str, tuple[float, ...]] = {
+    "tokens": (16, 64),
+    "width": (64, 128),
+    "sparsity": (4, 8),
+    "dt": (0.01, 0.1),
+}
+CHECKED_ROWS = 32
+STEPS = 256
+"""Longest sequence of a scan; more tokens are more sequences."""
+
+
+def _first_rows(
+    truth: Tensor,
+    limit: float,
+    measure: Callable[[Tensor, Tensor], float] = relative_error,
+    rows_of: Callable[[Tensor], Tensor] = lambda value: value,
+) -> Sequence[Expected]:
+    """Rows do not depend on each other, so the first ones answer for all."""
+    return [Expected("out", truth, limit, lambda value, truth: measure(rows_of(value)[: len(truth)], truth))]
+
+
+def build_cayley(tokens: int, width: int, sparsity: int, dt: float) -> Sequence[Comparison]:
+    graph, weight = multiscale_graph(width, sparsity)
+    half_dt = dt / 2
+    psi = complex_normal(tokens, width, seed=1)
+    matrix, diagonal = peers.laplacian_matrix(weight, graph), peers.laplacian_diagonal(weight, graph)
+    few = psi[:CHECKED_ROWS].to(torch.complex128)
+    expected = _first_rows(reference.cayley(few, weight.double(), graph, half_dt), VALUE_LIMIT, worst_row_error)
+    work = forward_work(psi, weight, graph, half_dt)
+    native = Contender("forward", lambda: [cayley(psi, weight, graph, half_dt, TOL)], expected, work=work)
+    eager = Contender("eager_cg", lambda: [peers.eager_cg(psi, matrix, diagonal, half_dt, TOL)], expected)
+    return [Comparison(native, eager)]
+
+
+def build_laplacian(tokens: int, width: int, sparsity: int) -> Sequence[Comparison]:
+    graph, weight = multiscale_graph(width, sparsity)
+    x = complex_normal(tokens, width, seed=1)
+    few = x[:CHECKED_ROWS].to(torch.complex128)
+    truth = reference.laplacian_matvec(few, weight.double(), graph)
+    matrix, columns = peers.csr_laplacian(weight, graph), peers.columns(x)
+    expected, work = _first_rows(truth, PRODUCT_LIMIT), product_work(x, graph)
+    native = Contender("forward", lambda: [laplacian_matvec(x, weight, graph)], expected, work=work)
+    expected_columns = _first_rows(truth, PRODUCT_LIMIT, rows_of=peers.rows)
+    sparse = Contender("torch.sparse CSR", lambda: [matrix @ columns], expected_columns)
+    return [Comparison(native, sparse)]
+
+
+def build_pit(tokens: int, width: int) -> Sequence[Comparison]:
+    psi, rms, strength = complex_normal(tokens, width, seed=1), torch.ones(tokens), torch.tensor(0.1)
+    few = psi[:CHECKED_ROWS].to(torch.complex128)
+    truth = reference.pit(few, rms[:CHECKED_ROWS].double(), strength.double(), BINS)
+    expected = _first_rows(truth, PIT_LIMITS["out"])
+    work = Work(bytes=2 * psi.nbytes)
+    native = Contender("forward", lambda: [pit(psi, rms, strength, BINS)], expected, work=work)
+    estimate = Contender("KDE in torch", lambda: [peers.kde_pit(psi, rms, strength, BINS)], expected)
+    return [Comparison(native, estimate)]
+
+
+def build_scan(tokens: int, width: int) -> Sequence[Comparison]:
+    steps = min(tokens, STEPS)
+    inputs = scan_inputs(tokens // steps, steps, width)
+    wide = [tensor.to(torch.complex128 if tensor.is_complex() else torch.float64) for tensor in inputs]
+    truth = reference.scan(*(t[:1] for t in wide[:3]), *wide[3:])[0]
+    expected = _first_rows(truth, SCAN_LIMITS["states"])
+    work = Work(bytes=2 * inputs[0].nbytes)
+    native = Contender("forward", lambda: [scan(*inputs)[0]], expected, work=work)
+    loop = Contender("tuned loop", lambda: [peers.tuned_loop_scan(*inputs)], expected)
+    return [Comparison(native, loop)]
+
+
+BUILDERS: dict[str, Callable[..., Sequence[Comparison]]] = {
+    "cayley": build_cayley,
+    "laplacian": build_laplacian,
+    "pit": build_pit,
+    "scan": build_scan,
+}
+
+
+def benchmarks(axes: Mapping[str, Sequence[float]], where: Mapping[str, float]) -> Registry:
+    """Each operator at every size of each axis that it has, the others as in ``where``."""
+    found = []
+    for operator, build in BUILDERS.items():
+        parameters = list(inspect.signature(build).parameters)
+        at = {name: where[name] for name in parameters}
+        for axis in (axis for axis in axes if axis in parameters):
+            for size in axes[axis]:
+                name = f"{operator}-{axis}-{size:g}"
+                found.append(Benchmark(name, partial(build, **at | {axis: size}), Point(operator, axis, size)))
+    return Registry(found)
+
+
+GROWTH, QUICK_GROWTH = benchmarks(AXES, WHERE), benchmarks(QUICK_AXES, QUICK_WHERE)

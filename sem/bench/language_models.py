@@ -1,0 +1,173 @@
+"""The language models that learn side by side: the signal-entropic model and its peers in plain torch.
+
+A peer's ``forward`` has the signature of :class:`sem.model.SEMModel`, so the same loop trains it on the same data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sem.config import SEMConfig
+from sem.data import IGNORED_TARGET
+from sem.model import SEMModel
+
+CONTEXT = 256
+"""Tokens per row of the peers."""
+
+
+class LanguageModel(nn.Module):
+    """A causal language model of real numbers; subclasses give :meth:`logits`."""
+
+    def logits(self, tokens: Tensor) -> Tensor:
+        """Float ``[B, S, vocab_size]`` from int64 ``tokens [B, S]``."""
+        raise NotImplementedError
+
+    def forward(
+        self, tokens: Tensor, targets: Tensor | None = None, diagnostics: Any = None
+    ) -> Tensor | dict[str, Tensor]:
+        """Log-probabilities of the next token ``[B, S, vocab_size]``; with ``targets``, where -100 is ignored, their
+        ``loss`` (mean nats, to differentiate) and ``nll_sum`` (nats over all)."""
+        logits = self.logits(tokens)
+        if targets is None:
+            return logits.log_softmax(-1)
+        nll = functional.cross_entropy(
+            logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED_TARGET, reduction="sum"
+        )
+        return {"loss": nll / (targets != IGNORED_TARGET).sum().clamp_min(1), "nll_sum": nll.detach()}
+
+
+class GPT(LanguageModel):
+    """A pre-norm transformer with learned positions.
+
+    Example:
+        >>> model = GPT(260)
+        >>> sum(p.numel() for p in model.parameters())
+        892672
+    """
+
+    def __init__(self, vocab_size: int, *, width: int = 128, layers: int = 4, heads: int = 4) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(vocab_size, width)
+        self.positions = nn.Embedding(CONTEXT, width)
+        self.blocks = nn.ModuleList(_Block(width, heads) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, vocab_size, bias=False)
+        for name, parameter in self.named_parameters():
+            if parameter.ndim == 2:
+                # the sum of what the layers add stays of one size however many there are
+                to_residual = name.endswith(("attention_out.weight", "mlp_out.weight"))
+                nn.init.normal_(parameter, std=0.02 / (2 * layers) ** 0.5 if to_residual else 0.02)
+            elif name.endswith("bias"):
+                nn.init.zeros_(parameter)
+
+    def logits(self, tokens: Tensor) -> Tensor:
+        if tokens.shape[1] > CONTEXT:
+            raise ValueError(f"tokens: expected at most {CONTEXT} positions, got {tokens.shape[1]}")
+        x = self.tokens(tokens) + self.positions.weight[: tokens.shape[1]]
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x))
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.attention_norm = nn.LayerNorm(width)
+        self.attention_in = nn.Linear(width, 3 * width)
+        self.attention_out = nn.Linear(width, width)
+        self.mlp_norm = nn.LayerNorm(width)
+        self.mlp_in = nn.Linear(width, 4 * width)
+        self.mlp_out = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, steps, width = x.shape
+        qkv = self.attention_in(self.attention_norm(x)).view(batch, steps, 3, self.heads, width // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.attention_out(mixed.transpose(1, 2).reshape(batch, steps, width))
+        return x + self.mlp_out(functional.gelu(self.mlp_in(self.mlp_norm(x))))
+
+
+class GRU(LanguageModel):
+    """A stacked gated recurrent network that starts each row at zero.
+
+    Example:
+        >>> model = GRU(260)
+        >>> sum(p.numel() for p in model.parameters())
+        1165060
+    """
+
+    def __init__(self, vocab_size: int, *, embedding: int = 128, width: int = 320, layers: int = 2) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(vocab_size, embedding)
+        self.recurrence = nn.GRU(embedding, width, layers, batch_first=True)
+        self.head = nn.Linear(width, vocab_size)
+
+    def logits(self, tokens: Tensor) -> Tensor:
+        return self.head(self.recurrence(self.tokens(tokens))[0])
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A model that takes part.
+
+    Attributes:
+        name: what the command line calls it.
+        build: makes the model for a configuration.
+        settings: what it trains with in place of the configuration's, as ``section.key=value``.
+    """
+
+    name: str
+    build: Callable[[SEMConfig], nn.Module]
+    settings: tuple[str, ...] = ()
+
+
+_PEERS = (
+    f"model.max_seq_length={CONTEXT}",
+    f"data.seq_length={CONTEXT}",
+    "training.scheduler=cosine",
+    "training.lr_min_ratio=0.02",
+    "training.gradient_clip=1",
+    "training.beta1=0.9",
+    "training.beta2=0.99",
+)
+
+
+def _rows(count: int) -> tuple[str, str]:
+    return f"training.batch_size={count}", f"training.micro_batch_size={count}"
+
+
+ENTRANTS = {
+    entrant.name: entrant
+    for entrant in (
+        Entrant("sem", SEMModel),
+        Entrant(
+            "gpt",
+            lambda config: GPT(config.model.vocab_size),
+            (
+                *_PEERS,
+                *_rows(8),
+                "training.learning_rate=2e-3",
+                "training.warmup_steps=100",
+                "training.weight_decay=0.1",
+            ),
+        ),
+        Entrant(
+            "gru",
+            lambda config: GRU(config.model.vocab_size),
+            (
+                *_PEERS,
+                *_rows(16),
+                "training.learning_rate=3e-3",
+                "training.warmup_steps=50",
+                "training.weight_decay=0.01",
+            ),
+        ),
+    )
+}

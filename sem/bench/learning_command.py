@@ -1,0 +1,95 @@
+"""``sem bench learning``: the model and its peers train for the same minutes on the same text.
+
+Exit status: 0 measured (also where Ctrl-C ended it), 1 a run diverged, 2 wrong arguments or configuration.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from sem.bench import learning_report, report
+from sem.bench.arguments import at_least, picture, threads, writable
+from sem.bench.language_models import ENTRANTS
+from sem.bench.learning import Run, learn, order, run_config
+from sem.config import add_config_arguments, check_option_names, config_from_arguments
+from sem.data import load_corpus
+from sem.files import write_text
+from sem.training.signals import stop_on_signals
+
+FAILED = 1
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run ``sem bench learning`` with ``arguments`` and return its exit status."""
+    parser = _parser()
+    try:
+        check_option_names(arguments)
+        options = parser.parse_args(arguments)
+        base = config_from_arguments(options)
+        if base.data.dataset is not None:
+            raise ValueError(f"data.dataset = {base.data.dataset!r}: expected null: a stream holds out other text")
+        configs = {
+            (name, seed): run_config(base, ENTRANTS[name], options.minutes, seed, options.threads)
+            for name, seed in order(options.models, options.seeds)
+        }
+        data = base.data
+        corpus = load_corpus(data.paths, corpus=data.corpus, validation_share=data.validation_share)
+    except ValueError as error:
+        parser.error(str(error))
+    by_model = {name: configs[name, options.seeds[0]] for name in options.models}
+    settings = {name: getattr(options, name) for name in ("minutes", "seeds", "models", "threads", "config")}
+    settings["held_out_bytes"] = corpus.validation.num_bytes
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    runs: list[Run] = []
+    with threads(options.threads), stop_on_signals() as stop:
+        where = {**report.machine(), "load_before": report.load_average()}
+        result = learning_report.document(runs, by_model, where, settings)
+        for run in learn(configs, corpus, stop, console):
+            runs.append(run)
+            where["load_after"] = report.load_average()
+            result = learning_report.document(runs, by_model, where, settings)
+            if options.json is not None:
+                write_text(options.json, json.dumps(result, indent=2, allow_nan=False) + "\n")
+    if stop:
+        console.print(f"{stop.signal_name}: {len(runs)} of {len(configs)} runs were finished")
+    learning_report.print_table(result, report.console_for())
+    if options.plot is not None and runs:
+        title = f"{where['processor']}, {options.threads} thread(s), {options.minutes:g} minutes"
+        learning_report.plot(runs, options.plot, title)
+    return FAILED if any(run.problem for run in runs) else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    text = "Train the model and its peers for the same minutes on the same text; print what they learned."
+    parser = argparse.ArgumentParser(prog="sem bench learning", description=text, allow_abbrev=False)
+    parser.add_argument("--minutes", type=_minutes, default=5.0, metavar="M", help="of training per run (default: 5)")
+    seeds = "one run of each model per seed (default: 0 1 2)"
+    parser.add_argument("--seeds", type=at_least(0), nargs="+", default=[0, 1, 2], metavar="N", help=seeds)
+    names = list(ENTRANTS)
+    models = f"who takes part, in this order (default: {' '.join(names)})"
+    parser.add_argument("--models", nargs="+", choices=names, default=names, help=models)
+    parser.add_argument("--threads", type=at_least(1), default=1, metavar="N", help="CPU threads (default: 1)")
+    results = "write every figure and curve to FILE, anew after each run"
+    parser.add_argument("--json", type=writable, metavar="FILE", help=results)
+    curves = "draw bits per byte against seconds (needs matplotlib)"
+    parser.add_argument("--plot", type=picture, metavar="FILE", help=curves)
+    group = parser.add_argument_group(
+        "settings", "of the model under test; of these, the peers take data, device, precision and vocabulary"
+    )
+    add_config_arguments(group)
+    return parser
+
+
+def _minutes(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number of minutes, got {text!r}") from None
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected more than 0 minutes, got {text}")
+    return value
