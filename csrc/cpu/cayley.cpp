@@ -35,10 +35,8 @@ struct CayleyProblem {
 
   vfloat verify(const CgVectors& v) const {
     BlockSum norm;
-    for (std::int64_t i = 0; i < h.nodes(); ++i) {
+    h.for_each_row<kComponents>(v.x, [&](std::int64_t i, const vfloat(&hy)[kComponents]) SEM_INLINE_LAMBDA {
       const std::int64_t re = i * kComponents * kLanes, im = re + kLanes;
-      vfloat hy[kComponents];
-      h.row<kComponents>(v.x, i, hy);
       const vfloat e_re = (load(psi + re) - load(v.x + re)) + half_dt * hy[1];
       const vfloat e_im = (load(psi + im) - load(v.x + im)) - half_dt * hy[0];
       store(v.q + re, e_re);
@@ -46,7 +44,7 @@ struct CayleyProblem {
       norm.add_product(e_re, e_re);
       norm.add_product(e_im, e_im);
       norm.end_of_node(i);
-    }
+    });
     return vsqrt(norm.total());
   }
 
@@ -55,13 +53,11 @@ struct CayleyProblem {
  private:
   // out = (I - iaH) u in the given lanes
   void times_adjoint(const float* u, float* out, vint lanes) const {
-    for (std::int64_t i = 0; i < h.nodes(); ++i) {
+    h.for_each_row<kComponents>(u, [&](std::int64_t i, const vfloat(&hu)[kComponents]) SEM_INLINE_LAMBDA {
       const std::int64_t re = i * kComponents * kLanes, im = re + kLanes;
-      vfloat hu[kComponents];
-      h.row<kComponents>(u, i, hu);
       store(out + re, select(lanes, load(u + re) + half_dt * hu[1], load(out + re)));
       store(out + im, select(lanes, load(u + im) - half_dt * hu[0], load(out + im)));
-    }
+    });
   }
 };
 

@@ -126,13 +126,11 @@ class CayleyGuess {
  private:
   // out = c_n psi + scale H one - shift one - two, node by node, so that `out` may be `two`.
   void step(int n, float scale, float shift, const float* psi, const float* one, const float* two, float* out) const {
-    for (std::int64_t i = 0; i < h_.nodes(); ++i) {
+    h_.for_each_row<2>(one, [&](std::int64_t i, const vfloat(&h_one)[2]) SEM_INLINE_LAMBDA {
       const std::int64_t re = i * 2 * kLanes, im = re + kLanes;
-      vfloat h_one[2];
-      h_.row<2>(one, i, h_one);
       write(n, psi, i, scale * h_one[0] - (shift * load(one + re) + load(two + re)),
             scale * h_one[1] - (shift * load(one + im) + load(two + im)), out);
-    }
+    });
   }
 
   // out = c_n psi + (add_re, add_im) at node i
