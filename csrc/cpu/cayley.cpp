@@ -61,6 +61,22 @@ struct CayleyProblem {
   }
 };
 
+// Subtracts from each component its mean over nodes.
+void take_out_mean(float* tile, std::int64_t nodes, vfloat (&mean)[kComponents]) {
+  BlockSum sum[kComponents];
+  for (std::int64_t i = 0; i < nodes; ++i)
+    for (int c = 0; c < kComponents; ++c) {
+      sum[c].add(load(tile + (i * kComponents + c) * kLanes));
+      sum[c].end_of_node(i);
+    }
+  for (int c = 0; c < kComponents; ++c) mean[c] = sum[c].total() / static_cast<float>(nodes);
+  for (std::int64_t i = 0; i < nodes; ++i)
+    for (int c = 0; c < kComponents; ++c) {
+      float* at = tile + (i * kComponents + c) * kLanes;
+      store(at, load(at) - mean[c]);
+    }
+}
+
 // Turns the tile `psi` into (I + iaH)^-1 (I - iaH) psi, in place.
 void step_tile(const PreconditionedSystem& system, const CayleyGuess& guess, float half_dt, float tol,
                std::int32_t max_iter, float* psi, const CgVectors& v, LaneResult& result) {
@@ -69,6 +85,9 @@ void step_tile(const PreconditionedSystem& system, const CayleyGuess& guess, flo
   const LaneScale scale(psi, width);
   scale.apply(psi, width);
   BlockSum psi_norm2 = squared_norm<kComponents>(psi, h.nodes());
+  // H leaves the mean over nodes alone: psi is solved for without it.
+  vfloat mean[kComponents];
+  take_out_mean(psi, h.nodes(), mean);
   const vfloat norm = select(scale.nonzero, vsqrt(psi_norm2.total()), broadcast(1.0f));
 
   const CayleyProblem problem{h, guess, psi, half_dt};
@@ -81,7 +100,7 @@ void step_tile(const PreconditionedSystem& system, const CayleyGuess& guess, flo
   for (std::int64_t i = 0; i < h.nodes(); ++i) {
     for (int c = 0; c < kComponents; ++c) {
       const std::int64_t at = (i * kComponents + c) * kLanes;
-      const vfloat out = 2.0f * load(v.x + at) - load(psi + at);
+      const vfloat out = (2.0f * load(v.x + at) - load(psi + at)) + mean[c];
       store(psi + at, out);
       out_norm2.add_product(out, out);
     }
