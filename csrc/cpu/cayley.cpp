@@ -2,6 +2,7 @@
 
 #include "cpu/cayley_guess.hpp"
 #include "cpu/cg_tile.hpp"
+#include "cpu/laplacian_tile.hpp"
 
 namespace sem::cpu::SEM_ISA {
 namespace {

@@ -8,7 +8,6 @@
 // needs no faith: what its true residual shows to be unsolved is left to conjugate gradients.
 #pragma once
 
-#include "cpu/laplacian_tile.hpp"
 #include "cpu/spectrum.hpp"
 
 namespace sem::cpu::SEM_ISA {
@@ -70,40 +69,64 @@ class CayleyGuess {
   // What the guess costs, in iterations of two products.
   std::int32_t iterations() const { return (degree_ + 1) / 2; }
 
-  // y = p(H) psi by Clenshaw's recurrence b_n = c_n psi + 2 z(H) b_(n+1) - b_(n+2), y = c_0 psi + z(H) b_1 - b_2;
-  // `one` and `two` are working memory.
+  // y = p(H) psi by Clenshaw's recurrence b_n = c_n psi + 2z(H) b_(n+1) - b_(n+2), y = c_0 psi + z(H) b_1 - b_2, whose
+  // b of the highest degree is a multiple of psi and not formed; `one` and `two` are working memory.
   void apply(const float* psi, float* one, float* two, float* y) const {
-    zero(two, h_.nodes() * 2 * kLanes);
-    if (degree_ == 0) return step(0, 0.0f, 0.0f, psi, two, two, y);
-    for (std::int64_t i = 0; i < h_.nodes(); ++i) write(degree_, psi, i, vfloat{}, vfloat{}, one);
-    for (int n = degree_ - 1; n > 0; --n) {
-      step(n, scale_, shift_, psi, one, two, two);
-      float* const held = one;
-      one = two;
-      two = held;
+    if (degree_ == 0) return multiple(psi, y);
+    first_step(psi, degree_ == 1 ? y : one);
+    for (int n = degree_ - 2; n >= 0; --n) {
+      float* const out = n == 0 ? y : two;
+      n == degree_ - 2 ? step<false>(n, psi, one, two, out) : step<true>(n, psi, one, two, out);
+      two = one;
+      one = out;
     }
-    step(0, 0.5f * scale_, 0.5f * shift_, psi, one, two, y);
   }
 
  private:
   // Of the tolerance, leaves room for rounding.
   static constexpr double kShare = 0.96;
 
-  // out = c_n psi + scale H one - shift one - two, node by node, so that `out` may be `two`.
-  void step(int n, float scale, float shift, const float* psi, const float* one, const float* two, float* out) const {
-    h_.for_each_row<2>(one, [&](std::int64_t i, const vfloat(&h_one)[2]) SEM_INLINE_LAMBDA {
-      const std::int64_t re = i * 2 * kLanes, im = re + kLanes;
-      write(n, psi, i, scale * h_one[0] - (shift * load(one + re) + load(two + re)),
-            scale * h_one[1] - (shift * load(one + im) + load(two + im)), out);
+  // y is made with z, not 2z.
+  float scale(int n) const { return n == 0 ? 0.5f * scale_ : scale_; }
+  float shift(int n) const { return n == 0 ? 0.5f * shift_ : shift_; }
+
+  void multiple(const float* psi, float* out) const {
+    for (std::int64_t i = 0; i < h_.nodes(); ++i) write(re_[0], im_[0], psi, i, vfloat{}, vfloat{}, out);
+  }
+
+  // out = c_n psi + c_(n+1) 2z(H) psi for n + 1 the degree
+  void first_step(const float* psi, float* out) const {
+    const int n = degree_ - 1;
+    const float c_re = re_[n + 1] * scale(n), c_im = im_[n + 1] * scale(n);
+    const float own_re = re_[n] - re_[n + 1] * shift(n), own_im = im_[n] - im_[n + 1] * shift(n);
+    h_.for_each_row<2>(psi, [&](std::int64_t i, const vfloat(&h_psi)[2]) SEM_INLINE_LAMBDA {
+      write(own_re, own_im, psi, i, c_re * h_psi[0] - c_im * h_psi[1], c_re * h_psi[1] + c_im * h_psi[0], out);
     });
   }
 
-  // out = c_n psi + (add_re, add_im) at node i
-  SEM_INLINE void write(int n, const float* psi, std::int64_t i, vfloat add_re, vfloat add_im, float* out) const {
+  // out = c_n psi + 2z(H) one - two, node by node, so that `out` may be `two`; if not kTwo, b_(n+2) is of the degree.
+  template <bool kTwo>
+  void step(int n, const float* psi, const float* one, const float* two, float* out) const {
+    const float scale = this->scale(n), shift = this->shift(n);
+    const float c_re = re_[n] - (kTwo ? 0.0f : re_[n + 2]), c_im = im_[n] - (kTwo ? 0.0f : im_[n + 2]);
+    h_.for_each_row<2>(one, [&](std::int64_t i, const vfloat(&h_one)[2]) SEM_INLINE_LAMBDA {
+      const std::int64_t re = i * 2 * kLanes, im = re + kLanes;
+      vfloat less_re = shift * load(one + re), less_im = shift * load(one + im);
+      if constexpr (kTwo) {
+        less_re += load(two + re);
+        less_im += load(two + im);
+      }
+      write(c_re, c_im, psi, i, scale * h_one[0] - less_re, scale * h_one[1] - less_im, out);
+    });
+  }
+
+  // out = c psi + add at node i
+  static SEM_INLINE void write(float c_re, float c_im, const float* psi, std::int64_t i, vfloat add_re, vfloat add_im,
+                               float* out) {
     const std::int64_t re = i * 2 * kLanes, im = re + kLanes;
     const vfloat psi_re = load(psi + re), psi_im = load(psi + im);
-    store(out + re, (add_re + re_[n] * psi_re) - im_[n] * psi_im);
-    store(out + im, (add_im + re_[n] * psi_im) + im_[n] * psi_re);
+    store(out + re, (add_re + c_re * psi_re) - c_im * psi_im);
+    store(out + im, (add_im + c_re * psi_im) + c_im * psi_re);
   }
 
   const TileGraph& h_;
