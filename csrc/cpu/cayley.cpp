@@ -2,6 +2,7 @@
 
 #include "cpu/cayley_guess.hpp"
 #include "cpu/cg_tile.hpp"
+#include "cpu/memory.hpp"
 #include "cpu/laplacian_tile.hpp"
 
 namespace sem::cpu::SEM_ISA {
@@ -17,6 +18,7 @@ struct CayleyProblem {
   const CayleyGuess& guess;
   const float* psi;
   float half_dt;
+  const Ahead& ahead;
 
   // A guess that is no better than zero (the weights may overflow) is dropped.
   vfloat start(const CgVectors& v, vfloat norm, vfloat target) const {
@@ -38,6 +40,7 @@ struct CayleyProblem {
     BlockSum norm;
     h.for_each_row<kComponents>(v.x, [&](std::int64_t i, const vfloat(&hy)[kComponents]) SEM_INLINE_LAMBDA {
       const std::int64_t re = i * kComponents * kLanes, im = re + kLanes;
+      ahead.fetch<kComponents>(i);
       const vfloat e_re = (load(psi + re) - load(v.x + re)) + half_dt * hy[1];
       const vfloat e_im = (load(psi + im) - load(v.x + im)) - half_dt * hy[0];
       store(v.q + re, e_re);
@@ -80,7 +83,7 @@ void take_out_mean(float* tile, std::int64_t nodes, vfloat (&mean)[kComponents])
 
 // Turns the tile `psi` into (I + iaH)^-1 (I - iaH) psi, in place.
 void step_tile(const PreconditionedSystem& system, const CayleyGuess& guess, float half_dt, float tol,
-               std::int32_t max_iter, float* psi, const CgVectors& v, LaneResult& result) {
+               std::int32_t max_iter, const Ahead& ahead, float* psi, const CgVectors& v, LaneResult& result) {
   const TileGraph& h = system.h;
   const std::int64_t width = h.nodes() * kComponents;
   const LaneScale scale(psi, width);
@@ -91,7 +94,7 @@ void step_tile(const PreconditionedSystem& system, const CayleyGuess& guess, flo
   take_out_mean(psi, h.nodes(), mean);
   const vfloat norm = select(scale.nonzero, vsqrt(psi_norm2.total()), broadcast(1.0f));
 
-  const CayleyProblem problem{h, guess, psi, half_dt};
+  const CayleyProblem problem{h, guess, psi, half_dt, ahead};
   TileSolver<kComponents, CayleyProblem> solver(system, problem, v);
   result = solver.solve(scale.finite & scale.nonzero, norm, tol, max_iter);
   constexpr auto kNonfinite = static_cast<std::int32_t>(Status::nonfinite);
@@ -146,7 +149,8 @@ void cayley_forward(const CayleyForward<float>& args, Queue queue) {
       const int rows = rows_in_tile(args.rows, tile);
       load_tile(args.psi, width, tile, rows, memory.wave);
       LaneResult result;
-      step_tile(system, guess, args.half_dt, args.tol, args.max_iter, memory.wave, memory.solver, result);
+      const Ahead ahead(args.psi, args.psi_out, width, tile, tile_count(args.rows));
+      step_tile(system, guess, args.half_dt, args.tol, args.max_iter, ahead, memory.wave, memory.solver, result);
       store_tile(args.psi_out, width, tile, rows, memory.wave);
       store_report(args.report, tile, rows, result);
     }
@@ -179,7 +183,8 @@ void cayley_backward(const CayleyBackward<float>& args, Queue queue) {
         const int rows = rows_in_tile(args.rows, tile);
         load_tile(args.grad_out, width, tile, rows, memory.wave);
         LaneResult result;
-        step_tile(system, guess, -args.half_dt, args.tol, args.max_iter, memory.wave, memory.solver, result);
+        const Ahead ahead(args.grad_out, args.grad_psi, width, tile, tiles);
+        step_tile(system, guess, -args.half_dt, args.tol, args.max_iter, ahead, memory.wave, memory.solver, result);
         store_tile(args.grad_psi, width, tile, rows, memory.wave);
         store_report(args.report, tile, rows, result);
         if (!to_weights) continue;
