@@ -50,17 +50,21 @@ void accumulate_edge_products(const Graph& graph, const float* u, const float* v
   }
 }
 
-// partial[e] += sum over lanes of Im( conj(d(z)) d(y) )
+// partial[e] += sum over lanes of Im( conj(d(z)) d(y) ). Edges are listed by their first node, whose values stay in
+// registers.
 inline void accumulate_edge_currents(const Graph& graph, const float* z, const float* y, float* partial) {
   constexpr int kNode = 2 * kLanes;
-  for (std::int64_t e = 0; e < graph.edges; ++e) {
-    const std::int64_t i = static_cast<std::int64_t>(graph.edge_i[e]) * kNode;
-    const std::int64_t j = static_cast<std::int64_t>(graph.edge_j[e]) * kNode;
-    const vfloat z_re = load(z + i) - load(z + j);
-    const vfloat z_im = load(z + i + kLanes) - load(z + j + kLanes);
-    const vfloat y_re = load(y + i) - load(y + j);
-    const vfloat y_im = load(y + i + kLanes) - load(y + j + kLanes);
-    partial[e] += horizontal_sum(z_re * y_im - z_im * y_re);
+  for (std::int64_t e = 0; e < graph.edges;) {
+    const std::int32_t first = graph.edge_i[e];
+    const std::int64_t i = static_cast<std::int64_t>(first) * kNode;
+    const vfloat zi_re = load(z + i), zi_im = load(z + i + kLanes);
+    const vfloat yi_re = load(y + i), yi_im = load(y + i + kLanes);
+    for (; e < graph.edges && graph.edge_i[e] == first; ++e) {
+      const std::int64_t j = static_cast<std::int64_t>(graph.edge_j[e]) * kNode;
+      const vfloat z_re = zi_re - load(z + j), z_im = zi_im - load(z + j + kLanes);
+      const vfloat y_re = yi_re - load(y + j), y_im = yi_im - load(y + j + kLanes);
+      partial[e] += horizontal_sum(z_re * y_im - z_im * y_re);
+    }
   }
 }
 
