@@ -58,7 +58,8 @@ class CayleyGuess {
     const double sign = half_dt < 0 ? -1 : 1;
     for (int k = 0; k <= degree_; ++k) {
       const double factor = k == 0 ? 1 : 2;
-      const double c_re = factor * (power_re[k] - power_re[last - k]), c_im = factor * (power_im[k] - power_im[last - k]);
+      const double c_re = factor * (power_re[k] - power_re[last - k]);
+      const double c_im = factor * (power_im[k] - power_im[last - k]);
       re_[k] = static_cast<float>(c_re * f_re - c_im * f_im);
       im_[k] = static_cast<float>(sign * (c_re * f_im + c_im * f_re));
     }

@@ -32,7 +32,9 @@ struct Ahead {
   }
 
  private:
-  static std::uintptr_t bytes(std::int64_t width) { return static_cast<std::uintptr_t>(width) * kLanes * sizeof(float); }
+  static std::uintptr_t bytes(std::int64_t width) {
+    return static_cast<std::uintptr_t>(width) * kLanes * sizeof(float);
+  }
 };
 
 // Asks for huge pages where a large output begins its life unmapped: with 4 KiB pages the faults of its first writing
