@@ -2,6 +2,8 @@
 
 #include "cpu/cayley_guess.hpp"
 #include "cpu/cg_tile.hpp"
+#include "cpu/memory.hpp"
+#include "cpu/laplacian_tile.hpp"
 
 namespace sem::cpu::SEM_ISA {
 namespace {
@@ -16,6 +18,7 @@ struct CayleyProblem {
   const CayleyGuess& guess;
   const float* psi;
   float half_dt;
+  const Ahead& ahead;
 
   // A guess that is no better than zero (the weights may overflow) is dropped.
   vfloat start(const CgVectors& v, vfloat norm, vfloat target) const {
@@ -35,10 +38,9 @@ struct CayleyProblem {
 
   vfloat verify(const CgVectors& v) const {
     BlockSum norm;
-    for (std::int64_t i = 0; i < h.nodes(); ++i) {
+    h.for_each_row<kComponents>(v.x, [&](std::int64_t i, const vfloat(&hy)[kComponents]) SEM_INLINE_LAMBDA {
       const std::int64_t re = i * kComponents * kLanes, im = re + kLanes;
-      vfloat hy[kComponents];
-      h.row<kComponents>(v.x, i, hy);
+      ahead.fetch<kComponents>(i);
       const vfloat e_re = (load(psi + re) - load(v.x + re)) + half_dt * hy[1];
       const vfloat e_im = (load(psi + im) - load(v.x + im)) - half_dt * hy[0];
       store(v.q + re, e_re);
@@ -46,7 +48,7 @@ struct CayleyProblem {
       norm.add_product(e_re, e_re);
       norm.add_product(e_im, e_im);
       norm.end_of_node(i);
-    }
+    });
     return vsqrt(norm.total());
   }
 
@@ -55,27 +57,44 @@ struct CayleyProblem {
  private:
   // out = (I - iaH) u in the given lanes
   void times_adjoint(const float* u, float* out, vint lanes) const {
-    for (std::int64_t i = 0; i < h.nodes(); ++i) {
+    h.for_each_row<kComponents>(u, [&](std::int64_t i, const vfloat(&hu)[kComponents]) SEM_INLINE_LAMBDA {
       const std::int64_t re = i * kComponents * kLanes, im = re + kLanes;
-      vfloat hu[kComponents];
-      h.row<kComponents>(u, i, hu);
       store(out + re, select(lanes, load(u + re) + half_dt * hu[1], load(out + re)));
       store(out + im, select(lanes, load(u + im) - half_dt * hu[0], load(out + im)));
-    }
+    });
   }
 };
 
+// Subtracts from each component its mean over nodes.
+void take_out_mean(float* tile, std::int64_t nodes, vfloat (&mean)[kComponents]) {
+  BlockSum sum[kComponents];
+  for (std::int64_t i = 0; i < nodes; ++i)
+    for (int c = 0; c < kComponents; ++c) {
+      sum[c].add(load(tile + (i * kComponents + c) * kLanes));
+      sum[c].end_of_node(i);
+    }
+  for (int c = 0; c < kComponents; ++c) mean[c] = sum[c].total() / static_cast<float>(nodes);
+  for (std::int64_t i = 0; i < nodes; ++i)
+    for (int c = 0; c < kComponents; ++c) {
+      float* at = tile + (i * kComponents + c) * kLanes;
+      store(at, load(at) - mean[c]);
+    }
+}
+
 // Turns the tile `psi` into (I + iaH)^-1 (I - iaH) psi, in place.
 void step_tile(const PreconditionedSystem& system, const CayleyGuess& guess, float half_dt, float tol,
-               std::int32_t max_iter, float* psi, const CgVectors& v, LaneResult& result) {
+               std::int32_t max_iter, const Ahead& ahead, float* psi, const CgVectors& v, LaneResult& result) {
   const TileGraph& h = system.h;
   const std::int64_t width = h.nodes() * kComponents;
   const LaneScale scale(psi, width);
   scale.apply(psi, width);
   BlockSum psi_norm2 = squared_norm<kComponents>(psi, h.nodes());
+  // H leaves the mean over nodes alone: psi is solved for without it.
+  vfloat mean[kComponents];
+  take_out_mean(psi, h.nodes(), mean);
   const vfloat norm = select(scale.nonzero, vsqrt(psi_norm2.total()), broadcast(1.0f));
 
-  const CayleyProblem problem{h, guess, psi, half_dt};
+  const CayleyProblem problem{h, guess, psi, half_dt, ahead};
   TileSolver<kComponents, CayleyProblem> solver(system, problem, v);
   result = solver.solve(scale.finite & scale.nonzero, norm, tol, max_iter);
   constexpr auto kNonfinite = static_cast<std::int32_t>(Status::nonfinite);
@@ -85,7 +104,7 @@ void step_tile(const PreconditionedSystem& system, const CayleyGuess& guess, flo
   for (std::int64_t i = 0; i < h.nodes(); ++i) {
     for (int c = 0; c < kComponents; ++c) {
       const std::int64_t at = (i * kComponents + c) * kLanes;
-      const vfloat out = 2.0f * load(v.x + at) - load(psi + at);
+      const vfloat out = (2.0f * load(v.x + at) - load(psi + at)) + mean[c];
       store(psi + at, out);
       out_norm2.add_product(out, out);
     }
@@ -130,7 +149,8 @@ void cayley_forward(const CayleyForward<float>& args, Queue queue) {
       const int rows = rows_in_tile(args.rows, tile);
       load_tile(args.psi, width, tile, rows, memory.wave);
       LaneResult result;
-      step_tile(system, guess, args.half_dt, args.tol, args.max_iter, memory.wave, memory.solver, result);
+      const Ahead ahead(args.psi, args.psi_out, width, tile, tile_count(args.rows));
+      step_tile(system, guess, args.half_dt, args.tol, args.max_iter, ahead, memory.wave, memory.solver, result);
       store_tile(args.psi_out, width, tile, rows, memory.wave);
       store_report(args.report, tile, rows, result);
     }
@@ -163,7 +183,8 @@ void cayley_backward(const CayleyBackward<float>& args, Queue queue) {
         const int rows = rows_in_tile(args.rows, tile);
         load_tile(args.grad_out, width, tile, rows, memory.wave);
         LaneResult result;
-        step_tile(system, guess, -args.half_dt, args.tol, args.max_iter, memory.wave, memory.solver, result);
+        const Ahead ahead(args.grad_out, args.grad_psi, width, tile, tiles);
+        step_tile(system, guess, -args.half_dt, args.tol, args.max_iter, ahead, memory.wave, memory.solver, result);
         store_tile(args.grad_psi, width, tile, rows, memory.wave);
         store_report(args.report, tile, rows, result);
         if (!to_weights) continue;

@@ -195,9 +195,7 @@ class TileSolver {
     const float alpha = system_.s.alpha, beta = system_.s.beta, gamma = system_.s.gamma;
     // q = H p, and <p, S p> = alpha <p, p> + beta <p, q> + gamma <q, q> without forming S p
     BlockSum curvature;
-    for (std::int64_t i = 0; i < h_.nodes(); ++i) {
-      vfloat q[kComponents];
-      h_.template row<kComponents>(v_.p, i, q);
+    h_.template for_each_row<kComponents>(v_.p, [&](std::int64_t i, const vfloat(&q)[kComponents]) SEM_INLINE_LAMBDA {
       for (int c = 0; c < kComponents; ++c) {
         const std::int64_t at = (i * kComponents + c) * kLanes;
         const vfloat p = load(v_.p + at);
@@ -206,14 +204,12 @@ class TileSolver {
         curvature.add_product(gamma * q[c], q[c]);
       }
       curvature.end_of_node(i);
-    }
+    });
     const vfloat step = select(running, rz_ / curvature.total(), vfloat{});
 
     // r -= step S p
     BlockSum rz, rr;
-    for (std::int64_t i = 0; i < h_.nodes(); ++i) {
-      vfloat hq[kComponents] = {};
-      if (gamma != 0) h_.template row<kComponents>(v_.q, i, hq);
+    const auto descend = [&](std::int64_t i, const vfloat(&hq)[kComponents]) SEM_INLINE_LAMBDA {
       const vfloat m = system_.preconditioner(i);
       for (int c = 0; c < kComponents; ++c) {
         const std::int64_t at = (i * kComponents + c) * kLanes;
@@ -226,6 +222,12 @@ class TileSolver {
       }
       rz.end_of_node(i);
       rr.end_of_node(i);
+    };
+    if (gamma != 0) {
+      h_.template for_each_row<kComponents>(v_.q, descend);
+    } else {
+      const vfloat none[kComponents] = {};
+      for (std::int64_t i = 0; i < h_.nodes(); ++i) descend(i, none);
     }
     const vfloat rz_next = rz.total();
     const vfloat turn = select(running, rz_next / rz_, vfloat{});

@@ -1,6 +1,7 @@
 #include "sem/laplacian.hpp"
 
 #include "cpu/laplacian_tile.hpp"
+#include "cpu/memory.hpp"
 
 namespace sem::cpu::SEM_ISA {
 namespace {
@@ -12,6 +13,7 @@ void forward(const LaplacianForward<float>& args, Queue queue) {
   const std::int64_t width = args.graph.nodes * kComponents;
   const std::int64_t tile_floats = width * kLanes;
   const Scratch scratch(static_cast<std::size_t>(queue.threads * 2 * tile_floats));
+  prefer_huge_pages(args.out, args.rows * width);
 #pragma omp parallel num_threads(queue.threads)
   {
     float* x = scratch.data() + thread_index() * 2 * tile_floats;
@@ -20,7 +22,11 @@ void forward(const LaplacianForward<float>& args, Queue queue) {
     for (std::int64_t tile = 0; tile < tile_count(args.rows); ++tile) {
       const int rows = rows_in_tile(args.rows, tile);
       load_tile(args.x, width, tile, rows, x);
-      h.product<kComponents>(x, out);
+      const Ahead ahead(args.x, args.out, width, tile, tile_count(args.rows));
+      h.for_each_row<kComponents>(x, [&](std::int64_t i, const vfloat(&hx)[kComponents]) SEM_INLINE_LAMBDA {
+        ahead.fetch<kComponents>(i);
+        for (int c = 0; c < kComponents; ++c) store(out + (i * kComponents + c) * kLanes, hx[c]);
+      });
       store_tile(args.out, width, tile, rows, out);
     }
   }

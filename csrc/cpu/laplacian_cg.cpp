@@ -24,34 +24,37 @@ struct ShiftedProblem {
   vfloat verify(const CgVectors& v) const {
     h.template product<kComponents>(v.x, v.q);
     BlockSum norm;
-    for (std::int64_t i = 0; i < h.nodes(); ++i) {
-      vfloat e[kComponents];
-      residual(v, i, e);
+    for_each_residual(v, [&](std::int64_t i, const vfloat(&e)[kComponents]) SEM_INLINE_LAMBDA {
       for (int c = 0; c < kComponents; ++c) norm.add_product(e[c], e[c]);
       norm.end_of_node(i);
-    }
+    });
     return vsqrt(norm.total());
   }
 
   void recompute(const CgVectors& v, vint lanes) const {
-    for (std::int64_t i = 0; i < h.nodes(); ++i) {
-      vfloat e[kComponents];
-      residual(v, i, e);
+    for_each_residual(v, [&](std::int64_t i, const vfloat(&e)[kComponents]) SEM_INLINE_LAMBDA {
       for (int c = 0; c < kComponents; ++c) {
         float* r = v.r + (i * kComponents + c) * kLanes;
         store(r, select(lanes, e[c], load(r)));
       }
-    }
+    });
   }
 
  private:
-  SEM_INLINE void residual(const CgVectors& v, std::int64_t i, vfloat (&e)[kComponents]) const {
-    vfloat hhx[kComponents] = {};
-    if (system.gamma != 0) h.template row<kComponents>(v.q, i, hhx);
-    for (int c = 0; c < kComponents; ++c) {
-      const std::int64_t at = (i * kComponents + c) * kLanes;
-      e[c] = load(b + at) - (system.alpha * load(v.x + at) + system.beta * load(v.q + at) + system.gamma * hhx[c]);
-    }
+  // use(i, e) for every node, e = (b - S x)_i; v.q holds H x
+  template <class Use>
+  SEM_INLINE void for_each_residual(const CgVectors& v, Use use) const {
+    const auto residual = [&](std::int64_t i, const vfloat(&hhx)[kComponents]) SEM_INLINE_LAMBDA {
+      vfloat e[kComponents];
+      for (int c = 0; c < kComponents; ++c) {
+        const std::int64_t at = (i * kComponents + c) * kLanes;
+        e[c] = load(b + at) - (system.alpha * load(v.x + at) + system.beta * load(v.q + at) + system.gamma * hhx[c]);
+      }
+      use(i, e);
+    };
+    if (system.gamma != 0) return h.template for_each_row<kComponents>(v.q, residual);
+    const vfloat none[kComponents] = {};
+    for (std::int64_t i = 0; i < h.nodes(); ++i) residual(i, none);
   }
 };
 

@@ -14,6 +14,8 @@
 #endif
 
 #define SEM_INLINE inline __attribute__((always_inline))
+// After the parameters of a lambda.
+#define SEM_INLINE_LAMBDA __attribute__((always_inline))
 
 namespace sem::cpu::SEM_ISA {
 

@@ -121,6 +121,7 @@ SEM_INLINE void store_rows(T* array, std::int64_t tile, int rows, Vector lanes) 
 // not grow with the number of nodes.
 class BlockSum {
  public:
+  SEM_INLINE void add(vfloat a) { block_ += a; }
   SEM_INLINE void add_product(vfloat a, vfloat b) { block_ += a * b; }
   // Call once per node.
   SEM_INLINE void end_of_node(std::int64_t node) {

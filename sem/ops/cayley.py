@@ -58,7 +58,7 @@ def cayley(
     The step is unitary. It is computed as ``2y - psi`` with ``(I + iaH) y = psi``; because ``I + iaH`` is not
     symmetric, conjugate gradients run on its normal form ``(I + a^2 H^2) y = (I - iaH) psi``, which is real,
     symmetric and positive definite, preconditioned by its diagonal in normal form ``1 / (1 + a^2 h_kk^2)``.
-    They start from a truncated Chebyshev series of ``1 / (1 + i a h)``, which for short steps is often enough.
+    They start from a Chebyshev polynomial close to ``1 / (1 + i a h)``, which on small-world graphs is often enough.
 
     Args:
         psi: ``[..., D]`` complex64, or real blocks ``[..., D, 2]`` in float32, bfloat16 or float16 (widened).
