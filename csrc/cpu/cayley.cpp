@@ -2,8 +2,8 @@
 
 #include "cpu/cayley_guess.hpp"
 #include "cpu/cg_tile.hpp"
-#include "cpu/memory.hpp"
 #include "cpu/laplacian_tile.hpp"
+#include "cpu/memory.hpp"
 
 namespace sem::cpu::SEM_ISA {
 namespace {

@@ -146,8 +146,8 @@ class TileSolver {
         const vint good = waiting & (truth <= target_);  // status stays 0, converged
         const vint spent = waiting & ~good & (result.iterations >= max_iter);
         // The recursion's r promised more than the true residual holds: rounding has drifted. Start over from the true
-        // residual as long as each time at least halves it; what gains less has reached the end of float32. Within twice
-        // the target, where half of it would do, any gain is worth another start.
+        // residual as long as each time at least halves it; what gains less has reached the end of float32. Within
+        // twice the target, where half of it would do, any gain is worth another start.
         const vint drifted = waiting & ~good & ~spent & (bound <= target_);
         const vint near = (truth <= target_ * 2.0f) & (truth < last_drift);
         const vint stuck = drifted & ~(near | (truth <= last_drift * 0.5f));

@@ -24,8 +24,7 @@ class TileGraph {
         pairs_(static_cast<std::size_t>(pairs())) {
     for (std::int64_t i = 0; i < graph.nodes; ++i) {
       double sum = 0;
-      for (std::int32_t k = graph.row_start[i]; k < graph.row_start[i + 1]; ++k)
-        sum += edge_weight[graph.incident[k]];
+      for (std::int32_t k = graph.row_start[i]; k < graph.row_start[i + 1]; ++k) sum += edge_weight[graph.incident[k]];
       diagonal_.data()[i] = static_cast<float>(sum);
     }
     const ScratchOf<std::int32_t> seen(static_cast<std::size_t>(graph.nodes));
