@@ -10,7 +10,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from sem.layers import planar_intensity, real_matrix
+from sem.layers import pair_sum, real_matrix
 
 _FLOOR = 1e-6
 IGNORED = -100
@@ -70,7 +70,7 @@ class BornHead(nn.Module):
 
 def _log_weights(blocks: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     """Unnormalised log-probabilities ``[..., V]`` and ``log sum |amp|^2`` ``[...]``."""
-    power = planar_intensity(functional.linear(blocks, real_matrix(weight, planar_out=True)).float()) / len(weight)
+    power = pair_sum(functional.linear(blocks, real_matrix(weight)).float().square()) / len(weight)
     return _floored_log(power, bias)
 
 
