@@ -31,7 +31,7 @@ def complex_of(blocks: Tensor) -> Tensor:
 
 
 def pair_sum(blocks: Tensor) -> Tensor:
-    """The sums of neighbours, ``[..., 2 D]`` to ``[..., D]``: squared moduli from squares, inner products from products."""
+    """Sums of neighbours, ``[..., 2 D]`` to ``[..., D]``: ``|z|^2`` from squares, ``Re(conj(y) z)`` from products."""
     first, second = blocks.unflatten(-1, (-1, 2)).unbind(-1)
     return first + second
 

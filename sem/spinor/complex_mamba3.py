@@ -124,8 +124,8 @@ def _lags(length: int, taps: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
 
 
 class _CausalConv(Function):
-    """``out_t = bias + sum_k taps_k x_{t + k - width + 1}``, zeros before the first position. By hand because each slice
-    of a recorded sum costs a full-size buffer in the backward."""
+    """``out_t = bias + sum_k taps_k x_{t + k - width + 1}``, with zeros before the first position. By hand because each
+    slice of a recorded sum costs a full-size buffer in the backward."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, taps: Tensor, bias: Tensor) -> Tensor:
