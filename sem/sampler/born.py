@@ -87,8 +87,8 @@ class _ChunkedLoss(Function):
     """The loss and its gradients chunk by chunk, both in the forward, so the memory of ``[tokens, V]`` is that of one
     chunk; the backward only scales.
 
-    With ``p_v = |amp_v|^2 / V``, ``q_v = p_v + floor`` and a bias ``b``, the likelihood of v is ``q_v e^{b_v}`` over its
-    sum: one logarithm per token, not one per entry, and a gradient to ``q_v`` that is the same ``e^{b_v} / sum``
+    With ``p_v = |amp_v|^2 / V``, ``q_v = p_v + floor`` and a bias ``b``, the likelihood of v is ``q_v e^{b_v}`` over
+    its sum: one logarithm per token, not one per entry, and a gradient to ``q_v`` that is the same ``e^{b_v} / sum``
     for all tokens but for a factor, plus ``-1 / q_v`` at the target.
     """
 
