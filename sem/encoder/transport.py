@@ -152,7 +152,7 @@ class _OnlineTransport(Function):
         ctx.save_for_backward(kernel, kernel.shape[-1] / seen, *done.columns[1:], *done.rows, *done.running)
         result = done.plan(kernel)
         ctx.mark_non_differentiable(result.iterations, result.converged)
-        return tuple(result)
+        return result.plan, result.iterations, result.converged
 
     @staticmethod
     @once_differentiable
