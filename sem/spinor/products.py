@@ -27,6 +27,8 @@ def product(rows: Tensor, matrices: Tensor, out: Tensor, dtype: torch.dtype) -> 
 
 def outer_product(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
     """``left[:, g]^T @ right[:, g]``, ``[G, i, j]``, from ``left [R, G, i]`` and ``right [R, G, j]``."""
+    if left.shape[2] > right.shape[2]:  # the longer side goes along the lanes of the matrix product
+        return outer_product(right, left, dtype).transpose(1, 2)
     return torch.bmm(left.permute(1, 2, 0).to(dtype), right.transpose(0, 1).to(dtype)).to(right.dtype)
 
 
