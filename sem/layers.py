@@ -89,7 +89,8 @@ class _Normalise(Function):
     def forward(ctx: Any, z: Tensor, gamma: Tensor, eps: float) -> Tensor:
         blocks = real_blocks(z)
         power = pair_sum(blocks.square())
-        active = (power > _ACTIVE).to(power.dtype).sum(-1, keepdim=True).clamp_min(1)
+        # compared into float: a tensor of booleans would cost more than all the rest of the norm
+        active = torch.gt(power, _ACTIVE, out=torch.empty_like(power)).sum(-1, keepdim=True).clamp_min(1)
         mean = power.sum(-1, keepdim=True) / active
         # the floor keeps the square root differentiable for an all-zero token
         rms = mean.clamp_min(_LEAST_MEAN).sqrt()

@@ -10,7 +10,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from sem.diagnostics import Diagnostics
-from sem.layers import intensity
+from sem.layers import intensity, pair_sum, real_blocks
 from sem.ops import OnFailure, Topology, cayley, phase_entropy, pit, reference
 from sem.ops.solve import SolveInfo
 from sem.precision import note_autocast
@@ -44,7 +44,7 @@ class _KerrRotation(Function):
         psi, alpha, turn, inverse = ctx.saved_tensors
         grad_psi = grad * turn.conj_physical()
         # a phase moves the output along i out, which back in the frame of psi is i psi
-        grad_phase = (grad_psi * psi.conj_physical()).imag
+        grad_phase = pair_sum(real_blocks(grad_psi) * real_blocks(1j * psi))
         share = intensity(psi).mul_(inverse)  # power over its mean
         along = grad_phase * share
         grad_alpha = along.flatten(0, -2).sum(0)
