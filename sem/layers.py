@@ -48,11 +48,6 @@ def real_matrix(weight: Tensor) -> Tensor:
     return torch.view_as_real(rows).flatten(-2).flatten(-3, -2)
 
 
-def interleaved_columns(weight: Tensor) -> Tensor:
-    """A real matrix ``[out, 2 in]`` made for ``[Re z, Im z]``, with its columns in the order of real blocks."""
-    return weight.unflatten(1, (2, -1)).transpose(1, 2).flatten(1)
-
-
 class ComplexLinear(nn.Module):
     """A linear map of complex vectors, ``[..., in_features]`` to ``[..., out_features]``, complex64, no bias.
 
@@ -67,6 +62,21 @@ class ComplexLinear(nn.Module):
     def forward(self, z: Tensor, scale: Tensor | float = 1.0) -> Tensor:
         """``scale W z``; the scale is taken into the weight, which is smaller than the product."""
         return complex_of(functional.linear(real_blocks(z), real_matrix(self.weight * scale)).float())
+
+
+class RealReadout(nn.Linear):
+    """A real affine map of ``[Re z, Im z]``, complex ``[..., dim]`` to real ``[..., out_features]``.
+
+    ``weight`` is ``[out, 2 dim]``, the columns of the real parts first. Its columns are brought into the order of real
+    blocks, not the wave into theirs.
+    """
+
+    def __init__(self, dim: int, out_features: int) -> None:
+        super().__init__(2 * dim, out_features)
+
+    def forward(self, z: Tensor) -> Tensor:
+        columns = self.weight.unflatten(1, (2, -1)).transpose(1, 2).flatten(1)
+        return functional.linear(real_blocks(z), columns, self.bias)
 
 
 class ComplexRMSNorm(nn.Module):

@@ -7,8 +7,8 @@ from sem.spinor import ComplexMamba3Layer
 from sem.spinor.complex_mamba3 import CausalConv, GatedBlockRotation, SelectiveStates, magnitude_gate
 
 
-def planes_of(z):
-    return torch.cat([z.real, z.imag], -1)
+def affine(layer, z):
+    return torch.cat([z.real, z.imag], -1) @ layer.weight.T + layer.bias
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_gradient_of_the_magnitude_gate():
 def test_gated_block_rotation(z):
     layer = GatedBlockRotation(16, 4)
     z.requires_grad_()
-    gate = torch.sigmoid(1.7015 * layer.gate(planes_of(z)))
+    gate = torch.sigmoid(1.7015 * affine(layer.gate, z))
     turned = torch.block_diag(*torch.view_as_complex(layer.blocks))
     expected = z + gate * (z @ turned.T - z)
     torch.testing.assert_close(layer(z), expected, rtol=1e-5, atol=1e-5)
@@ -97,7 +97,7 @@ def test_causal_convolution_gradient():
 def test_selective_states(z):
     layer = SelectiveStates(16, 3, 4)
     into, out_of = torch.view_as_complex(layer.into), torch.view_as_complex(layer.out_of)
-    log_dt = layer.time_steps(planes_of(z)).exp().clamp(1e-4, 2)
+    log_dt = affine(layer.time_steps, z).exp().clamp(1e-4, 2)
     dt_mag, dt_phase = log_dt.chunk(2, -1)
     decay = torch.nn.functional.softplus(layer.raw_decay).reshape(4, 3)
     frequency = layer.frequency.reshape(4, 3)
@@ -114,7 +114,7 @@ def test_selective_states(z):
 
 def recorded_states(layer, z, initial):
     """:meth:`SelectiveStates.advance` out of recorded operations, with all groups at once."""
-    log_dt = layer.time_steps(planes_of(z)).exp().clamp(1e-4, 2)
+    log_dt = affine(layer.time_steps, z).exp().clamp(1e-4, 2)
     into, out_of = torch.view_as_complex(layer.into), torch.view_as_complex(layer.out_of)
     drive = torch.einsum("gnp,bsgp->bsgn", into, z.unflatten(-1, (layer.groups, -1))).flatten(-2)
     decay = torch.nn.functional.softplus(layer.raw_decay)

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
 
-from sem.layers import complex_of, intensity, interleaved_columns, pair_sum, real_blocks, real_matrix
+from sem.layers import RealReadout, complex_of, intensity, pair_sum, real_blocks, real_matrix
 from sem.spinor.products import map_groups
 
 _GATE_SLOPE = 1.7015
@@ -23,7 +22,7 @@ class GatedBlockRotation(nn.Module):
 
     def __init__(self, dim: int, block_size: int) -> None:
         super().__init__()
-        self.gate = nn.Linear(2 * dim, dim)
+        self.gate = RealReadout(dim, dim)
         noise = 0.2 * torch.randn(dim // block_size, block_size, block_size, 2) / math.sqrt(block_size)
         noise[..., 0] += torch.eye(block_size)
         self.blocks = nn.Parameter(noise)
@@ -31,11 +30,10 @@ class GatedBlockRotation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         rows = real_blocks(x)
-        logits = functional.linear(rows, interleaved_columns(self.gate.weight), self.gate.bias).float()
         matrix = real_matrix(self.blocks)
         turn = matrix - torch.eye(matrix.shape[-1], device=matrix.device)
         moved = map_groups(rows.reshape(-1, len(turn), turn.shape[-1]), turn)
-        return _AddGated.apply(x, complex_of(moved.view_as(rows)), logits)
+        return _AddGated.apply(x, complex_of(moved.view_as(rows)), self.gate(x).float())
 
 
 class _AddGated(Function):

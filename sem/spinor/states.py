@@ -12,7 +12,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from sem.layers import complex_of, interleaved_columns, real_blocks, real_matrix
+from sem.layers import RealReadout, complex_of, real_blocks, real_matrix
 from sem.ops.scan import scan_backward, scan_forward
 from sem.precision import product_dtype
 from sem.spinor.products import outer_product, product
@@ -32,7 +32,7 @@ class SelectiveStates(nn.Module):
         super().__init__()
         size = dim // groups
         self.groups = groups
-        self.time_steps = nn.Linear(2 * dim, 2 * groups)
+        self.time_steps = RealReadout(dim, 2 * groups)
         with torch.no_grad():
             self.time_steps.weight.normal_(std=1 / math.sqrt(2 * dim))
             log_dt = torch.empty(groups).uniform_(math.log(0.3), math.log(1.5))
@@ -51,8 +51,7 @@ class SelectiveStates(nn.Module):
     def advance(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         """The output behind ``state`` (complex64 ``[B, groups * state_dim]``; zeros if None), and the last state."""
         rows = real_blocks(x)
-        log_dt = functional.linear(rows, interleaved_columns(self.time_steps.weight), self.time_steps.bias).float()
-        dt_mag, dt_phase = log_dt.exp().clamp(*_DT_RANGE).chunk(2, dim=-1)
+        dt_mag, dt_phase = self.time_steps(x).float().exp().clamp(*_DT_RANGE).chunk(2, dim=-1)
         if state is None:
             state = x.new_zeros(x.shape[0], len(self.frequency))
         out, last = _GroupedScan.apply(
