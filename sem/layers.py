@@ -59,9 +59,8 @@ class ComplexLinear(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(out_features, in_features, 2) * gain / (2 * in_features) ** 0.5)
 
-    def forward(self, z: Tensor, scale: Tensor | float = 1.0) -> Tensor:
-        """``scale W z``; the scale is taken into the weight, which is smaller than the product."""
-        return complex_of(functional.linear(real_blocks(z), real_matrix(self.weight * scale)).float())
+    def forward(self, z: Tensor) -> Tensor:
+        return complex_of(functional.linear(real_blocks(z), real_matrix(self.weight)).float())
 
 
 class RealReadout(nn.Linear):

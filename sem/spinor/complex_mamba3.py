@@ -66,7 +66,7 @@ class ComplexMamba3Layer(nn.Module):
 
     def forward(self, psi: Tensor) -> Tensor:
         x = self.conv(self.rotation(self.norm(psi)))
-        return psi + self.out(self.mixer(magnitude_gate(x, self.gate_theta)), self.residual)
+        return psi + self.residual * self.out(self.mixer(magnitude_gate(x, self.gate_theta)))
 
     def start(self, batch: int) -> SpinorState:
         """The state before the first position of ``batch`` sequences."""
@@ -79,7 +79,7 @@ class ComplexMamba3Layer(nn.Module):
         these leave."""
         x, history = self.conv.advance(self.rotation(self.norm(psi)), state.history)
         mixed, states = self.mixer.advance(magnitude_gate(x, self.gate_theta), state.states)
-        return psi + self.out(mixed, self.residual), SpinorState(history, states)
+        return psi + self.residual * self.out(mixed), SpinorState(history, states)
 
 
 class CausalConv(nn.Module):
