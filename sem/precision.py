@@ -137,6 +137,13 @@ def effective_precision(model: nn.Module, policy: PrecisionPolicy) -> dict[str, 
     return policy.effective(stages or {type(model).__name__: False})
 
 
+def product_dtype(tensor: torch.Tensor) -> torch.dtype:
+    """The dtype in which autocast wants a matrix product with ``tensor`` just now; its own where autocast is off."""
+    kind = tensor.device.type
+    on = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return torch.get_autocast_dtype(kind) if on else tensor.dtype
+
+
 def note_autocast(name: str, device_type: str) -> None:
     """Record that autocast is on where ``name``, which computes in float32 regardless, was called.
 

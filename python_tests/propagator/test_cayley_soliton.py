@@ -18,6 +18,13 @@ def test_kerr_rotation_by_hand():
     torch.testing.assert_close(kerr_rotation(psi, alpha), expected)
 
 
+def test_kerr_rotation_gradient():
+    torch.manual_seed(0)
+    psi = torch.randn(3, 4, dtype=torch.complex128, requires_grad=True)
+    alpha = torch.randn(4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(kerr_rotation, (psi, alpha))
+
+
 @pytest.mark.parametrize("pit_enabled", [True, False])
 @pytest.mark.parametrize("dt", [0.01, 1.0])
 def test_layer_keeps_the_norm(dt, pit_enabled):

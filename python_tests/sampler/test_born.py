@@ -67,3 +67,15 @@ def test_unitary_divergence_starts_near_zero():
     psi = torch.randn(1, 50, 64, dtype=torch.complex64)
     divergence = head.loss(psi, torch.zeros(1, 50, dtype=torch.long), 0.1).unitary_divergence
     assert float(divergence) < 0.1
+
+
+def test_a_wave_of_zeros_and_extreme_biases_leave_the_gradients_finite(problem):
+    head, psi, targets = problem
+    with torch.no_grad():
+        psi[0, 1] = 0
+        head.bias[3] = 200.0
+    born = head.loss(psi, targets, 0.1)
+    for grad in torch.autograd.grad(born.loss, [psi, head.weight, head.bias]):
+        assert torch.isfinite(torch.view_as_real(grad) if grad.is_complex() else grad).all()
+    expected = head(psi).gather(-1, targets.unsqueeze(-1)).sum()
+    torch.testing.assert_close(born.nll_sum, -expected.detach())

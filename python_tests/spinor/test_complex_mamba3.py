@@ -2,16 +2,13 @@ import pytest
 import torch
 
 from sem.layers import ComplexLinear, ComplexRMSNorm
+from sem.ops import scan
 from sem.spinor import ComplexMamba3Layer
 from sem.spinor.complex_mamba3 import CausalConv, GatedBlockRotation, SelectiveStates, magnitude_gate
 
 
-def planes_of(z):
-    return torch.cat([z.real, z.imag], -1)
-
-
-def complex_of(planes):
-    return torch.complex(*planes.chunk(2, dim=-1))
+def affine(layer, z):
+    return torch.cat([z.real, z.imag], -1) @ layer.weight.T + layer.bias
 
 
 @pytest.fixture
@@ -43,38 +40,64 @@ def test_norm_of_a_zero_token_is_zero_with_finite_gradient():
 def test_magnitude_gate(z):
     theta = torch.randn(16)
     expected = z * (1 - torch.exp(-z.abs().square() * theta.exp()))
-    torch.testing.assert_close(complex_of(magnitude_gate(planes_of(z), theta)), expected)
+    torch.testing.assert_close(magnitude_gate(z, theta), expected)
+
+
+def test_gradient_of_the_norm():
+    torch.manual_seed(0)
+    norm = ComplexRMSNorm(3).double()
+    x = torch.randn(2, 3, dtype=torch.complex128)
+    x[0, 1] = 0  # not active: the mean is over two
+    gamma = torch.randn(3, dtype=torch.float64, requires_grad=True)
+    inputs = (x[:1, ::2].clone().requires_grad_(), x[1:].requires_grad_(), gamma)
+
+    def call(ends, whole, gamma):
+        row = torch.stack([ends[:, 0], torch.zeros_like(ends[:, 0]), ends[:, 1]], -1)
+        return torch.func.functional_call(norm, {"gamma": gamma}, torch.cat([row, whole]))
+
+    assert torch.autograd.gradcheck(call, inputs)
+
+
+def test_gradient_of_the_magnitude_gate():
+    torch.manual_seed(0)
+    x = torch.randn(2, 4, dtype=torch.complex128, requires_grad=True)
+    assert torch.autograd.gradcheck(magnitude_gate, (x, torch.randn(4, dtype=torch.float64, requires_grad=True)))
 
 
 def test_gated_block_rotation(z):
     layer = GatedBlockRotation(16, 4)
-    gate = torch.sigmoid(1.7015 * layer.gate(planes_of(z)))
+    z.requires_grad_()
+    gate = torch.sigmoid(1.7015 * affine(layer.gate, z))
     turned = torch.block_diag(*torch.view_as_complex(layer.blocks))
     expected = z + gate * (z @ turned.T - z)
-    torch.testing.assert_close(complex_of(layer(planes_of(z))), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(layer(z), expected, rtol=1e-5, atol=1e-5)
+    leaves, cotangent = [z, *layer.parameters()], torch.randn_like(expected)
+    grads = [torch.autograd.grad(out, leaves, cotangent) for out in (layer(z), expected)]
+    for ours, theirs in zip(*grads, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
 def test_causal_convolution(z):
     layer = CausalConv(16, 4)
     taps = torch.view_as_complex(layer.taps)
     padded = torch.cat([z.new_zeros(2, 3, 16), z], 1)
-    expected = sum(padded[:, k : k + 11] * taps[k] for k in range(4)) + complex_of(layer.bias)
-    torch.testing.assert_close(complex_of(layer(planes_of(z))), expected, rtol=1e-5, atol=1e-5)
+    expected = sum(padded[:, k : k + 11] * taps[k] for k in range(4)) + torch.complex(*layer.bias.chunk(2))
+    torch.testing.assert_close(layer(z), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_causal_convolution_gradient():
     torch.manual_seed(0)
     layer = CausalConv(3, 4).double()
-    planes = torch.randn(2, 5, 6, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(2, 5, 3, dtype=torch.complex128, requires_grad=True)
     assert torch.autograd.gradcheck(
-        lambda x, taps: torch.func.functional_call(layer, {"taps": taps}, x), (planes, layer.taps)
+        lambda x, taps: torch.func.functional_call(layer, {"taps": taps}, x), (x, layer.taps)
     )
 
 
 def test_selective_states(z):
     layer = SelectiveStates(16, 3, 4)
     into, out_of = torch.view_as_complex(layer.into), torch.view_as_complex(layer.out_of)
-    log_dt = layer.time_steps(planes_of(z)).exp().clamp(1e-4, 2)
+    log_dt = affine(layer.time_steps, z).exp().clamp(1e-4, 2)
     dt_mag, dt_phase = log_dt.chunk(2, -1)
     decay = torch.nn.functional.softplus(layer.raw_decay).reshape(4, 3)
     frequency = layer.frequency.reshape(4, 3)
@@ -86,7 +109,40 @@ def test_selective_states(z):
         drive = torch.einsum("gnp,bgp->bgn", into, z[:, t].reshape(2, 4, 4))
         state = a * state + dt_mag[:, t, :, None] * drive
         outputs.append(torch.einsum("gpn,bgn->bgp", out_of, state).reshape(2, 16))
-    torch.testing.assert_close(layer(planes_of(z)), torch.stack(outputs, 1), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(layer(z), torch.stack(outputs, 1), rtol=1e-4, atol=1e-5)
+
+
+def recorded_states(layer, z, initial):
+    """:meth:`SelectiveStates.advance` out of recorded operations, with all groups at once."""
+    log_dt = affine(layer.time_steps, z).exp().clamp(1e-4, 2)
+    into, out_of = torch.view_as_complex(layer.into), torch.view_as_complex(layer.out_of)
+    drive = torch.einsum("gnp,bsgp->bsgn", into, z.unflatten(-1, (layer.groups, -1))).flatten(-2)
+    decay = torch.nn.functional.softplus(layer.raw_decay)
+    states, last = scan(drive, *(dt.contiguous() for dt in log_dt.chunk(2, -1)), decay, layer.frequency, initial)
+    return torch.einsum("gpn,bsgn->bsgp", out_of, states.unflatten(-1, (layer.groups, -1))).flatten(-2), last
+
+
+@pytest.mark.parametrize("cached", [1, 150, 2**19])
+def test_gradients_of_selective_states(z, cached, monkeypatch):
+    monkeypatch.setattr("sem.spinor.states._CACHED", cached)
+    layer = SelectiveStates(16, 3, 4)
+    initial = torch.randn(2, 12, dtype=torch.complex64, requires_grad=True)
+    leaves = [z.requires_grad_(), initial, *layer.parameters()]
+    cotangents = torch.randn(2, 11, 16, dtype=torch.complex64), torch.randn(2, 12, dtype=torch.complex64)
+    found, expected = layer.advance(z, initial), recorded_states(layer, z, initial)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    grads = [torch.autograd.grad(outputs, leaves, cotangents) for outputs in (found, expected)]
+    for ours, theirs in zip(*grads, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_selective_states_keep_nothing_of_the_size_of_their_states():
+    layer = SelectiveStates(8, 64, 2)
+    sizes = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.numel()) or t, lambda t: t):
+        layer(torch.randn(2, 40, 8, dtype=torch.complex64, requires_grad=True))
+    assert max(sizes) <= 2 * 64 * 8 * 2 < 2 * 40 * 2 * 64
 
 
 def test_layer_is_causal_to_the_bit(z):
@@ -106,7 +162,7 @@ def test_layer_continues_a_sequence(z, d_conv, sizes):
     parts = []
     for piece in z.split(sizes, 1):
         out, state = layer.advance(piece, state)
-        assert state.history.shape == (2, d_conv - 1, 32) and state.states.shape == (2, 12)
+        assert state.history.shape == (2, d_conv - 1, 16) and state.states.shape == (2, 12)
         parts.append(out)
     torch.testing.assert_close(torch.cat(parts, 1), layer(z), rtol=1e-5, atol=1e-5)
     assert (layer.advance(z[:, 5:6], layer.start(2))[0] - layer(z)[:, 5:6]).abs().max() > 1e-3

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sem.diagnostics import Diagnostics
 from sem.encoder.transport import TransportState, continue_transport, online_transport, sparsify, transport_start
+from sem.layers import complex_of
 
 _COST_SPREAD = 0.35  # at most, over the prototypes, in units of epsilon
 _EMBEDDING_STD = 0.25
@@ -130,10 +131,8 @@ class MeshSDREncoder(nn.Module):
 
     def _wave(self, plan: Tensor, positions: Tensor) -> Tensor:
         angle = positions.unsqueeze(-1) * self.position_rates
-        real, imag = self.lift.unbind(-1)
-        plan = plan * self.plan_gain
-        wave = torch.complex(nn.functional.linear(plan, real).float(), nn.functional.linear(plan, imag).float())
-        return wave * torch.complex(angle.cos(), angle.sin())
+        lift = self.lift.transpose(1, 2).flatten(0, 1) * self.plan_gain
+        return complex_of(nn.functional.linear(plan, lift).float()) * torch.complex(angle.cos(), angle.sin())
 
     @torch.no_grad()
     def _count(self, tokens: Tensor) -> None:

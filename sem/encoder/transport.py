@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 
 class TransportPlan(NamedTuple):
@@ -55,9 +57,7 @@ def online_transport(log_kernel: Tensor, prior_rows: float, tol: float, max_iter
 
     Gradients: exact, through the iterations.
     """
-    columns = log_kernel.shape[-1]
-    seen = prior_rows + _row_numbers(log_kernel)
-    return _iterate(log_kernel, seen, tol, max_iter, lambda added, _: added + prior_rows / columns)[0]
+    return TransportPlan(*_OnlineTransport.apply(log_kernel, prior_rows, tol, max_iter))
 
 
 def continue_transport(
@@ -74,11 +74,13 @@ def continue_transport(
     def column_loads(added: Tensor, k: int) -> Tensor:
         return loads[:, k, None] + (added + lost[:, k, None]) + prior_rows / columns
 
-    plan, added = _iterate(log_kernel, seen, tol, max_iter, column_loads)
+    kernel = _kernel(log_kernel)
+    done = _iterate(kernel, seen, tol, max_iter, column_loads, False)
+    added = torch.cat(done.added, 1)
     # Kahan's sum: float64 would do as well, but not every device has it
     added = torch.cat([added, added[:, -1:].expand(-1, max_iter - added.shape[1], -1)], 1) + lost
     after = loads + added
-    return plan, TransportState(after, added - (after - loads), rows + log_kernel.shape[1])
+    return done.plan(kernel), TransportState(after, added - (after - loads), rows + log_kernel.shape[1])
 
 
 def _row_numbers(log_kernel: Tensor) -> Tensor:
@@ -86,37 +88,100 @@ def _row_numbers(log_kernel: Tensor) -> Tensor:
     return torch.arange(1, log_kernel.shape[1] + 1, device=log_kernel.device, dtype=log_kernel.dtype).unsqueeze(-1)
 
 
-def _iterate(
-    log_kernel: Tensor, seen: Tensor, tol: float, max_iter: int, column_loads: Callable[[Tensor, int], Tensor]
-) -> tuple[TransportPlan, Tensor]:
-    """The rounds. ``seen`` is the number of rows up to each one, the prior's included; ``column_loads`` puts the prior
-    and the rows before these, as they were in round k, on top of what these rows add to the columns.
+def _kernel(log_kernel: Tensor) -> Tensor:
+    return (log_kernel - log_kernel.detach().amax(-1, keepdim=True)).exp()
 
-    The second result is what all these rows add to the columns in each round that was run, ``[B, rounds, M]``.
-    """
-    columns = log_kernel.shape[-1]
-    kernel = (log_kernel - log_kernel.detach().amax(-1, keepdim=True)).exp()
-    column = torch.ones_like(kernel)  # e^v
-    row = torch.zeros_like(kernel[..., :1])  # e^u, of the kernel above
+
+class _Rounds(NamedTuple):
+    """What the rounds went through: ``e^v`` before each and after the last, each ``e^u``, which rows were running, and
+    what all these rows add to the columns, ``[B, 1, M]``. Unless all are kept, the last ``e^v`` is the only one."""
+
+    columns: list[Tensor]
+    rows: list[Tensor]
+    running: list[Tensor]
+    added: list[Tensor]
+    iterations: Tensor
+    converged: Tensor
+
+    def plan(self, kernel: Tensor) -> TransportPlan:
+        plan = kernel * self.columns[-1]
+        return TransportPlan(plan / plan.sum(-1, keepdim=True), self.iterations, self.converged)
+
+
+def _iterate(
+    kernel: Tensor, seen: Tensor, tol: float, max_iter: int, column_loads: Callable[[Tensor, int], Tensor], keep: bool
+) -> _Rounds:
+    """The rounds. ``seen`` is the number of rows up to each one, the prior's included; ``column_loads`` puts the prior
+    and the rows before these, as they were in round k, on top of what these rows add to the columns."""
+    share = seen / kernel.shape[-1]
+    columns = [torch.ones_like(kernel)]
+    row = torch.zeros_like(kernel[..., :1])
     running = torch.ones_like(row, dtype=torch.bool)
     iterations = torch.zeros_like(running, dtype=torch.int32)
-    added = []
+    rows, runs, added = [], [], []
     for k in range(max_iter):
-        fresh = 1 / (kernel * column).sum(-1, keepdim=True)
+        fresh = (kernel * columns[-1]).sum(-1, keepdim=True).reciprocal()
         settled = (fresh.detach().log() - row.detach().log()).abs() <= tol
         row = torch.where(running, fresh, row)
+        rows.append(row)
+        runs.append(running)
         iterations = iterations + running
         running = running & ~settled
         load = (kernel * row).cumsum(1)
         added.append(load.detach()[:, -1:].clone())
         if not bool(running.any()):
             break
-        column = seen / (columns * column_loads(load, k))
+        columns = [*(columns if keep else ()), share / column_loads(load, k)]
     # rows before these may have needed more rounds: the last round has their final sums
-    column = seen / (columns * column_loads(load, max_iter - 1))
-    plan = kernel * column
-    plan = plan / plan.sum(-1, keepdim=True)
-    return TransportPlan(plan, iterations.squeeze(-1), ~running.squeeze(-1)), torch.cat(added, 1)
+    columns = [*(columns[: len(rows)] if keep else ()), share / column_loads(load, max_iter - 1)]
+    return _Rounds(columns, rows, runs, added, iterations.squeeze(-1), ~running.squeeze(-1))
+
+
+class _OnlineTransport(Function):
+    """The rounds on their own, without rows before; the backward goes through them once more, last to first."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, log_kernel: Tensor, prior_rows: float, tol: float, max_iter: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        kernel = _kernel(log_kernel)
+        prior = prior_rows / kernel.shape[-1]
+        seen = prior_rows + _row_numbers(kernel)
+        done = _iterate(kernel, seen, tol, max_iter, lambda added, _: added + prior, ctx.needs_input_grad[0])
+        ctx.rounds = len(done.rows)
+        ctx.save_for_backward(kernel, kernel.shape[-1] / seen, *done.columns[1:], *done.rows, *done.running)
+        result = done.plan(kernel)
+        ctx.mark_non_differentiable(result.iterations, result.converged)
+        return result.plan, result.iterations, result.converged
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
+        kernel, inverse_share, *held = ctx.saved_tensors
+        columns, rows, running = (held[k * ctx.rounds : (k + 1) * ctx.rounds] for k in range(3))
+        weighted = kernel * columns[-1]
+        total = weighted.sum(-1, keepdim=True)
+        mean = (grad * weighted).sum(-1, keepdim=True) / total
+        grad_weighted = (grad - mean).div_(total)
+        grad_kernel = grad_weighted * columns[-1]
+        grad_column = grad_weighted.mul_(kernel)
+        grad_row = torch.zeros_like(total)
+        for k in reversed(range(ctx.rounds)):
+            # column = share / load, and a load is the sum over the rows up to its own
+            grad_load = grad_column.mul_(columns[k]).mul_(columns[k]).mul_(-inverse_share)
+            sums = grad_load.cumsum(1)
+            from_here = grad_load.add_(sums[:, -1:]).sub_(sums)
+            grad_kernel.addcmul_(from_here, rows[k])
+            grad_row = grad_row + torch.mul(from_here, kernel, out=sums).sum(-1, keepdim=True)
+            # row = 1 / sum of kernel * column, in the rows still running; the others keep the round before
+            grad_sum = torch.where(running[k], -grad_row * rows[k].square(), 0)
+            grad_row = torch.where(running[k], 0, grad_row)
+            if k == 0:
+                grad_kernel.add_(grad_sum)
+            else:
+                grad_kernel.addcmul_(columns[k - 1], grad_sum)
+                grad_column = torch.mul(kernel, grad_sum, out=from_here)
+        return grad_kernel.mul_(kernel), None, None, None
 
 
 def sparsify(plan: Tensor, k: int) -> Tensor:

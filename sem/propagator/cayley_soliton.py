@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from sem.diagnostics import Diagnostics
-from sem.layers import intensity
+from sem.layers import intensity, pair_sum, real_blocks
 from sem.ops import OnFailure, Topology, cayley, phase_entropy, pit, reference
 from sem.ops.solve import SolveInfo
 from sem.precision import note_autocast
@@ -18,10 +22,35 @@ def kerr_rotation(psi: Tensor, alpha: Tensor) -> Tensor:
 
     ``psi`` complex64 ``[..., D]``, ``alpha`` real ``[D]``, in radians. Moduli do not change.
     """
-    power = intensity(psi)
-    mean = power.mean(-1, keepdim=True)
-    phase = alpha * (power / mean.clamp_min(torch.finfo(mean.dtype).tiny))
-    return psi * torch.complex(phase.cos(), phase.sin())
+    return _KerrRotation.apply(psi, alpha)[0]
+
+
+class _KerrRotation(Function):
+    """:func:`kerr_rotation`, and the mean intensities ``[...]`` on which it is based."""
+
+    @staticmethod
+    def forward(ctx: Any, psi: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+        power = intensity(psi)
+        mean = power.mean(-1)
+        inverse = mean.clamp_min(torch.finfo(mean.dtype).tiny).reciprocal().unsqueeze(-1)
+        phase = power.mul_(inverse).mul_(alpha)
+        turn = torch.complex(phase.cos(), phase.sin())
+        ctx.save_for_backward(psi, alpha, turn, inverse)
+        return psi * turn, mean
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, grad_mean: Tensor) -> tuple[Tensor, Tensor]:
+        psi, alpha, turn, inverse = ctx.saved_tensors
+        grad_psi = grad * turn.conj_physical()
+        # a phase moves the output along i out, which back in the frame of psi is i psi
+        grad_phase = pair_sum(real_blocks(grad_psi) * real_blocks(1j * psi))
+        share = intensity(psi).mul_(inverse)  # power over its mean
+        along = grad_phase * share
+        grad_alpha = along.flatten(0, -2).sum(0)
+        pull = along.mul_(alpha).mean(-1, keepdim=True)
+        grad_power = (grad_phase * alpha).sub_(pull).mul_(inverse).add_(grad_mean.unsqueeze(-1) / psi.shape[-1])
+        return grad_psi.add_(psi * grad_power.mul_(2)), grad_alpha
 
 
 @torch.no_grad()
@@ -136,10 +165,9 @@ class CayleySolitonPropagator(nn.Module):
 
     def nonlinear_step(self, psi: Tensor, diagnostics: Diagnostics | None = None) -> Tensor:
         """Kerr rotation and phase equalisation; the token's RMS is put back to what it was before both."""
-        turned = kerr_rotation(psi, self.alpha)
+        turned, power = _KerrRotation.apply(psi, self.alpha)
         if not self.pit_enabled:
             return turned
-        power = intensity(psi).mean(-1)
         rms = power.clamp_min(torch.finfo(power.dtype).tiny).sqrt()
         # a strength that training drove below 0 would bunch the phases instead; (0, 1] is where entropy must rise
         strength = self.pit_strength.abs().clamp(max=1)

@@ -10,7 +10,8 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from sem.layers import planar_intensity, real_matrix
+from sem.layers import complex_of, pair_sum, real_blocks, real_matrix
+from sem.precision import product_dtype
 
 _FLOOR = 1e-6
 IGNORED = -100
@@ -46,7 +47,7 @@ class BornHead(nn.Module):
         # both parts of W psi from W as it lies: its real matrix would cost a token at a time more than the product
         turned = torch.stack([torch.stack([real, -imag], -1), torch.stack([imag, real], -1)]).flatten(-2)
         power = functional.linear(turned, self.weight.flatten(1)).float().square().sum(0) / len(self.weight)
-        return _floored_log(power, self.bias)[0].log_softmax(-1)
+        return _floored_log(power, self.bias).log_softmax(-1)
 
     def loss(self, psi: Tensor, targets: Tensor, unitary_lambda: float) -> BornLoss:
         """Mean negative log-likelihood (nats per target) plus ``unitary_lambda`` times the unitary divergence.
@@ -68,22 +69,28 @@ class BornHead(nn.Module):
         )
 
 
-def _log_weights(blocks: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """Unnormalised log-probabilities ``[..., V]`` and ``log sum |amp|^2`` ``[...]``."""
-    power = planar_intensity(functional.linear(blocks, real_matrix(weight, planar_out=True)).float()) / len(weight)
-    return _floored_log(power, bias)
+def _floored_log(power: Tensor, bias: Tensor) -> Tensor:
+    """Unnormalised log-probabilities of ``power [..., V]``."""
+    floor = power.sum(-1, keepdim=True) * (_FLOOR / power.shape[-1])
+    return (power + floor).clamp_min(torch.finfo(power.dtype).tiny).log() + bias
 
 
-def _floored_log(power: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    total = power.sum(-1, keepdim=True)
-    floor = total * (_FLOOR / power.shape[-1])
-    tiny = torch.finfo(power.dtype).tiny
-    return (power + floor).clamp_min(tiny).log() + bias, total.clamp_min(tiny).log().squeeze(-1)
+class _Gradients(NamedTuple):
+    """Accumulated over chunks; ``matrix [2 V, 2 dim]`` is that of the weight's real matrix."""
+
+    blocks: Tensor
+    matrix: Tensor
+    bias: Tensor
 
 
 class _ChunkedLoss(Function):
-    """The loss and its gradients chunk by chunk: each chunk's graph is built, differentiated and dropped in the
-    forward, so the memory of ``[tokens, V]`` is that of one chunk; the backward only scales."""
+    """The loss and its gradients chunk by chunk, both in the forward, so the memory of ``[tokens, V]`` is that of one
+    chunk; the backward only scales.
+
+    With ``p_v = |amp_v|^2 / V``, ``q_v = p_v + floor`` and a bias ``b``, the likelihood of v is ``q_v e^{b_v}`` over
+    its sum: one logarithm per token, not one per entry, and a gradient to ``q_v`` that is the same ``e^{b_v} / sum``
+    for all tokens but for a factor, plus ``-1 / q_v`` at the target.
+    """
 
     @staticmethod
     def forward(
@@ -97,30 +104,25 @@ class _ChunkedLoss(Function):
         recording: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
         counted = (targets != IGNORED).sum().clamp_min(1)
+        tokens = max(blocks.shape[0], 1)
+        matrix = real_matrix(weight)
         wants_grad = recording and any(ctx.needs_input_grad[:3])
-        grad_blocks = torch.empty_like(blocks) if wants_grad else None
-        leaves = [weight.detach().requires_grad_(wants_grad), bias.detach().requires_grad_(wants_grad)]
-        grads = [torch.zeros_like(weight), torch.zeros_like(bias)]
+        grads = None
+        if wants_grad:
+            grads = _Gradients(torch.empty_like(blocks), torch.zeros_like(matrix), torch.zeros_like(bias))
         nll_sum = blocks.new_zeros(())
         divergence = blocks.new_zeros(())
-        tokens = max(blocks.shape[0], 1)
         for start in range(0, blocks.shape[0], chunk):
-            stop = start + chunk
-            piece = blocks[start:stop].detach().requires_grad_(wants_grad)
-            with torch.set_grad_enabled(wants_grad):
-                log_weights, log_total = _log_weights(piece, *leaves)
-                nll = functional.cross_entropy(log_weights, targets[start:stop], ignore_index=IGNORED, reduction="sum")
-                spread = log_total.square().sum()
-                if wants_grad:
-                    part = nll / counted + unitary_lambda * spread / tokens
-                    piece_grad, *leaf_grads = torch.autograd.grad(part, [piece, *leaves])
-                    grad_blocks[start:stop] = piece_grad  # type: ignore[index]
-                    for held, new in zip(grads, leaf_grads, strict=True):
-                        held += new
-            nll_sum += nll.detach()
-            divergence += spread.detach() / tokens
-        if wants_grad:
-            ctx.save_for_backward(grad_blocks, *grads)
+            piece = slice(start, start + chunk)
+            nll, spread = _chunk(
+                blocks, matrix, bias, targets, piece, 1 / counted, unitary_lambda / tokens, product_dtype(blocks), grads
+            )
+            nll_sum += nll
+            divergence += spread / tokens
+        if grads is not None:
+            to_real, to_imag = torch.view_as_complex(grads.matrix.view(len(weight), 2, -1, 2)).unbind(1)
+            grad_weight = torch.view_as_real((to_real - 1j * to_imag).conj_physical_())
+            ctx.save_for_backward(grads.blocks, grad_weight, grads.bias)
         loss = nll_sum / counted + unitary_lambda * divergence
         ctx.mark_non_differentiable(nll_sum, divergence)
         return loss, nll_sum, divergence
@@ -129,3 +131,47 @@ class _ChunkedLoss(Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
         return *(held * grad for held in ctx.saved_tensors), None, None, None, None
+
+
+def _chunk(
+    blocks: Tensor,
+    matrix: Tensor,
+    bias: Tensor,
+    targets: Tensor,
+    piece: slice,
+    nll_weight: Tensor,
+    spread_weight: float,
+    dtype: torch.dtype,
+    grads: _Gradients | None,
+) -> tuple[Tensor, Tensor]:
+    """Sums over the tokens of ``piece``, of the negative log-likelihood and of the squared log of the total; their
+    weighted gradients are put into, or on top of, ``grads``."""
+    vocab, tiny = len(bias), torch.finfo(blocks.dtype).tiny
+    rows = blocks[piece].to(dtype)
+    amplitudes = (rows @ matrix.to(dtype).T).float()
+    power = pair_sum(amplitudes.square()).div_(vocab)
+    total = power.sum(-1, keepdim=True)
+    floored = power.add_(total * (_FLOOR / vocab)).clamp_min_(tiny)
+
+    counts = (targets[piece] != IGNORED).unsqueeze(-1)
+    target = targets[piece].unsqueeze(-1).where(counts, 0)
+    at_target = floored.gather(1, target)
+    peak = bias.max()
+    factor = (bias - peak).exp()
+    likelihood = floored.mul_(factor)
+    normaliser = likelihood.sum(-1, keepdim=True)
+    nll = normaliser.log() + peak - at_target.log() - bias[target]
+    log_total = total.clamp_min(tiny).log()
+    sums = nll.where(counts, 0).sum(), log_total.square().sum()
+    if grads is None:
+        return sums
+
+    each = counts * nll_weight
+    common, own = each / normaliser, each / at_target
+    grads.bias.add_((likelihood.mul_(common)).sum(0)).index_add_(0, target.flatten(), each.flatten(), alpha=-1)
+    spread = (2 * spread_weight) * log_total / total + (common * factor.sum() - own) * (_FLOOR / vocab)
+    grad_power = torch.addcmul(spread.where(total >= tiny, 0), common, factor).scatter_add_(1, target, -own)
+    grad_amplitudes = real_blocks(complex_of(amplitudes) * grad_power.mul_(2 / vocab)).to(dtype)
+    grads.blocks[piece] = grad_amplitudes @ matrix.to(dtype)
+    grads.matrix.add_(grad_amplitudes.T @ rows)
+    return sums

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
 
-from sem.layers import ComplexLinear, ComplexRMSNorm, planar_intensity, real_matrix, scale_planes
-from sem.ops import scan
-
-_GATE_SLOPE = 1.7015
-_DT_RANGE = (1e-4, 2.0)
+from sem.layers import ComplexLinear, ComplexRMSNorm
+from sem.spinor.gates import GatedBlockRotation, magnitude_gate
+from sem.spinor.states import SelectiveStates
 
 
 class SpinorState(NamedTuple):
     """What the positions seen so far leave to those that follow, in one layer.
 
-    ``history [B, d_conv - 1, 2 dim]``: the convolution's last inputs, planar, float32, zeros before the first position.
+    ``history [B, d_conv - 1, dim]``: the convolution's last inputs, complex64, zeros before the first position.
     ``states [B, groups * state_dim]``: the scan's state, complex64.
     """
 
@@ -67,55 +65,25 @@ class ComplexMamba3Layer(nn.Module):
         self.gate_theta._no_weight_decay = True  # type: ignore[attr-defined]
 
     def forward(self, psi: Tensor) -> Tensor:
-        planes = self.conv(self.rotation(self.norm.planes(psi)))
-        return psi + self.residual * self.out(self.mixer(magnitude_gate(planes, self.gate_theta)))
+        x = self.conv(self.rotation(self.norm(psi)))
+        return psi + self.residual * self.out(self.mixer(magnitude_gate(x, self.gate_theta)))
 
     def start(self, batch: int) -> SpinorState:
         """The state before the first position of ``batch`` sequences."""
         width, dim, _ = self.conv.taps.shape
-        history = self.conv.taps.new_zeros(batch, width - 1, 2 * dim)
-        return SpinorState(history, history.new_zeros(batch, len(self.mixer.frequency), dtype=torch.complex64))
+        history = self.conv.taps.new_zeros(batch, width - 1, dim, dtype=torch.complex64)
+        return SpinorState(history, history.new_zeros(batch, len(self.mixer.frequency)))
 
     def advance(self, psi: Tensor, state: SpinorState) -> tuple[Tensor, SpinorState]:
         """What :meth:`forward` gives for ``psi [B, S, dim]`` behind the positions that left ``state``, and the state
         these leave."""
-        planes, history = self.conv.advance(self.rotation(self.norm.planes(psi)), state.history)
-        mixed, states = self.mixer.advance(magnitude_gate(planes, self.gate_theta), state.states)
+        x, history = self.conv.advance(self.rotation(self.norm(psi)), state.history)
+        mixed, states = self.mixer.advance(magnitude_gate(x, self.gate_theta), state.states)
         return psi + self.residual * self.out(mixed), SpinorState(history, states)
 
 
-def magnitude_gate(planes: Tensor, theta: Tensor) -> Tensor:
-    """``x (1 - exp(-|x|^2 e^theta))`` on planar ``[..., 2 D]``: small entries are suppressed, phases kept.
-
-    ``theta`` is real ``[D]``.
-    """
-    return scale_planes(planes, -torch.expm1(-planar_intensity(planes) * theta.exp()))
-
-
-class GatedBlockRotation(nn.Module):
-    """``x + g (U x - x)`` with ``g = sigmoid(1.7015 Lin([Re x, Im x]))`` real and U complex, block-diagonal, near the
-    identity at the start. Planar ``[..., 2 dim]`` to the same."""
-
-    def __init__(self, dim: int, block_size: int) -> None:
-        super().__init__()
-        self.gate = nn.Linear(2 * dim, dim)
-        noise = 0.2 * torch.randn(dim // block_size, block_size, block_size, 2) / math.sqrt(block_size)
-        noise[..., 0] += torch.eye(block_size)
-        self.blocks = nn.Parameter(noise)
-        self.blocks._no_weight_decay = True  # type: ignore[attr-defined]
-
-    def forward(self, planes: Tensor) -> Tensor:
-        gate = torch.sigmoid(_GATE_SLOPE * self.gate(planes).float())
-        blocks, size, _, _ = self.blocks.shape
-        grouped = planes.reshape(-1, 2, blocks, size).permute(2, 0, 1, 3).reshape(blocks, -1, 2 * size)
-        matrix = real_matrix(self.blocks, planar_in=True, planar_out=True)
-        turned = torch.bmm(grouped, matrix.transpose(1, 2)).float()
-        turned = turned.reshape(blocks, -1, 2, size).permute(1, 2, 0, 3).reshape_as(planes)
-        return planes + scale_planes(turned - planes, gate)
-
-
 class CausalConv(nn.Module):
-    """Complex depthwise convolution over the last ``width`` positions. Planar ``[B, S, 2 dim]`` to the same.
+    """Complex depthwise convolution over the last ``width`` positions. Complex ``[B, S, dim]`` to the same.
 
     The bias is a wave that does not turn with the position. What the gates do to it becomes content that any position
     can read, so it does not start at zero.
@@ -129,115 +97,51 @@ class CausalConv(nn.Module):
         self.bias = nn.Parameter(0.35 * torch.randn(2 * dim))
         self.taps._no_weight_decay = True  # type: ignore[attr-defined]
 
-    def forward(self, planes: Tensor) -> Tensor:
-        return _CausalConv.apply(planes, *self._planar_taps()) + self.bias
+    def forward(self, x: Tensor) -> Tensor:
+        return _CausalConv.apply(x, *self._complex())
 
-    def advance(self, planes: Tensor, history: Tensor) -> tuple[Tensor, Tensor]:
+    def advance(self, x: Tensor, history: Tensor) -> tuple[Tensor, Tensor]:
         """What :meth:`forward` gives behind ``history``, the last ``width - 1`` inputs, and the history it leaves."""
-        padded = torch.cat([history, planes], 1)
-        return _convolve(padded, *self._planar_taps()) + self.bias, padded[:, planes.shape[1] :].clone()
+        padded = torch.cat([history, x], 1)
+        after = _convolve(padded, *self._complex())[:, len(self.taps) - 1 :]
+        return after, padded[:, x.shape[1] :].clone()
 
-    def _planar_taps(self) -> tuple[Tensor, Tensor]:
-        real, imag = self.taps.unbind(-1)
-        return torch.cat([real, real], -1), torch.cat([-imag, imag], -1)
+    def _complex(self) -> tuple[Tensor, Tensor]:
+        return torch.view_as_complex(self.taps), torch.complex(*self.bias.chunk(2))
 
 
-def _convolve(padded: Tensor, direct: Tensor, crossed: Tensor) -> Tensor:
-    width = len(direct)
-    length = padded.shape[1] - width + 1
-    swapped = _swap(padded)
-    out = padded[:, :length] * direct[0]
-    for k in range(width):
-        if k:
-            out.addcmul_(padded[:, k : k + length], direct[k])
-        out.addcmul_(swapped[:, k : k + length], crossed[k])
+def _convolve(x: Tensor, taps: Tensor, bias: Tensor) -> Tensor:
+    out = torch.addcmul(bias, x, taps[-1])
+    for at, before, tap in _lags(x.shape[1], taps):
+        out[:, at].addcmul_(x[:, before], tap)
     return out
 
 
+def _lags(length: int, taps: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Positions, those that a tap other than the last takes to them, and the tap."""
+    for lag in range(1, min(len(taps), length)):
+        yield slice(lag, None), slice(None, length - lag), taps[-1 - lag]
+
+
 class _CausalConv(Function):
-    """``out_t = sum_k direct_k x_{t+k} + crossed_k swap(x)_{t+k}`` on zero-padded planar ``x``, ``swap`` exchanging the
-    planes. By hand because each slice of a recorded sum costs a full-size buffer in the backward."""
+    """``out_t = bias + sum_k taps_k x_{t + k - width + 1}``, with zeros before the first position. By hand because each
+    slice of a recorded sum costs a full-size buffer in the backward."""
 
     @staticmethod
-    def forward(ctx: Any, planes: Tensor, direct: Tensor, crossed: Tensor) -> Tensor:
-        ctx.save_for_backward(planes, direct, crossed)
-        return _convolve(_pad(planes, len(direct)), direct, crossed)
+    def forward(ctx: Any, x: Tensor, taps: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, taps)
+        return _convolve(x, taps, bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        planes, direct, crossed = ctx.saved_tensors
-        width, length = len(direct), planes.shape[1]
-        padded = _pad(planes, width)
-        swapped, grad_swapped, crossed_swapped = _swap(padded), _swap(grad), _swap(crossed)
-        grad_padded = torch.zeros_like(padded)
-        grad_direct, grad_crossed = torch.empty_like(direct), torch.empty_like(crossed)
-        for k in range(width):
-            at = slice(k, k + length)
-            grad_padded[:, at].addcmul_(grad, direct[k]).addcmul_(grad_swapped, crossed_swapped[k])
-            grad_direct[k] = (grad * padded[:, at]).sum((0, 1))
-            grad_crossed[k] = (grad * swapped[:, at]).sum((0, 1))
-        return grad_padded[:, width - 1 :], grad_direct, grad_crossed
-
-
-def _pad(planes: Tensor, width: int) -> Tensor:
-    return functional.pad(planes, (0, 0, width - 1, 0))
-
-
-def _swap(planes: Tensor) -> Tensor:
-    real, imag = planes.chunk(2, dim=-1)
-    return torch.cat([imag, real], -1)
-
-
-class SelectiveStates(nn.Module):
-    """The state space: ``h_t = A_t h_{t-1} + dt_mag B x_t``, ``y_t = C h_t`` in ``groups`` groups.
-
-    ``A_t = exp(-dt_mag softplus(a)) e^{i dt_phase phi}``, so ``|A_t| < 1``; the two time steps of a group are clamped
-    exponentials of a linear map of the token. Shapes: planar ``[B, S, 2 dim]`` to complex64 ``[B, S, dim]``.
-    """
-
-    def __init__(self, dim: int, state_dim: int, groups: int) -> None:
-        super().__init__()
-        size = dim // groups
-        self.groups = groups
-        self.time_steps = nn.Linear(2 * dim, 2 * groups)
-        with torch.no_grad():
-            self.time_steps.weight.normal_(std=1 / math.sqrt(2 * dim))
-            log_dt = torch.empty(groups).uniform_(math.log(0.3), math.log(1.5))
-            self.time_steps.bias.copy_(torch.cat([log_dt, torch.zeros(groups)]))
-        self.into = nn.Parameter(torch.randn(groups, state_dim, size, 2) / math.sqrt(2 * size))
-        self.out_of = nn.Parameter(torch.randn(groups, size, state_dim, 2) / math.sqrt(2 * state_dim))
-        rate = torch.exp(torch.empty(groups * state_dim).uniform_(math.log(0.1), math.log(2.0)))
-        self.raw_decay = nn.Parameter(torch.log(torch.expm1(rate)))
-        self.frequency = nn.Parameter(torch.empty(groups * state_dim).uniform_(-math.pi, math.pi))
-        for parameter in (self.raw_decay, self.frequency):
-            parameter._no_weight_decay = True  # type: ignore[attr-defined]
-
-    def forward(self, planes: Tensor) -> Tensor:
-        return self.advance(planes, None)[0]
-
-    def advance(self, planes: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The output behind ``state`` (complex64 ``[B, groups * state_dim]``; zeros if None), and the last state."""
-        batch, length, _ = planes.shape
-        log_dt = self.time_steps(planes).float()
-        dt_mag, dt_phase = log_dt.exp().clamp(*_DT_RANGE).chunk(2, dim=-1)
-        groups = self.groups
-        grouped = planes.reshape(batch * length, 2, groups, -1).permute(2, 0, 1, 3).reshape(groups, batch * length, -1)
-        drive = _group_map(grouped, real_matrix(self.into, planar_in=True))
-        with torch.autocast(planes.device.type, enabled=False):
-            states, last = scan(
-                drive.reshape(batch, length, -1, 2),
-                dt_mag,
-                dt_phase,
-                functional.softplus(self.raw_decay),
-                self.frequency,
-                None if state is None else torch.view_as_real(state),
-            )
-        grouped = states.reshape(batch * length, groups, -1).transpose(0, 1)
-        out = _group_map(grouped, real_matrix(self.out_of))
-        return torch.view_as_complex(out.reshape(batch, length, -1, 2)), torch.view_as_complex(last)
-
-
-def _group_map(grouped: Tensor, matrix: Tensor) -> Tensor:
-    """``[G, rows, in]`` times ``matrix [G, out, in]`` transposed, as ``[rows, G, out]`` float32."""
-    return torch.bmm(grouped, matrix.transpose(1, 2)).float().transpose(0, 1).contiguous()
+        x, taps = ctx.saved_tensors
+        turned = taps.conj_physical()
+        mirrored = grad.conj_physical()
+        grad_x = grad * turned[-1]
+        grad_taps = torch.zeros_like(taps)
+        grad_taps[-1] = (mirrored * x).sum((0, 1))
+        for lag, (at, before, tap) in enumerate(_lags(x.shape[1], turned), 1):
+            grad_x[:, before].addcmul_(grad[:, at], tap)
+            grad_taps[-1 - lag] = (mirrored[:, at] * x[:, before]).sum((0, 1))
+        return grad_x, grad_taps.conj_physical_(), grad.sum((0, 1))
