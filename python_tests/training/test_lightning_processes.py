@@ -44,7 +44,7 @@ def test_two_processes_train_as_one_does_until_one_of_them_is_told_to_stop(tmp_p
     assert both.keys() == {"rank0", "rank1"}
     for found in both.values():
         assert found["losses"][:3] == pytest.approx(expected["losses"][:3], abs=TOLERANCE)
-        # AdamW's first steps divide each gradient by its own size, so the rounding of small ones grows from step to step
+        # AdamW's first steps divide each gradient by its own size: the rounding of small ones grows step by step
         assert found["losses"][:5] == pytest.approx(expected["losses"][:5], abs=5e-5)
         for name, gradient in found["gradients"].items():
             reference = expected["gradients"][name]
