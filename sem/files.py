@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 TEMPORARY = ".writing"
 """What the name of a file ends in while it is being written."""
@@ -53,6 +53,16 @@ def write_text(target: str | Path, text: str) -> None:
     """
     with replacing(target) as file:
         file.write(text.encode("utf-8"))
+
+
+def save_figure(figure: Any, target: str | Path, *, dpi: int) -> None:
+    """Draw a matplotlib figure into ``target``, whose suffix gives the format, all of it or nothing.
+
+    Raises:
+        OSError: as :func:`replacing`.
+    """
+    with replacing(target) as file:
+        figure.savefig(file, dpi=dpi, format=Path(target).suffix.removeprefix(".") or None)
 
 
 def _sync_folder(folder: Path) -> None:

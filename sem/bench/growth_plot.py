@@ -11,7 +11,7 @@ from sem.bench.registry import Point
 from sem.bench.report import line_bound
 from sem.bench.runner import Line
 from sem.bench.timing import Spread
-from sem.files import replacing
+from sem.files import save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,8 +39,7 @@ def plot(lines: Sequence[Line], points: Mapping[str, Point | None], peaks: Peaks
             else:
                 grid[row][column].set_axis_off()
     figure.suptitle(title, fontsize="medium")
-    with replacing(path) as file:
-        figure.savefig(file, dpi=130, format=path.suffix.removeprefix(".") or None)
+    save_figure(figure, path, dpi=130)
 
 
 def _panel(axes: Axes, lines: Mapping[float, Line], peaks: Peaks) -> None:

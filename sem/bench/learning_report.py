@@ -13,7 +13,7 @@ from rich.table import Table
 
 from sem.bench.learning import Run
 from sem.config import SEMConfig
-from sem.files import replacing
+from sem.files import save_figure
 
 SCHEMA = 1
 LINE_STYLES = ("-", "--", ":", "-.")
@@ -105,5 +105,4 @@ def plot(runs: Sequence[Run], path: Path, title: str) -> None:
     axes.grid(alpha=0.3)
     if axes.lines:
         axes.legend(fontsize="small")
-    with replacing(path) as file:
-        figure.savefig(file, dpi=150, format=path.suffix.removeprefix(".") or None)
+    save_figure(figure, path, dpi=150)

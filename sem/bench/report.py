@@ -18,7 +18,7 @@ from sem.bench.peaks import Bound, Peaks
 from sem.bench.registry import Check, Comparison
 from sem.bench.runner import Line
 from sem.bench.timing import Spread
-from sem.files import replacing
+from sem.files import save_figure
 
 SCHEMA = 2
 WIDTH_WITHOUT_TERMINAL = 180
@@ -109,8 +109,7 @@ def plot(lines: Sequence[Line], path: Path, title: str) -> None:
     axes.axvline(1, color="grey", linewidth=0.8)
     axes.set_xlabel("time of the peer over time of the operator (black: bar)")
     axes.set_title(title, fontsize="medium")
-    with replacing(path) as file:
-        figure.savefig(file, dpi=150, format=path.suffix.removeprefix(".") or None)
+    save_figure(figure, path, dpi=150)
 
 
 def line_bound(line: Line, peaks: Peaks) -> Bound | None:

@@ -67,8 +67,7 @@ class TrainLoader:
         world_size: int = 1,
     ) -> None:
         _check_sizes(documents, batch_size, seq_length, "training")
-        if not 0 <= rank < world_size:
-            raise ValueError(f"rank = {rank}: expected an integer from 0 to world_size - 1 = {world_size - 1}")
+        check_rank(rank, world_size)
         self.documents = documents
         self.batch_size = batch_size
         self.seq_length = seq_length
@@ -105,6 +104,9 @@ class TrainLoader:
         self._position += self.batch_size * self.world_size
         tokens, targets = (np.concatenate(side) for side in zip(*parts, strict=True))
         return as_batch(tokens, targets, self.documents.tokenizer)
+
+    def close(self) -> None:
+        """Nothing: there are no reader processes to end."""
 
     def state_dict(self) -> dict[str, Any]:
         """The position, and what must be the same for it to mean the same: plain int and str."""
@@ -213,15 +215,26 @@ def build_loaders(
 
 
 def _check_sizes(documents: Documents, batch_size: int, seq_length: int, split: str) -> None:
-    for name, value in (("batch_size", batch_size), ("seq_length", seq_length)):
-        if value < 1:
-            raise ValueError(f"{name} = {value}: expected an integer >= 1")
+    check_shape(batch_size, seq_length)
     tokens = count_tokens(documents)
     if tokens < seq_length:
         raise ValueError(
             f"the {split} text has {tokens} tokens: expected at least one row of seq_length = {seq_length}; "
             "give more text in data.paths, change data.validation_share or lower data.seq_length"
         )
+
+
+def check_shape(batch_size: int, seq_length: int) -> None:
+    """Raise ``ValueError`` unless batches can have this shape."""
+    for name, value in (("batch_size", batch_size), ("seq_length", seq_length)):
+        if value < 1:
+            raise ValueError(f"{name} = {value}: expected an integer >= 1")
+
+
+def check_rank(rank: int, world_size: int) -> None:
+    """Raise ``ValueError`` unless ``rank`` is one of the world's."""
+    if not 0 <= rank < world_size:
+        raise ValueError(f"rank = {rank}: expected an integer from 0 to world_size - 1 = {world_size - 1}")
 
 
 def as_batch(tokens: np.ndarray, targets: np.ndarray, tokenizer: Tokenizer) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 from sem.config_sections import DataConfig
 from sem.data.corpus import Corpus, Documents
 from sem.data.lane import Batch, Lane, LaneState, is_held_out, usable_text
-from sem.data.loader import EvalLoader, as_batch
+from sem.data.loader import EvalLoader, as_batch, check_rank, check_shape
 from sem.data.reader import ReaderProcess
 from sem.data.source import Attempts, Position, Source, open_source, read_shard
 from sem.data.tokenizer import Tokenizer
@@ -43,11 +43,8 @@ class StreamTrainLoader:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        for name, value in (("batch_size", batch_size), ("seq_length", seq_length)):
-            if value < 1:
-                raise ValueError(f"{name} = {value}: expected an integer >= 1")
-        if not 0 <= rank < world_size:
-            raise ValueError(f"rank = {rank}: expected an integer from 0 to world_size - 1 = {world_size - 1}")
+        check_shape(batch_size, seq_length)
+        check_rank(rank, world_size)
         self.source = source
         self.tokenizer = tokenizer
         self.config = config

@@ -18,7 +18,6 @@ from typing import Any
 import torch
 
 from sem.config import SEMConfig
-from sem.data import StreamTrainLoader
 from sem.data.synthetic import synthetic_corpus
 from sem.diagnostics import Diagnostics
 from sem.precision import autocast_reached, effective_precision, reset_autocast_reached
@@ -153,8 +152,7 @@ def check_health(
     except TrainingDiverged as error:
         diverged = str(error)
     finally:
-        if isinstance(trainer.train_loader, StreamTrainLoader):
-            trainer.train_loader.close()
+        trainer.train_loader.close()
     seconds = time.monotonic() - started
 
     after = _score(trainer, held_out)

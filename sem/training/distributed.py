@@ -91,7 +91,6 @@ class ProcessGroup(OneProcess):
         self.device = device
         self.timeout = timeout
         self._heard = time.monotonic()
-        self._broken = False
         if distributed.is_initialized():
             self.rank, self.world_size = distributed.get_rank(), distributed.get_world_size()
         else:
@@ -100,7 +99,7 @@ class ProcessGroup(OneProcess):
             patience = timeout if device.type == "cpu" else timeout + _GRACE_SECONDS
             with self.guard():
                 distributed.init_process_group(BACKENDS[device.type], timeout=timedelta(seconds=patience))
-            atexit.register(self._leave)
+            leave_at_exit()
 
     def wrap(self, model: nn.Module) -> nn.Module:
         with self.guard():
@@ -159,7 +158,7 @@ class ProcessGroup(OneProcess):
             time.sleep(_POLL_SECONDS)
 
     def _lost(self, reason: str) -> ProcessLost:
-        self._broken = True
+        atexit.unregister(_leave)  # parting would wait for the one that is lost
         if "TORCHELASTIC_RUN_ID" in os.environ and threading.current_thread() is threading.main_thread():
             # torchrun ends the processes that are left, which this one does by itself, but says why first
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -170,9 +169,16 @@ class ProcessGroup(OneProcess):
             f"output; --resume continues from the last checkpoint [{reason}]"
         )
 
-    def _leave(self) -> None:
-        if distributed.is_initialized() and not self._broken:
-            distributed.destroy_process_group()
+
+def leave_at_exit() -> None:
+    """Part from the other processes before the interpreter ends, which gloo's running threads would abort."""
+    atexit.unregister(_leave)
+    atexit.register(_leave)
+
+
+def _leave() -> None:
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def join(training: TrainingConfig, device: torch.device) -> OneProcess:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -10,7 +9,7 @@ from typing import Any
 
 from torch import distributed, nn
 
-from sem.training.distributed import ALONE, BACKENDS, OneProcess, ProcessGroup, ProcessLost
+from sem.training.distributed import ALONE, BACKENDS, OneProcess, ProcessGroup, leave_at_exit
 
 try:
     from lightning.pytorch import Trainer
@@ -37,9 +36,7 @@ class LightningProcesses(ProcessGroup):
         self.timeout = timeout
         self.rank, self.world_size = trainer.global_rank, trainer.world_size
         self._heard = time.monotonic()
-        # Lightning leaves gloo's threads to the end of the interpreter, which aborts on those still running
-        atexit.unregister(_leave)
-        atexit.register(_leave)
+        leave_at_exit()  # which Lightning does with nccl's groups alone
 
     def wrap(self, model: nn.Module) -> nn.Module:
         return model
@@ -52,15 +49,6 @@ class LightningProcesses(ProcessGroup):
             super().first(action)
         elif self.is_first:
             action()
-
-    def _lost(self, reason: str) -> ProcessLost:
-        atexit.unregister(_leave)  # parting would wait for the one that is lost
-        return super()._lost(reason)
-
-
-def _leave() -> None:
-    if distributed.is_initialized():
-        distributed.destroy_process_group()
 
 
 def processes_of(trainer: Trainer, timeout: float) -> OneProcess:

@@ -9,7 +9,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sem.files import replacing
+from sem.files import save_figure
 from sem.training.health import Criterion
 from sem.training.logging import read_csv
 
@@ -120,8 +120,7 @@ def draw(rows: Sequence[Mapping[str, float]], panels: Iterable[Panel], target: s
     if title:
         figure.suptitle(title)
     target = Path(target)
-    with replacing(target) as file:
-        figure.savefig(file, dpi=110, format=target.suffix.removeprefix(".") or None)
+    save_figure(figure, target, dpi=110)
     return target
 
 

@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 
 from sem.config import SEMConfig
-from sem.data import Corpus, StreamTrainLoader, build_loaders, keep_tokenizer, tokenizer_of
+from sem.data import Corpus, build_loaders, keep_tokenizer, tokenizer_of
 from sem.diagnostics import Diagnostics
 from sem.files import write_text
 from sem.generation import generate_text
@@ -155,8 +155,7 @@ class SEMTrainer:
         try:
             interrupted_by = self._drive(loop)
         finally:
-            if isinstance(self.train_loader, StreamTrainLoader):
-                self.train_loader.close()
+            self.train_loader.close()
             if first:
                 save_precision(self.folder, self.model, self.precision)
             for log in loop.logs:
