@@ -23,3 +23,10 @@
 #else
 #define SEM_DEVICE inline
 #endif
+
+// Before a loop of constant length whose arrays are to stay in registers.
+#if defined(__CUDACC__) || defined(__clang__)
+#define SEM_UNROLL _Pragma("unroll")
+#else
+#define SEM_UNROLL _Pragma("GCC unroll 64")
+#endif

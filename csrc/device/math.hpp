@@ -17,8 +17,14 @@ SEM_DEVICE float from_bits(std::int32_t x) { return __builtin_bit_cast(float, x)
 
 SEM_DEVICE float abs(float x) { return from_bits(bits(x) & 0x7fffffff); }
 // The larger and the smaller of two numbers; of a NaN and a number, either.
-SEM_DEVICE float max(float a, float b) { return a < b ? b : a; }
-SEM_DEVICE float min(float a, float b) { return b < a ? b : a; }
+template <class T>
+SEM_DEVICE T max(T a, T b) {
+  return a < b ? b : a;
+}
+template <class T>
+SEM_DEVICE T min(T a, T b) {
+  return b < a ? b : a;
+}
 SEM_DEVICE bool is_finite(float x) { return (bits(x) & 0x7fffffff) < 0x7f800000; }
 SEM_DEVICE float sqrt(float x) { return __builtin_sqrtf(x); }
 

@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "device/column_sums.hpp"
+#include "device/complex.hpp"
 #include "device/group.hpp"
 #include "device/math.hpp"
 #include "sem/scan.hpp"
@@ -43,29 +44,6 @@ struct ScanPartials {
   float* dt;       // [mag or phase, batch, slots, steps]
   float* channel;  // [batch, decay or frequency, channels]
 };
-
-struct Complex {
-  float re = 0, im = 0;
-};
-
-SEM_DEVICE Complex operator*(Complex a, Complex b) {
-  return {a.re * b.re - a.im * b.im, a.re * b.im + a.im * b.re};
-}
-SEM_DEVICE Complex operator+(Complex a, Complex b) { return {a.re + b.re, a.im + b.im}; }
-SEM_DEVICE Complex operator*(float a, Complex b) { return {a * b.re, a * b.im}; }
-SEM_DEVICE Complex conj(Complex a) { return {a.re, -a.im}; }
-
-// Real blocks are pairs of floats, aligned to eight bytes by torch and by every allocator of a device.
-struct alignas(8) Block {
-  float re, im;
-};
-SEM_DEVICE Complex load(const float* blocks, std::int64_t index) {
-  const Block block = reinterpret_cast<const Block*>(blocks)[index];
-  return {block.re, block.im};
-}
-SEM_DEVICE void store(float* blocks, std::int64_t index, Complex z) {
-  reinterpret_cast<Block*>(blocks)[index] = {z.re, z.im};
-}
 
 // A = exp(-m decay) exp(i p frequency). Rounding can leave |A| a little above 1 where m decay is below 1e-7; there it
 // is made a little smaller than 1, so that no state grows by rounding over any number of steps. m = p = 0 gives 1
@@ -218,9 +196,9 @@ SEM_DEVICE void scan_backward(const Group& group, const ScanBackward<float>& arg
       const std::int64_t step = place.row * steps + begin + j, at = step * channels + place.channel;
       x[j] = there ? load(args.x, at) : Complex{};
       g[j] = there ? load(args.grad_states, at) : Complex{};
-      before[j] = !there             ? Complex{}
-                  : begin + j > 0    ? load(args.states, at - channels)
-                                     : load(args.initial_state, at_row);
+      before[j] = !there          ? Complex{}
+                  : begin + j > 0 ? load(args.states, at - channels)
+                                  : load(args.initial_state, at_row);
       m[j] = there ? args.dt_mag[step * groups + place.group_of_channel] : 0.0f;
       p[j] = there ? args.dt_phase[step * groups + place.group_of_channel] : 0.0f;
     }
