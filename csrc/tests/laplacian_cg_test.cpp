@@ -4,6 +4,7 @@
 
 #include <limits>
 
+#include "tests/backend.hpp"
 #include "tests/problems.hpp"
 
 namespace sem {
@@ -32,9 +33,9 @@ struct Case {
   float alpha, beta, gamma;
 };
 
-class LaplacianCgCpu : public ::testing::TestWithParam<Case> {};
+class LaplacianCgBackend : public ::testing::TestWithParam<Case> {};
 
-TEST_P(LaplacianCgCpu, MatchesReference) {
+TEST_P(LaplacianCgBackend, MatchesReference) {
   const auto [rows, nodes, components, alpha, beta, gamma] = GetParam();
   const OwnedGraph graph = OwnedGraph::small_world(nodes, 3, 2 * nodes, 1);
   const std::size_t size = static_cast<std::size_t>(rows) * nodes * components;
@@ -45,7 +46,7 @@ TEST_P(LaplacianCgCpu, MatchesReference) {
 
   std::vector<float> x(size), residual(rows);
   std::vector<std::int32_t> status(rows), iterations(rows);
-  cpu::laplacian_cg_forward({graph.view(),
+  backend::laplacian_cg_forward({graph.view(),
                              rows,
                              components,
                              weight.data(),
@@ -71,7 +72,7 @@ TEST_P(LaplacianCgCpu, MatchesReference) {
   EXPECT_LE(relative_error(x, truth), 1e-5);
 
   std::vector<float> grad_b(size), grad_weight(graph.edges());
-  cpu::laplacian_cg_backward({graph.view(),
+  backend::laplacian_cg_backward({graph.view(),
                               rows,
                               components,
                               weight.data(),
@@ -101,12 +102,12 @@ TEST_P(LaplacianCgCpu, MatchesReference) {
   EXPECT_LE(relative_error(grad_weight, true_grad_weight), 2e-5);
 }
 
-INSTANTIATE_TEST_SUITE_P(Cases, LaplacianCgCpu,
+INSTANTIATE_TEST_SUITE_P(Cases, LaplacianCgBackend,
                          ::testing::Values(Case{0, 5, 1, 1, 1, 0}, Case{1, 2, 1, 1, 1, 0}, Case{15, 3, 2, 0.5, 1, 0},
                                            Case{16, 17, 1, 1, 0, 0.25}, Case{17, 64, 2, 1, 0.5, 0.1},
                                            Case{33, 64, 1, 0.3, 1, 0}, Case{600, 17, 2, 1, 0, 0.25}));
 
-TEST(LaplacianCgCpu, BadRowsAreContained) {
+TEST(LaplacianCgBackend, BadRowsAreContained) {
   const int nodes = 9, rows = 18;
   const OwnedGraph graph = OwnedGraph::small_world(nodes, 2, nodes, 1);
   const auto weight = uniform_array<float>(graph.edges(), 0.1, 1, 2);
@@ -114,7 +115,7 @@ TEST(LaplacianCgCpu, BadRowsAreContained) {
   b[4 * nodes + 2] = std::numeric_limits<float>::quiet_NaN();
   std::vector<float> x(b.size());
   std::vector<std::int32_t> status(rows);
-  cpu::laplacian_cg_forward({graph.view(),
+  backend::laplacian_cg_forward({graph.view(),
                              rows,
                              1,
                              weight.data(),
