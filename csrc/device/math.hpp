@@ -26,7 +26,11 @@ SEM_DEVICE T min(T a, T b) {
   return b < a ? b : a;
 }
 SEM_DEVICE bool is_finite(float x) { return (bits(x) & 0x7fffffff) < 0x7f800000; }
+#if defined(__SYCL_DEVICE_ONLY__)
+SEM_DEVICE float sqrt(float x) { return sycl::sqrt(x); }
+#else
 SEM_DEVICE float sqrt(float x) { return __builtin_sqrtf(x); }
+#endif
 
 // Nearest integer as float and as int32, for |x| < 2^22: adding 1.5 * 2^23 leaves the integer in the low mantissa bits.
 SEM_DEVICE float round_to_int(float x, std::int32_t& integer) {
