@@ -97,7 +97,7 @@ def pit(
     else:
         rotation = boundary.real("kerr", kerr, blocks.shape[-2:-1])
         boundary.same_device("kerr", rotation, blocks)
-    bins = _bins(num_bins)
+    bins = bin_count(num_bins)
     number = RULES.index(boundary.choice("rule", rule, RULES))
     rows = blocks.reshape(-1, *blocks.shape[-2:])
     return restore(_Pit.apply(rows, reference, scale, rotation, bins, number).reshape(blocks.shape))
@@ -121,7 +121,7 @@ def phase_entropy(psi: Tensor, num_bins: int = 32) -> Tensor:
     """
     blocks, _ = boundary.wave("psi", psi)
     note_autocast("phase_entropy", blocks.device.type)
-    bins = _bins(num_bins)
+    bins = bin_count(num_bins)
     waves = torch.view_as_complex(blocks.reshape(-1, *blocks.shape[-2:]))
     parts = [_entropy(part, bins) for part in waves.split(max(1, _CHUNK // waves.shape[1]))]
     return torch.cat(parts).reshape(blocks.shape[:-2])
@@ -150,7 +150,8 @@ def _entropy(waves: Tensor, bins: int) -> Tensor:
     return torch.where(torch.isfinite(waves).all(-1), entropy, math.nan).float()
 
 
-def _bins(num_bins: int) -> int:
+def bin_count(num_bins: int) -> int:
+    """``num_bins`` if it is one that :func:`pit` takes."""
     bins = boundary.count("num_bins", num_bins, least=4)
     if bins > _MOST_BINS:
         raise ValueError(f"num_bins: expected at most {_MOST_BINS}, got {bins}")

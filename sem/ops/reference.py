@@ -88,6 +88,21 @@ def pit(
     return torch.where(torch.isfinite(largest), turned * gain, math.nan)
 
 
+def soliton_step(
+    psi: Tensor,
+    kerr: Tensor,
+    strength: Tensor | float,
+    edge_weight: Tensor,
+    topology: Topology,
+    half_dt: Tensor | float,
+    num_bins: int = 32,
+    rule: str = "score",
+) -> Tensor:
+    """Twin of :func:`sem.ops.soliton_step`. ``psi`` complex ``[..., D]``."""
+    turned = pit(psi, None, strength, num_bins, rule, kerr=kerr)
+    return cayley(turned, edge_weight, topology, half_dt)
+
+
 def scan(
     x: Tensor,
     dt_mag: Tensor,
