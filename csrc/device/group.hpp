@@ -26,13 +26,6 @@
 #define SEM_HOST_DEVICE inline
 #endif
 
-// Before a loop of few turns over an array that is to stay in registers.
-#if defined(__CUDACC__) || defined(__clang__)
-#define SEM_UNROLL _Pragma("unroll")
-#else
-#define SEM_UNROLL
-#endif
-
 // Before a loop of constant length whose arrays are to stay in registers.
 #if defined(__CUDACC__) || defined(__clang__)
 #define SEM_UNROLL _Pragma("unroll")
