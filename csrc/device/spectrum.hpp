@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "device/prepared.hpp"
+#include "device/reduce.hpp"
 
 namespace sem::device {
 
