@@ -1,19 +1,14 @@
 #include "cuda/launch.hpp"
+#include "device/entry.hpp"
 #include "device/operators.hpp"
 
-namespace sem::accelerator {
-namespace {
+namespace sem::cuda {
 
-const char* name_of(const device::CayleyTask& task) { return task.adjoint ? "cayley (backward)" : "cayley"; }
-
-}  // namespace
-
-std::int64_t cayley_workspace(const device::CayleyTask& task, Queue queue) {
-  return device::CayleyLayout(task, cuda::limits(queue, name_of(task))).floats;
-}
+device::Limits limits(Queue queue) { return limits_of(queue, "sem"); }
 
 void cayley(const device::CayleyTask& task, Queue queue) {
-  device::launch_cayley(task, cuda::limits(queue, name_of(task)), cuda::Launcher(name_of(task), queue));
+  Launcher launch(task.adjoint ? "cayley (backward)" : "cayley", queue);
+  device::run(task, launch);
 }
 
-}  // namespace sem::accelerator
+}  // namespace sem::cuda

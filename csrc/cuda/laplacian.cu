@@ -1,18 +1,17 @@
 #include "cuda/launch.hpp"
+#include "device/entry.hpp"
 #include "device/operators.hpp"
 
-namespace sem::accelerator {
+namespace sem::cuda {
 
-void laplacian_forward(const LaplacianForward<float>& task, Queue queue) {
-  device::launch_laplacian_forward(task, cuda::Launcher("laplacian", queue));
+void laplacian_forward(const LaplacianForward<float>& args, Queue queue) {
+  Launcher launch("laplacian", queue);
+  device::run(args, launch);
 }
 
-std::int64_t laplacian_weight_gradient_workspace(const LaplacianWeightGradient<float>& task, Queue) {
-  return device::laplacian_weight_gradient_workspace(task);
+void laplacian_weight_gradient(const LaplacianWeightGradient<float>& args, float* workspace, Queue queue) {
+  Launcher launch("laplacian (backward)", queue);
+  device::run(args, workspace, launch);
 }
 
-void laplacian_weight_gradient(const LaplacianWeightGradient<float>& task, float* workspace, Queue queue) {
-  device::launch_laplacian_weight_gradient(task, workspace, cuda::Launcher("laplacian (backward)", queue));
-}
-
-}  // namespace sem::accelerator
+}  // namespace sem::cuda

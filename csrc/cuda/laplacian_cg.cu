@@ -1,14 +1,12 @@
 #include "cuda/launch.hpp"
+#include "device/entry.hpp"
 #include "device/operators.hpp"
 
-namespace sem::accelerator {
-
-std::int64_t laplacian_cg_workspace(const device::LaplacianCgTask& task, Queue queue) {
-  return device::LaplacianCgLayout(task, cuda::limits(queue, "laplacian_cg")).floats;
-}
+namespace sem::cuda {
 
 void laplacian_cg(const device::LaplacianCgTask& task, Queue queue) {
-  device::launch_laplacian_cg(task, cuda::limits(queue, "laplacian_cg"), cuda::Launcher("laplacian_cg", queue));
+  Launcher launch("laplacian_cg", queue);
+  device::run(task, launch);
 }
 
-}  // namespace sem::accelerator
+}  // namespace sem::cuda

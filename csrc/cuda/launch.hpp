@@ -1,4 +1,4 @@
-// Kernels of device/launches.hpp on a CUDA stream.
+// The Launcher of device/operators.hpp for a CUDA stream.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -44,7 +44,7 @@ inline int attribute(cudaDeviceAttr which, Queue queue, const char* name) {
   return value;
 }
 
-inline device::Limits limits(Queue queue, const char* name) {
+inline device::Limits limits_of(Queue queue, const char* name) {
   return {attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, queue, name),
           attribute(cudaDevAttrMaxThreadsPerBlock, queue, name), Group::kSubGroup};
 }
@@ -59,8 +59,11 @@ class Launcher {
   Launcher(const char* name, Queue queue)
       : name_(name), queue_(queue), guard_(queue.device, name), stream_(static_cast<cudaStream_t>(queue.handle)) {}
 
+  device::Limits limits() const { return limits_of(queue_, name_); }
+
   template <class Kernel>
   void operator()(const Kernel& kernel, std::int64_t groups, int group_size, std::int64_t local_floats) const {
+    if (groups == 0) return;
     constexpr std::size_t kAlwaysAllowed = 48 * 1024;
     const std::size_t bytes = static_cast<std::size_t>(local_floats) * sizeof(float);
     if (bytes > kAlwaysAllowed)

@@ -1,17 +1,17 @@
 #include "cuda/launch.hpp"
+#include "device/entry.hpp"
 #include "device/operators.hpp"
 
-namespace sem::accelerator {
+namespace sem::cuda {
 
-std::int64_t pit_forward_workspace(const PitForward<float>& task, Queue) { return device::pit_workspace(task); }
-std::int64_t pit_backward_workspace(const PitBackward<float>& task, Queue) { return device::pit_workspace(task); }
-
-void pit_forward(const PitForward<float>& task, float* workspace, Queue queue) {
-  device::launch_pit_forward(task, workspace, cuda::Launcher("pit", queue));
+void pit_forward(const PitForward<float>& args, float* workspace, Queue queue) {
+  Launcher launch("pit", queue);
+  device::run(args, workspace, launch);
 }
 
-void pit_backward(const PitBackward<float>& task, float* workspace, Queue queue) {
-  device::launch_pit_backward(task, workspace, cuda::Launcher("pit (backward)", queue));
+void pit_backward(const PitBackward<float>& args, float* workspace, Queue queue) {
+  Launcher launch("pit (backward)", queue);
+  device::run(args, workspace, launch);
 }
 
-}  // namespace sem::accelerator
+}  // namespace sem::cuda

@@ -1,18 +1,17 @@
 #include "cuda/launch.hpp"
+#include "device/entry.hpp"
 #include "device/operators.hpp"
 
-namespace sem::accelerator {
+namespace sem::cuda {
 
-void scan_forward(const ScanForward<float>& task, Queue queue) {
-  device::launch_scan_forward(task, cuda::Launcher("scan", queue));
+void scan_forward(const ScanForward<float>& args, Queue queue) {
+  Launcher launch("scan", queue);
+  device::run(args, launch);
 }
 
-std::int64_t scan_backward_workspace(const ScanBackward<float>& task, Queue) {
-  return device::scan_backward_workspace(task);
+void scan_backward(const ScanBackward<float>& args, float* workspace, Queue queue) {
+  Launcher launch("scan (backward)", queue);
+  device::run(args, workspace, launch);
 }
 
-void scan_backward(const ScanBackward<float>& task, float* workspace, Queue queue) {
-  device::launch_scan_backward(task, workspace, cuda::Launcher("scan (backward)", queue));
-}
-
-}  // namespace sem::accelerator
+}  // namespace sem::cuda

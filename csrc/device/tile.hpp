@@ -57,10 +57,9 @@ class Tile {
       int k = 0;
       for (std::int64_t i = first_node; i < nodes; i += node_lanes) use(k++, i);
     } else {
-      const int first = recomputed(first_node);
       SEM_UNROLL
       for (int k = 0; k < kNodes; ++k) {
-        const std::int64_t i = first + k * node_lanes;
+        const std::int64_t i = recomputed(first_node) + k * node_lanes;
         if (i < nodes) use(k, i);
       }
     }
