@@ -246,6 +246,35 @@ TEST(PitBackendRows, BadRowsAreContained) {
   EXPECT_TRUE(std::isnan(grad.strength));
 }
 
+TEST(PitBackendRows, BadKerrSpoilsAllRowsButThoseOfZeros) {
+  for (const float bad : {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
+    Problem<float> problem({2, 20, 32}, PitRule::score, {false, true});
+    problem.kerr[11] = bad;
+    for (int i = 0; i < 40; ++i) problem.psi[40 + i] = 0;
+    for (const auto& out : {problem.forward(run_backend), problem.forward(run_reference<float>)})
+      for (int i = 0; i < 40; ++i) EXPECT_TRUE(std::isnan(out[i]) && out[40 + i] == 0);
+    for (const auto& grad : {problem.backward(run_backend_backward), problem.backward(run_reference_backward<float>)}) {
+      EXPECT_TRUE(std::isnan(grad.strength));
+      for (int i = 0; i < 40; ++i) EXPECT_TRUE(std::isnan(grad.psi[i]) && !std::isnan(grad.psi[40 + i]));
+      for (const float value : grad.kerr) EXPECT_TRUE(std::isnan(value));
+    }
+  }
+}
+
+// Far beyond what float32 can tell as a phase: nothing may be read or written out of bounds.
+TEST(PitBackendRows, AnyFiniteKerrKeepsModuli) {
+  for (const float large : {1e4f, 1e9f, 5e37f, -5e37f}) {
+    Problem<float> problem({3, 37, 32}, PitRule::score, {false, true});
+    for (float& value : problem.kerr) value *= large;
+    const auto out = problem.forward(run_backend);
+    for (std::size_t i = 0; i < out.size(); i += 2)
+      EXPECT_NEAR(std::hypot(out[i], out[i + 1]) / std::hypot(problem.psi[i], problem.psi[i + 1]), 1, 1e-6);
+    const auto grad = problem.backward(run_backend_backward);
+    const bool overflows = std::abs(large) > 1e9f;  // in the terms of the gradient
+    for (const float value : grad.psi) EXPECT_TRUE(overflows || std::isfinite(value));
+  }
+}
+
 TEST(PitBackendRows, ZeroAndTinyEntriesHaveNoPhase) {
   Problem<float> problem({1, 19, 32}, PitRule::score, kNothing);
   problem.psi[0] = problem.psi[1] = 0;
