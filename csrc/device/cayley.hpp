@@ -44,7 +44,7 @@ struct CayleyLayout {
         to_weights(task.grad_weight != nullptr),
         groups(to_weights ? plan.chunks(task.rows, columns(task)) : plan.groups(task.rows)),
         prepare_group_size(limits.sub_group_size) {
-    const int most = limits.group_size < 1024 ? limits.group_size : 1024;
+    const int most = limits.group_size < TilePlan::kMostThreads ? limits.group_size : TilePlan::kMostThreads;
     while (2 * prepare_group_size <= most && prepare_group_size < task.graph.nodes) prepare_group_size *= 2;
     guess = Prepared::floats(task.graph);
     lanczos = guess + (sizeof(CayleyGuess) / sizeof(float) + 1) / 2 * 2;

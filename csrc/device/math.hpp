@@ -32,6 +32,21 @@ SEM_DEVICE float sqrt(float x) { return sycl::sqrt(x); }
 SEM_DEVICE float sqrt(float x) { return __builtin_sqrtf(x); }
 #endif
 
+// Their argument, but not known to be so to the compiler: what follows from it is computed again where it is needed, and
+// not kept from an earlier use in registers that are too few.
+SEM_DEVICE float recomputed(float x) {
+#if defined(__CUDA_ARCH__)
+  asm volatile("" : "+f"(x));
+#endif
+  return x;
+}
+SEM_DEVICE int recomputed(int x) {
+#if defined(__CUDA_ARCH__)
+  asm volatile("" : "+r"(x));
+#endif
+  return x;
+}
+
 // Nearest integer as float and as int32, for |x| < 2^22: adding 1.5 * 2^23 leaves the integer in the low mantissa bits.
 SEM_DEVICE float round_to_int(float x, std::int32_t& integer) {
   constexpr float kMagic = 12582912.0f;

@@ -6,7 +6,7 @@
 //   void operator()(kernel, groups, group_size, local_floats);   enqueues kernel(group) for every group; none if there
 //                                                                are none
 //
-// A kernel is a trivially copyable struct called with a Group (group.hpp). Workspaces are the caller's: floats(...) says
+// A kernel is a trivially copyable struct called with a Group (group.hpp) of kMostThreads at most. Workspaces are the caller's: floats(...) says
 // how many floats.
 #pragma once
 
@@ -21,6 +21,7 @@
 namespace sem::device {
 
 struct ColumnSumsKernel {
+  static constexpr int kMostThreads = ColumnSums::kGroupSize;
   ColumnSums sums;
   template <class Group>
   SEM_DEVICE void operator()(const Group& group) const {
@@ -35,6 +36,7 @@ void run_column_sums(const ColumnSums& sums, Launcher& launch) {
 
 template <int kComponents>
 struct LaplacianForwardKernel {
+  static constexpr int kMostThreads = LaplacianPlan::kGroupSize;
   LaplacianForward<float> args;
   LaplacianPlan plan;
   template <class Group>
@@ -54,6 +56,7 @@ void run(const LaplacianForward<float>& args, Launcher& launch) {
 
 template <int kComponents>
 struct LaplacianWeightKernel {
+  static constexpr int kMostThreads = LaplacianWeightPlan::kGroupSize;
   LaplacianWeightGradient<float> args;
   LaplacianWeightPlan plan;
   float* partial;
@@ -78,6 +81,7 @@ void run(const LaplacianWeightGradient<float>& args, float* workspace, Launcher&
 }
 
 struct CayleyPrepareKernel {
+  static constexpr int kMostThreads = TilePlan::kMostThreads;
   CayleyTask task;
   CayleyLayout layout;
   template <class Group>
@@ -88,6 +92,7 @@ struct CayleyPrepareKernel {
 
 template <int kNodes>
 struct CayleySolveKernel {
+  static constexpr int kMostThreads = TilePlan::kMostThreads;
   CayleyTask task;
   CayleyLayout layout;
   template <class Group>
@@ -113,6 +118,7 @@ void run(const CayleyTask& task, Launcher& launch) {
 }
 
 struct LaplacianCgPrepareKernel {
+  static constexpr int kMostThreads = TilePlan::kMostThreads;
   LaplacianCgTask task;
   template <class Group>
   SEM_DEVICE void operator()(const Group& group) const {
@@ -122,6 +128,7 @@ struct LaplacianCgPrepareKernel {
 
 template <int kComponents, int kNodes>
 struct LaplacianCgSolveKernel {
+  static constexpr int kMostThreads = TilePlan::kMostThreads;
   LaplacianCgTask task;
   LaplacianCgLayout layout;
   template <class Group>
@@ -160,6 +167,7 @@ void run(const LaplacianCgTask& task, Launcher& launch) {
 
 template <bool kInRegisters>
 struct PitForwardKernel {
+  static constexpr int kMostThreads = PitPlan::kMostThreads;
   PitForward<float> args;
   PitPlan plan;
   float* workspace;
@@ -185,6 +193,7 @@ void run(const PitForward<float>& args, float* workspace, Launcher& launch) {
 
 template <bool kInRegisters>
 struct PitBackwardKernel {
+  static constexpr int kMostThreads = PitPlan::kMostThreads;
   PitBackward<float> args;
   PitPlan plan;
   float* workspace;
@@ -210,6 +219,7 @@ void run(const PitBackward<float>& args, float* workspace, Launcher& launch) {
 }
 
 struct ScanForwardKernel {
+  static constexpr int kMostThreads = ScanPlan::kGroupSize;
   ScanForward<float> args;
   template <class Group>
   SEM_DEVICE void operator()(const Group& group) const {
@@ -224,6 +234,7 @@ void run(const ScanForward<float>& args, Launcher& launch) {
 }
 
 struct ScanBackwardKernel {
+  static constexpr int kMostThreads = ScanPlan::kGroupSize;
   ScanBackward<float> args;
   ScanPartials partials;
   template <class Group>
@@ -233,6 +244,7 @@ struct ScanBackwardKernel {
 };
 
 struct ScanBackwardFinishKernel {
+  static constexpr int kMostThreads = ColumnSums::kGroupSize;
   ScanBackward<float> args;
   ScanPartials partials;
   ColumnSums sums;

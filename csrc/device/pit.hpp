@@ -19,6 +19,7 @@
 #include "device/complex.hpp"
 #include "device/group.hpp"
 #include "device/math.hpp"
+#include "device/reduce.hpp"
 #include "sem/pit.hpp"
 
 namespace sem::device {
@@ -32,6 +33,8 @@ inline constexpr float kPitSmallest = 0x1p-100f;  // of the row's largest compon
 
 // How a launch is laid out; from the sizes alone, so that bits do not depend on the device.
 struct PitPlan {
+  static constexpr int kMostThreads = 256;
+
   int group_size = 0;
   int columns = 0;  // private copies of the density
   bool in_registers = true;
@@ -46,7 +49,7 @@ struct PitPlan {
   PitPlan(std::int64_t rows, std::int64_t width, std::int32_t bins, bool backward, bool kerr) {
     constexpr std::int64_t kColumnFloats = 8192, kMostGroups = 4096, kMostLongGroups = 512;
     group_size = 32;
-    while (group_size < 256 && group_size * kPitEntries < width) group_size *= 2;
+    while (group_size < kMostThreads && group_size * kPitEntries < width) group_size *= 2;
     in_registers = group_size * kPitEntries >= width;
     const std::int64_t padded_bins = bins + 2 * kPitReach;
     columns = 32;
@@ -55,7 +58,7 @@ struct PitPlan {
     // The forward leaves no sums behind: there, a group per row keeps the device fullest.
     rows_per_group = in_registers && !backward ? 1 : (rows + most - 1) / most;
     groups = rows == 0 ? 0 : (rows + rows_per_group - 1) / rows_per_group;
-    local_floats = padded_bins * (columns + (backward ? 2 : 1)) + 3 * group_size;
+    local_floats = padded_bins * (columns + (backward ? 2 : 1)) + 2 * group_size;
     padded_width = (width + group_size - 1) / group_size * group_size;
     partial_columns = backward ? (kerr ? width + 1 : 1) : 0;
     const std::int64_t planes = backward ? kPitBackwardPlanes : kPitForwardPlanes;
@@ -109,7 +112,8 @@ class PitMemory {
 
 // The kernel at the thirteen bins around a phase, t bins from the nearest.
 struct PitTaps {
-  SEM_DEVICE explicit PitTaps(float t) : offset(t) {
+  SEM_DEVICE explicit PitTaps(float t) : offset(recomputed(t)) {
+    t = offset;
     constexpr float kTable[kPitReach + 1] = {1.0f,          0.60653066f,   0.13533528f,  1.1108997e-2f,
                                              3.3546263e-4f, 3.7266532e-6f, 1.5229979e-8f};
     const float peak = exp(-0.5f * t * t), ratio = exp(t), inverse = exp(-t);
@@ -155,7 +159,7 @@ class PitRows {
         column_(group.local() + group.rank() % plan.columns),
         density_(group.local() + padded_bins() * plan.columns),
         lambda_(density_ + padded_bins()),
-        scratch_(group.local() + plan.local_floats - 3 * group.size()) {}
+        scratch_(group.local() + plan.local_floats - 2 * group.size()) {}
 
   SEM_DEVICE void forward(const float* psi, const float* reference_rms, float* out) {
     if (!load_row(psi)) {
@@ -174,7 +178,7 @@ class PitRows {
       at(kRe, i) = turned_re;
       at(kIm, i) = turned_im;
     });
-    group_.sum(turned, scratch_);
+    sum(group_, turned, scratch_);
     const float factor =
         reference_rms != nullptr ? *reference_rms / sqrt(turned[0] / width_) : sqrt(square_ / turned[0]) * inverse_;
     storage_.each([&](int i, std::int64_t d) { store(out, d, {at(kRe, i) * factor, at(kIm, i) * factor}); });
@@ -228,7 +232,7 @@ class PitRows {
       at(kByValue, i) = by_value;
       at(kBySlope, i) = by_slope;
     });
-    group_.sum(sums, scratch_);
+    sum(group_, sums, scratch_);
     const float radial = sums[0];
     strength_sum_ += c * direction_ * sums[1];
     if (grad_reference != nullptr && group_.rank() == 0) *grad_reference = radial / rms;
@@ -246,7 +250,7 @@ class PitRows {
       weighted[0] += kerr_[d] * e * intensity;
       at(kKerrSum, i) += c * e * intensity;
     });
-    if (kerr_ != nullptr) group_.sum(weighted, scratch_);
+    if (kerr_ != nullptr) sum(group_, weighted, scratch_);
     const float mean = weighted[0] / width_;
     const float pull = reference_rms != nullptr ? radial / square_ : 0.0f;
     storage_.each([&](int i, std::int64_t d) {
@@ -302,7 +306,7 @@ class PitRows {
       at(kIm, i) = z.im;
       largest = max(largest, max(bits(abs(z.re)), bits(abs(z.im))));
     });
-    largest = group_.max(largest, scratch_);
+    largest = maximum(group_, largest, scratch_);
     const std::int32_t exponent = largest >> 23;
     finite_ = exponent < 255;
     if (!finite_ || largest == 0) return false;
@@ -320,7 +324,7 @@ class PitRows {
       sums[0] += re * re + im * im;
       sums[1] += counted(re, im) ? 1.0f : 0.0f;
     });
-    group_.sum(sums, scratch_);
+    sum(group_, sums, scratch_);
     square_ = sums[0];
     const float bins = static_cast<float>(bins_);
     uniform_ = kTwoPi / bins * sums[1];

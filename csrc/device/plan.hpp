@@ -24,12 +24,13 @@ struct TilePlan {
   static constexpr int kFewNodes = 2, kManyNodes = 8;
   static constexpr int kMostTokens = 8;  // complex floats of four nodes are one memory sector
   static constexpr std::int64_t kMostTileNodes = 4096;
+  static constexpr int kMostThreads = 512;  // more would leave each too few registers
   static constexpr int kSums = 3;     // values in one reduction
   static constexpr int kVectors = 6;  // of a spilled solve
   static constexpr std::int64_t kSpilledGroups = 128;
 
   TilePlan(std::int64_t nodes, int components, const Limits& limits) {
-    const int most_threads = limits.group_size < 1024 ? limits.group_size : 1024;
+    const int most_threads = limits.group_size < kMostThreads ? limits.group_size : kMostThreads;
     for (tokens = kMostTokens; tokens >= 1; tokens /= 2) {
       nodes_per_thread = nodes <= 64 ? kFewNodes : kManyNodes;
       group_size = limits.sub_group_size;

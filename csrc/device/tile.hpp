@@ -59,7 +59,7 @@ class Tile {
     } else {
       SEM_UNROLL
       for (int k = 0; k < kNodes; ++k) {
-        const std::int64_t i = first_node + k * node_lanes;
+        const std::int64_t i = recomputed(first_node) + k * node_lanes;
         if (i < nodes) use(k, i);
       }
     }

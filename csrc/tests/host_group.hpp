@@ -45,26 +45,6 @@ class HostGroup {
     return found;
   }
 
-  template <int K>
-  void sum(float (&values)[K], float* scratch) const {
-    barrier();
-    for (int k = 0; k < K; ++k) scratch[k * size_ + rank_] = values[k];
-    barrier();
-    for (int k = 0; k < K; ++k) {
-      float total = 0;
-      for (int r = 0; r < size_; ++r) total += scratch[k * size_ + r];
-      values[k] = total;
-    }
-    barrier();
-  }
-  std::int32_t max(std::int32_t value, float*) const {
-    shared_.whole[rank_] = value;
-    barrier();
-    for (int r = 0; r < size_; ++r) value = shared_.whole[r] > value ? shared_.whole[r] : value;
-    barrier();
-    return value;
-  }
-
  private:
   template <class T>
   T exchanged(std::vector<T>& values, T value, int mask) const {
