@@ -93,8 +93,10 @@ sycl::kernel kernel(const sycl::queue& queue, const std::string& name, int sub_g
 #endif
   std::string log;
   try {
-    auto source = extension::create_kernel_bundle_from_source(context, extension::source_language::sycl,
-                                                                    "#include \"sycl/kernels.hpp\"\n");
+    // The compiler of 2025.3 crashes on a kernel's argument whose type nothing before has made it complete.
+    auto source = extension::create_kernel_bundle_from_source(
+        context, extension::source_language::sycl,
+        "#include \"sycl/kernels.hpp\"\nstatic_assert(sizeof(sem::device::" + name + ") > 0);\n");
     auto built =
         extension::build(source, {device},
                          extension::properties{extension::build_options(options), extension::save_log(&log),
