@@ -13,8 +13,7 @@ class Launcher {
 
   template <class Kernel>
   void operator()(const Kernel& kernel, std::int64_t groups, int group_size, std::int64_t local_floats) {
-    testing::launch_on_host(groups, group_size, local_floats,
-                            [&](const testing::HostGroup& group) { kernel(group); });
+    testing::launch_on_host(groups, group_size, local_floats, [&](const testing::HostGroup& group) { kernel(group); });
   }
 };
 
