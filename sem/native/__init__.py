@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -14,7 +16,7 @@ _MODULES = {"cpu": "_cpu", "cuda": "_cuda", "xpu": "_xpu"}
 _HOW_TO_GET = {
     "cpu": "reinstall it with a C++20 compiler present: pip install --force-reinstall --no-deps sem",
     "cuda": "rebuild it where nvcc is on the PATH: pip install --force-reinstall --no-deps sem",
-    "xpu": 'install the XPU extra: pip install "sem[xpu]"',
+    "xpu": "rebuild it where intel-sycl-rt is installed: pip install --force-reinstall --no-deps sem",
 }
 
 
@@ -28,7 +30,22 @@ def backend(device_type: str) -> ModuleType:
             f"this build of sem has no {device_type} kernels; {_HOW_TO_GET[device_type]}, "
             "or move the tensors to the CPU"
         )
-    return importlib.import_module(f"{__name__}.{_MODULES[device_type]}")
+    return _load_xpu() if device_type == "xpu" else importlib.import_module(f"{__name__}.{_MODULES[device_type]}")
+
+
+def _load_xpu() -> ModuleType:
+    # Kernels are compiled at their first use on a device and kept by SYCL in the user's cache folder; a user's own
+    # setting of the variable wins.
+    os.environ.setdefault("SYCL_CACHE_PERSISTENT", "1")
+    try:
+        module = importlib.import_module(f"{__name__}.{_MODULES['xpu']}")
+    except ImportError as error:
+        raise RuntimeError(
+            f"the xpu kernels of sem need the SYCL runtime that they were built against ({error}); rebuild sem in this "
+            "environment: pip install --force-reinstall --no-deps sem"
+        ) from error
+    module.set_sources(str(Path(str(module.__file__)).with_name("sycl")))
+    return module
 
 
 def is_built(device_type: str) -> bool:
@@ -43,4 +60,13 @@ def capabilities() -> dict[str, Any]:
     if built["cpu"]:
         report["simd"] = backend("cpu").simd_level()
         report["openmp"] = backend("cpu").openmp
+    if built["xpu"]:
+        report["SYCL kernels compiled"] = _sycl_compilation()
     return report
+
+
+def _sycl_compilation() -> str:
+    try:
+        return str(backend("xpu").compilation)
+    except RuntimeError as error:
+        return str(error)
