@@ -26,9 +26,12 @@
 #define SEM_HOST_DEVICE inline
 #endif
 
-// Before a loop of constant length whose arrays are to stay in registers.
+// Before a loop of constant length whose arrays are to stay in registers; and before one whose loads, taken more than
+// two at a time, would leave too few of them.
 #if defined(__CUDACC__) || defined(__clang__)
 #define SEM_UNROLL _Pragma("unroll")
+#define SEM_UNROLL_TWICE _Pragma("unroll 2")
 #else
 #define SEM_UNROLL _Pragma("GCC unroll 64")
+#define SEM_UNROLL_TWICE _Pragma("GCC unroll 2")
 #endif

@@ -32,8 +32,8 @@ SEM_DEVICE float sqrt(float x) { return sycl::sqrt(x); }
 SEM_DEVICE float sqrt(float x) { return __builtin_sqrtf(x); }
 #endif
 
-// Their argument, but not known to be so to the compiler: what follows from it is computed again where it is needed, and
-// not kept from an earlier use in registers that are too few.
+// Their argument, but not known to be so to the compiler: what follows from it is computed again where it is needed,
+// and not kept from an earlier use in registers that are too few.
 SEM_DEVICE float recomputed(float x) {
 #if defined(__CUDA_ARCH__)
   asm volatile("" : "+f"(x));

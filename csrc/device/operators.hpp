@@ -6,8 +6,8 @@
 //   void operator()(kernel, groups, group_size, local_floats);   enqueues kernel(group) for every group; none if there
 //                                                                are none
 //
-// A kernel is a trivially copyable struct called with a Group (group.hpp) of kMostThreads at most. Workspaces are the caller's: floats(...) says
-// how many floats.
+// A kernel is a trivially copyable struct called with a Group (group.hpp) of kMostThreads at most. Workspaces are the
+// caller's: floats(...) says how many floats.
 #pragma once
 
 #include <cstdint>
@@ -107,7 +107,8 @@ template <class Launcher>
 void run(const CayleyTask& task, Launcher& launch) {
   const CayleyLayout layout(task, launch.limits());
   const TilePlan& plan = layout.plan;
-  if (task.rows > 0) launch(CayleyPrepareKernel{task, layout}, 1, layout.prepare_group_size, layout.prepare_local_floats);
+  if (task.rows > 0)
+    launch(CayleyPrepareKernel{task, layout}, 1, layout.prepare_group_size, layout.prepare_local_floats);
   if (plan.nodes_per_thread == TilePlan::kFewNodes)
     launch(CayleySolveKernel<TilePlan::kFewNodes>{task, layout}, layout.groups, plan.group_size, plan.local_floats);
   else if (plan.nodes_per_thread == TilePlan::kManyNodes)

@@ -25,8 +25,8 @@ struct TilePlan {
   static constexpr int kMostTokens = 8;  // complex floats of four nodes are one memory sector
   static constexpr std::int64_t kMostTileNodes = 4096;
   static constexpr int kMostThreads = 512;  // more would leave each too few registers
-  static constexpr int kSums = 3;     // values in one reduction
-  static constexpr int kVectors = 6;  // of a spilled solve
+  static constexpr int kSums = 3;           // values in one reduction
+  static constexpr int kVectors = 6;        // of a spilled solve
   static constexpr std::int64_t kSpilledGroups = 128;
 
   TilePlan(std::int64_t nodes, int components, const Limits& limits) {

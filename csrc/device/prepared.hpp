@@ -57,6 +57,7 @@ SEM_DEVICE void gather(const Prepared& h, const float* x, std::int64_t stride, s
     out[c] = 0;
   }
   const std::int32_t end = h.row_start[i + 1];
+  SEM_UNROLL_TWICE
   for (std::int32_t k = h.row_start[i]; k < end; ++k) {
     const Neighbour neighbour = h.neighbours[k];
     const float* at = x + neighbour.node * stride;

@@ -12,6 +12,7 @@ namespace sem::device {
 // A thread's own part of a vector, in registers, or (kNodes = 0) in the group's workspace.
 template <int kComponents, int kNodes>
 struct Own {
+  SEM_DEVICE Own() {}  // leaves the values unset
   float values[kNodes][kComponents];
   SEM_DEVICE float& at(int k, std::int64_t, int c) { return values[k][c]; }
 };
@@ -44,9 +45,10 @@ class Tile {
   }
 
   SEM_DEVICE Vector vector(int number) const {
-    Vector out;
-    if constexpr (kNodes == 0) out.base = spilled_ + (2 + number) * nodes * kComponents;
-    return out;
+    if constexpr (kNodes == 0)
+      return Vector{spilled_ + (2 + number) * nodes * kComponents};
+    else
+      return Vector();
   }
   SEM_DEVICE std::int64_t stride() const { return static_cast<std::int64_t>(tokens) * kComponents; }
 

@@ -10,7 +10,9 @@ void laplacian_weight_gradient(const LaplacianWeightGradient<float>& args, Queue
 }
 void cayley_forward(const CayleyForward<float>& args, Queue queue) { cpu::cayley_forward(args, queue); }
 void cayley_backward(const CayleyBackward<float>& args, Queue queue) { cpu::cayley_backward(args, queue); }
-void laplacian_cg_forward(const LaplacianCgForward<float>& args, Queue queue) { cpu::laplacian_cg_forward(args, queue); }
+void laplacian_cg_forward(const LaplacianCgForward<float>& args, Queue queue) {
+  cpu::laplacian_cg_forward(args, queue);
+}
 void laplacian_cg_backward(const LaplacianCgBackward<float>& args, Queue queue) {
   cpu::laplacian_cg_backward(args, queue);
 }

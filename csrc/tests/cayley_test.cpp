@@ -45,11 +45,11 @@ Solved<double> reference_step(const OwnedGraph& graph, int rows, const std::vect
   return solved;
 }
 
-Solved<float> backend_step(const OwnedGraph& graph, int rows, const std::vector<float>& weight, float half_dt, float tol,
-                       int max_iter, const std::vector<float>& psi, int threads = 2) {
+Solved<float> backend_step(const OwnedGraph& graph, int rows, const std::vector<float>& weight, float half_dt,
+                           float tol, int max_iter, const std::vector<float>& psi, int threads = 2) {
   Solved<float> solved(psi.size(), rows);
   backend::cayley_forward(forward_args<float>(graph, rows, weight, half_dt, tol, max_iter, psi, solved),
-                      {nullptr, threads});
+                          {nullptr, threads});
   return solved;
 }
 
@@ -127,19 +127,19 @@ TEST_P(CayleyBackend, MatchesReference) {
   std::vector<float> grad_psi(size), grad_weight(graph.edges());
   float grad_a = 0;
   backend::cayley_backward({graph.view(),
-                        rows,
-                        weight.data(),
-                        dt / 2,
-                        tol,
-                        400,
-                        psi.data(),
-                        solved.out.data(),
-                        g.data(),
-                        grad_psi.data(),
-                        grad_weight.data(),
-                        &grad_a,
-                        {}},
-                       {nullptr, 2});
+                            rows,
+                            weight.data(),
+                            dt / 2,
+                            tol,
+                            400,
+                            psi.data(),
+                            solved.out.data(),
+                            g.data(),
+                            grad_psi.data(),
+                            grad_weight.data(),
+                            &grad_a,
+                            {}},
+                           {nullptr, 2});
   std::vector<double> true_grad_psi(size), true_grad_weight(graph.edges());
   double true_grad_a = 0;
   const auto weight64 = converted<double>(weight), psi64 = converted<double>(psi), g64 = converted<double>(g);

@@ -47,16 +47,16 @@ TEST_P(LaplacianCgBackend, MatchesReference) {
   std::vector<float> x(size), residual(rows);
   std::vector<std::int32_t> status(rows), iterations(rows);
   backend::laplacian_cg_forward({graph.view(),
-                             rows,
-                             components,
-                             weight.data(),
-                             {alpha, beta, gamma},
-                             tol,
-                             300,
-                             b.data(),
-                             x.data(),
-                             {status.data(), iterations.data(), residual.data()}},
-                            {nullptr, 2});
+                                 rows,
+                                 components,
+                                 weight.data(),
+                                 {alpha, beta, gamma},
+                                 tol,
+                                 300,
+                                 b.data(),
+                                 x.data(),
+                                 {status.data(), iterations.data(), residual.data()}},
+                                {nullptr, 2});
   for (int row = 0; row < rows; ++row) ASSERT_EQ(status[row], 0) << residual[row];
   std::vector<double> truth(size);
   reference::laplacian_cg_forward<double>({graph.view(),
@@ -73,18 +73,18 @@ TEST_P(LaplacianCgBackend, MatchesReference) {
 
   std::vector<float> grad_b(size), grad_weight(graph.edges());
   backend::laplacian_cg_backward({graph.view(),
-                              rows,
-                              components,
-                              weight.data(),
-                              {alpha, beta, gamma},
-                              tol,
-                              300,
-                              x.data(),
-                              g.data(),
-                              grad_b.data(),
-                              grad_weight.data(),
-                              {}},
-                             {nullptr, 2});
+                                  rows,
+                                  components,
+                                  weight.data(),
+                                  {alpha, beta, gamma},
+                                  tol,
+                                  300,
+                                  x.data(),
+                                  g.data(),
+                                  grad_b.data(),
+                                  grad_weight.data(),
+                                  {}},
+                                 {nullptr, 2});
   std::vector<double> true_grad_b(size), true_grad_weight(graph.edges());
   reference::laplacian_cg_backward<double>({graph.view(),
                                             rows,
@@ -116,16 +116,16 @@ TEST(LaplacianCgBackend, BadRowsAreContained) {
   std::vector<float> x(b.size());
   std::vector<std::int32_t> status(rows);
   backend::laplacian_cg_forward({graph.view(),
-                             rows,
-                             1,
-                             weight.data(),
-                             {1, 1, 0},
-                             1e-6f,
-                             100,
-                             b.data(),
-                             x.data(),
-                             {status.data(), nullptr, nullptr}},
-                            {nullptr, 1});
+                                 rows,
+                                 1,
+                                 weight.data(),
+                                 {1, 1, 0},
+                                 1e-6f,
+                                 100,
+                                 b.data(),
+                                 x.data(),
+                                 {status.data(), nullptr, nullptr}},
+                                {nullptr, 1});
   for (int row = 0; row < rows; ++row) {
     EXPECT_EQ(status[row], row == 4 ? static_cast<int>(Status::nonfinite) : 0);
     for (int n = 0; n < nodes; ++n) EXPECT_EQ(std::isnan(x[row * nodes + n]), row == 4);

@@ -286,8 +286,9 @@ TEST(PitBackendRows, ZeroAndTinyEntriesHaveNoPhase) {
   EXPECT_NEAR(out[3] / 1e-36, 1, 1e-6);
   const auto exact = problem.as<double>();
   EXPECT_LE(relative_error(out, exact.forward(run_reference<double>)), 2e-6);
-  EXPECT_LE(relative_error(problem.backward(run_backend_backward).psi, exact.backward(run_reference_backward<double>).psi),
-            1e-5);
+  EXPECT_LE(
+      relative_error(problem.backward(run_backend_backward).psi, exact.backward(run_reference_backward<double>).psi),
+      1e-5);
 }
 
 }  // namespace
