@@ -54,6 +54,6 @@ target_include_directories(sem_cuda PUBLIC csrc/include csrc)
 target_compile_definitions(sem_cuda PRIVATE SEM_BACKEND=cuda)
 # No --use_fast_math: NaN and Inf rows must stay visible. The runtime is linked statically, so that the module lives
 # beside any build of torch.
-target_compile_options(sem_cuda PRIVATE -lineinfo -Xcompiler=-Wall,-Wextra
+target_compile_options(sem_cuda PRIVATE -Xcompiler=-Wall,-Wextra
                                         $<$<BOOL:${SEM_WERROR}>:-Werror=all-warnings -Xcompiler=-Werror>)
 target_link_libraries(sem_cuda PUBLIC CUDA::cudart_static)
