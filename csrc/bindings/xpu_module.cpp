@@ -8,7 +8,7 @@ PYBIND11_MODULE(_xpu, module) {
   module.def("set_sources", &sem::xpu::set_sources);
   sem::bindings::bind_device_operators(module);
 
-  // For tests (sem.native.testing): a SYCL CPU device reads ordinary memory, so kernels can run on CPU tensors.
+  // For tests (sem.ops.testing): a SYCL CPU device reads ordinary memory, so kernels can run on CPU tensors.
   module.def("cpu_queue", [] {
     // Never destroyed: a queue must not outlive SYCL's own libraries at exit.
     static auto* const queue = new sycl::queue(sycl::cpu_selector_v, sycl::property::queue::in_order());
@@ -18,11 +18,8 @@ PYBIND11_MODULE(_xpu, module) {
     const pybind11::gil_scoped_release unlocked;
     sem::bindings::pointer<sycl::queue>(queue)->wait_and_throw();
   });
-  module.def("sub_group_sizes", [](sem::bindings::Address queue) {
-    const sycl::device device = sem::bindings::pointer<sycl::queue>(queue)->get_device();
-    pybind11::list sizes;
-    for (const std::size_t size : device.get_info<sycl::info::device::sub_group_sizes>()) sizes.append(size);
-    return sizes;
+  module.def("sub_group_size", [](sem::bindings::Address queue) {
+    return sem::xpu::limits_of(*sem::bindings::pointer<sycl::queue>(queue)).sub_group_size;
   });
   module.def("set_limits", [](std::int64_t local_bytes, int group_size, int sub_group_size) {
     sem::xpu::set_limits({local_bytes, group_size, sub_group_size});

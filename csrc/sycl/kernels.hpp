@@ -15,7 +15,7 @@ template <class Kernel, int kSubGroup>
 SYCL_EXT_ONEAPI_FUNCTION_PROPERTY((extension::nd_range_kernel<1>))
 SYCL_EXT_ONEAPI_FUNCTION_PROPERTY((extension::sub_group_size<kSubGroup>))
 void run(Kernel kernel, extension::work_group_memory<float[]> local) {
-  kernel(Group(sycl::ext::oneapi::this_work_item::get_nd_item<1>(), &local[0]));
+  kernel(Group<kSubGroup>(sycl::ext::oneapi::this_work_item::get_nd_item<1>(), &local[0]));
 }
 
 }  // namespace sem::xpu

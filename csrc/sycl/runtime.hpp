@@ -71,7 +71,7 @@ class Launcher {
     queue_.submit([&](sycl::handler& handler) {
       const sycl::local_accessor<float, 1> local(floats, handler);
       handler.parallel_for(range, [=](sycl::nd_item<1> item) [[sycl::reqd_sub_group_size(kSubGroup)]] {
-        kernel(Group(item, &local[0]));
+        kernel(Group<kSubGroup>(item, &local[0]));
       });
     });
   }

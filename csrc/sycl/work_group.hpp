@@ -6,6 +6,7 @@
 
 namespace sem::xpu {
 
+template <int kSubGroup>
 class Group {
  public:
   Group(const sycl::nd_item<1>& item, float* local) : item_(item), local_(local) {}
@@ -13,10 +14,10 @@ class Group {
   // From the sub-group's numbers, so that rank() % sub_group_size() is what shuffles go by.
   int rank() const {
     const sycl::sub_group part = item_.get_sub_group();
-    return static_cast<int>(part.get_group_linear_id() * part.get_max_local_range()[0] + part.get_local_linear_id());
+    return static_cast<int>(part.get_group_linear_id() * kSubGroup + part.get_local_linear_id());
   }
   int size() const { return static_cast<int>(item_.get_local_range(0)); }
-  int sub_group_size() const { return static_cast<int>(item_.get_sub_group().get_max_local_range()[0]); }
+  static constexpr int sub_group_size() { return kSubGroup; }
   std::int64_t id() const { return static_cast<std::int64_t>(item_.get_group(0)); }
   std::int64_t count() const { return static_cast<std::int64_t>(item_.get_group_range(0)); }
   void barrier() const { sycl::group_barrier(item_.get_group()); }
