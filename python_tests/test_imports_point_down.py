@@ -28,7 +28,7 @@ LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 ONLY = {
     "data": {"config", "config_sections", "files"},
     "ops": {"native", "precision"},
-    "layers": set(),
+    "layers": {"ops"},
     "precision": set(),
     "files": set(),
     "ipex": set(),
