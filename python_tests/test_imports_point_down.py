@@ -29,7 +29,7 @@ ONLY = {
     "data": {"config", "config_sections", "files"},
     "ops": {"native", "precision"},
     "trace": {"files", "ops"},
-    "layers": set(),
+    "layers": {"ops"},
     "precision": set(),
     "files": set(),
     "ipex": set(),

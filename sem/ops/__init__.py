@@ -1,10 +1,13 @@
 """Operators on complex waves: float32 kernels with exact gradients, usable in any model."""
 
+from sem.ops.causal_conv import causal_conv
 from sem.ops.cayley import cayley
 from sem.ops.cg import cg_solve
+from sem.ops.gated_rotation import gated_rotation
 from sem.ops.laplacian import laplacian_matvec
 from sem.ops.laplacian_cg import laplacian_cg
 from sem.ops.pit import phase_entropy, pit
+from sem.ops.rms_norm import complex_rms_norm
 from sem.ops.scan import scan
 from sem.ops.solve import OnFailure, SolveError, SolveInfo, SolveStatus
 from sem.ops.topology import Topology
@@ -15,8 +18,11 @@ __all__ = [
     "SolveInfo",
     "SolveStatus",
     "Topology",
+    "causal_conv",
     "cayley",
     "cg_solve",
+    "complex_rms_norm",
+    "gated_rotation",
     "laplacian_cg",
     "laplacian_matvec",
     "phase_entropy",
