@@ -67,10 +67,10 @@ SEM_INLINE void vsincos(vfloat x, vfloat& sine, vfloat& cosine) {
 }
 
 // The angle of x + iy as octant * pi/4 + rest, with an integer octant in [-4, 4] and |rest| <= pi/8, so that a multiple
-// of the octant can be taken off exactly. x and y not both zero; max(|x|, |y|) in the normal range and below 2^126.
+// of the octant can be taken off exactly; 0 for x = y = 0. Accurate where max(|x|, |y|) is normal and below 2^126.
 SEM_INLINE void octant_angle(vfloat x, vfloat y, vfloat& octant, vfloat& rest) {
   const vfloat ax = vabs(x), ay = vabs(y);
-  const vfloat large = vmax(ax, ay), small = vmin(ax, ay);
+  const vfloat large = vmax(vmax(ax, ay), broadcast(0x1p-126f)), small = vmin(ax, ay);
   const vint diagonal = large * 0.414213562373095f < small;
   // atan(t) for t <= tan(pi/8), else pi/4 + atan((t - 1) / (t + 1))
   const vfloat t = select(diagonal, small - large, small) / select(diagonal, small + large, large);

@@ -9,6 +9,7 @@ from sem.ops.laplacian_cg import laplacian_cg
 from sem.ops.pit import phase_entropy, pit
 from sem.ops.rms_norm import complex_rms_norm
 from sem.ops.scan import scan
+from sem.ops.soliton_step import soliton_step
 from sem.ops.solve import OnFailure, SolveError, SolveInfo, SolveStatus
 from sem.ops.topology import Topology
 
@@ -28,4 +29,5 @@ __all__ = [
     "phase_entropy",
     "pit",
     "scan",
+    "soliton_step",
 ]

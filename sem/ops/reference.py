@@ -50,12 +50,20 @@ def pit(
     strength: Tensor | float,
     num_bins: int = 32,
     rule: str = "score",
+    *,
+    kerr: Tensor | None = None,
 ) -> Tensor:
     """Twin of :func:`sem.ops.pit`: every phase against every bin. ``psi`` complex ``[..., D]``."""
     sigma = 2 * math.pi / num_bins
     largest = torch.view_as_real(psi.detach()).abs().amax((-2, -1)).unsqueeze(-1)
     scale = torch.ldexp(torch.ones_like(largest), 1 - torch.frexp(largest).exponent)
-    re, im = (psi * scale).real, (psi * scale).imag
+    wave = psi * scale
+    power = wave.real.square() + wave.imag.square()
+    mean_power = torch.where(largest > 0, power.mean(-1, keepdim=True), 1.0)
+    if kerr is not None:
+        kerr_phase = kerr * power / mean_power
+        wave = wave * torch.polar(torch.ones_like(kerr_phase), kerr_phase)
+    re, im = wave.real, wave.imag
     counted = torch.maximum(re.abs(), im.abs()) > 2.0**-100
     phase = torch.atan2(torch.where(counted, im, 0.0), torch.where(counted, re, 1.0)) / sigma
 
@@ -76,12 +84,23 @@ def pit(
     shift = torch.where(counted, strength * sigma * s / torch.sqrt(1 + s * s), 0.0)
 
     turned = torch.complex(re, im) * torch.polar(torch.ones_like(shift), shift)
-    if reference_rms is None:
-        out = turned / scale
-    else:
-        mean_square = (re * re + im * im).mean(-1, keepdim=True)
-        out = turned * (reference_rms.unsqueeze(-1) / torch.where(largest > 0, mean_square, 1.0).sqrt())
-    return torch.where(torch.isfinite(largest), out, math.nan)
+    gain = 1 / scale if reference_rms is None else reference_rms.unsqueeze(-1) / mean_power.sqrt()
+    return torch.where(torch.isfinite(largest), turned * gain, math.nan)
+
+
+def soliton_step(
+    psi: Tensor,
+    kerr: Tensor,
+    strength: Tensor | float,
+    edge_weight: Tensor,
+    topology: Topology,
+    half_dt: Tensor | float,
+    num_bins: int = 32,
+    rule: str = "score",
+) -> Tensor:
+    """Twin of :func:`sem.ops.soliton_step`. ``psi`` complex ``[..., D]``."""
+    turned = pit(psi, None, strength, num_bins, rule, kerr=kerr)
+    return cayley(turned, edge_weight, topology, half_dt)
 
 
 def scan(
