@@ -8,6 +8,7 @@
 #include "sem/laplacian_cg.hpp"
 #include "sem/pit.hpp"
 #include "sem/scan.hpp"
+#include "sem/state_space.hpp"
 
 namespace sem::cpu {
 namespace {
@@ -91,5 +92,7 @@ SEM_DISPATCH(pit_forward, PitForward<float>)
 SEM_DISPATCH(pit_backward, PitBackward<float>)
 SEM_DISPATCH(scan_forward, ScanForward<float>)
 SEM_DISPATCH(scan_backward, ScanBackward<float>)
+SEM_DISPATCH(state_space_forward, StateSpaceForward<float>)
+SEM_DISPATCH(state_space_backward, StateSpaceBackward<float>)
 
 }  // namespace sem::cpu
