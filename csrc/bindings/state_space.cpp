@@ -14,26 +14,26 @@ StateSpaceShape shape_from(const py::tuple& shape) {
 
 void bind_state_space(py::module_& module) {
   module.attr("state_space_checkpoint_steps") = kCheckpointSteps;
-  module.def("state_space_forward", [](const py::tuple& shape, Address x, Address dt_mag, Address dt_phase,
-                                       Address into, Address out_of, Address decay, Address frequency,
-                                       Address initial_state, Address y, Address final_state, Address checkpoints,
-                                       int threads) {
-    StateSpaceForward<float> args;
-    args.shape = shape_from(shape);
-    args.x = pointer<const float>(x);
-    args.dt_mag = pointer<const float>(dt_mag);
-    args.dt_phase = pointer<const float>(dt_phase);
-    args.into = pointer<const float>(into);
-    args.out_of = pointer<const float>(out_of);
-    args.decay = pointer<const float>(decay);
-    args.frequency = pointer<const float>(frequency);
-    args.initial_state = pointer<const float>(initial_state);
-    args.y = pointer<float>(y);
-    args.final_state = pointer<float>(final_state);
-    args.checkpoints = pointer<float>(checkpoints);
-    const py::gil_scoped_release unlocked;
-    cpu::state_space_forward(args, Queue{nullptr, threads});
-  });
+  module.def("state_space_forward",
+             [](const py::tuple& shape, Address x, Address dt_mag, Address dt_phase, Address into, Address out_of,
+                Address decay, Address frequency, Address initial_state, Address y, Address final_state,
+                Address checkpoints, int threads) {
+               StateSpaceForward<float> args;
+               args.shape = shape_from(shape);
+               args.x = pointer<const float>(x);
+               args.dt_mag = pointer<const float>(dt_mag);
+               args.dt_phase = pointer<const float>(dt_phase);
+               args.into = pointer<const float>(into);
+               args.out_of = pointer<const float>(out_of);
+               args.decay = pointer<const float>(decay);
+               args.frequency = pointer<const float>(frequency);
+               args.initial_state = pointer<const float>(initial_state);
+               args.y = pointer<float>(y);
+               args.final_state = pointer<float>(final_state);
+               args.checkpoints = pointer<float>(checkpoints);
+               const py::gil_scoped_release unlocked;
+               cpu::state_space_forward(args, Queue{nullptr, threads});
+             });
   module.def("state_space_backward",
              [](const py::tuple& shape, Address x, Address dt_mag, Address dt_phase, Address into, Address out_of,
                 Address decay, Address frequency, Address initial_state, Address checkpoints, Address grad_y,

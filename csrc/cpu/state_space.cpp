@@ -135,8 +135,7 @@ void forward_part(const StateSpaceForward<float>& args, const Part& part, const 
   const Sizes sizes(args.shape);
   const std::int64_t width = args.shape.width, columns = sizes.columns;
   for (std::int64_t block = 0; block < sizes.blocks; ++block)
-    store_row(scratch.last + block * kLaneRow,
-              read_states(args.initial_state + part.state(block), part.lanes(block)));
+    store_row(scratch.last + block * kLaneRow, read_states(args.initial_state + part.state(block), part.lanes(block)));
   for (std::int64_t piece = 0; piece < args.shape.pieces(); ++piece) {
     const std::int64_t begin = piece * kPiece, count = part.steps_in(piece);
     gather(part, args.x, args.dt_mag, begin, count, columns, scratch.driven);
@@ -159,8 +158,7 @@ void forward_part(const StateSpaceForward<float>& args, const Part& part, const 
       store_row(scratch.last + block * kLaneRow, h);
       contract(count, scratch.states, part.lanes(block), matrix + block * kLanes * 2 * columns, columns, scratch.y);
     }
-    for (std::int64_t t = 0; t < count; ++t)
-      copy(scratch.y + t * columns, 2 * width, args.y + part.wave(begin + t));
+    for (std::int64_t t = 0; t < count; ++t) copy(scratch.y + t * columns, 2 * width, args.y + part.wave(begin + t));
   }
   for (std::int64_t block = 0; block < sizes.blocks; ++block)
     write_states(args.final_state + part.state(block), part.lanes(block), load_row(scratch.last + block * kLaneRow));
@@ -182,8 +180,7 @@ struct Sums {
   float *into, *out_of, *rates;
 
   static std::int64_t floats(const Sizes& sizes) { return 2 * sizes.lanes + sizes.blocks * kLaneRow; }
-  Sums(const Sizes& sizes, float* memory)
-      : into(memory), out_of(into + sizes.lanes), rates(out_of + sizes.lanes) {}
+  Sums(const Sizes& sizes, float* memory) : into(memory), out_of(into + sizes.lanes), rates(out_of + sizes.lanes) {}
 };
 
 struct BackwardScratch {
@@ -205,8 +202,8 @@ struct BackwardScratch {
 };
 
 // Forwards again from the state before the piece: keeps A_t, and h_t in the row behind that of h_{t-1}.
-SEM_INLINE void advance(const StateSpaceBackward<float>& args, const Part& part, std::int64_t begin,
-                        std::int64_t count, vfloat decay, vfloat frequency, const BackwardScratch& scratch) {
+SEM_INLINE void advance(const StateSpaceBackward<float>& args, const Part& part, std::int64_t begin, std::int64_t count,
+                        vfloat decay, vfloat frequency, const BackwardScratch& scratch) {
   Complex h = load_row(scratch.states);
   for (std::int64_t t = 0; t < count; ++t) {
     const std::int64_t step = part.step(begin + t);
@@ -219,9 +216,9 @@ SEM_INLINE void advance(const StateSpaceBackward<float>& args, const Part& part,
 }
 
 // Backwards in time: the gradients to h become the adjoint states.
-SEM_INLINE void retreat(const StateSpaceBackward<float>& args, const Part& part, std::int64_t block,
-                        std::int64_t begin, std::int64_t count, vfloat decay, vfloat frequency,
-                        const BackwardScratch& scratch, float* rates) {
+SEM_INLINE void retreat(const StateSpaceBackward<float>& args, const Part& part, std::int64_t block, std::int64_t begin,
+                        std::int64_t count, vfloat decay, vfloat frequency, const BackwardScratch& scratch,
+                        float* rates) {
   static constexpr float kNumber[kLanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   const vint inside = load(kNumber) < static_cast<float>(part.lanes(block));
   Complex carried = load_row(scratch.carried + block * kLaneRow);
@@ -269,8 +266,7 @@ void backward_part(const StateSpaceBackward<float>& args, const Part& part, cons
   const Sizes sizes(args.shape);
   const std::int64_t width = args.shape.width, columns = sizes.columns;
   for (std::int64_t block = 0; block < sizes.blocks; ++block)
-    store_row(scratch.carried + block * kLaneRow,
-              read_states(args.grad_final + part.state(block), part.lanes(block)));
+    store_row(scratch.carried + block * kLaneRow, read_states(args.grad_final + part.state(block), part.lanes(block)));
   for (std::int64_t piece = args.shape.pieces() - 1; piece >= 0; --piece) {
     const std::int64_t begin = piece * kPiece, count = part.steps_in(piece);
     gather(part, args.x, args.dt_mag, begin, count, columns, scratch.driven);
@@ -282,8 +278,8 @@ void backward_part(const StateSpaceBackward<float>& args, const Part& part, cons
       const std::int64_t first = block * width * kLaneRow;
       const vfloat decay = read_lanes(args.decay + part.channel(block), lanes);
       const vfloat frequency = read_lanes(args.frequency + part.channel(block), lanes);
-      const float* before = piece > 0 ? args.checkpoints + part.checkpoint(piece, block)
-                                      : args.initial_state + part.state(block);
+      const float* before =
+          piece > 0 ? args.checkpoints + part.checkpoint(piece, block) : args.initial_state + part.state(block);
       store_row(scratch.states, read_states(before, lanes));
       float* states = scratch.states + kLaneRow;
       combine<false>(count, {scratch.driven, columns, 2}, weights.into_lanes + first, width, states, true);

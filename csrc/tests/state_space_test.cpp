@@ -110,8 +110,8 @@ Result<float> run_cpu(const Problem<float>& problem, int threads) {
 
 TEST(StateSpaceReference, TwoStepsByHand) {
   // A = i / 2 as in the scan's case by hand; B = 2, C = i, so h_1 = 2i + 2 x_1 and y = i h.
-  Problem<double> problem{{1, 2, 1, 1, 1}, {1, 0, 0, 1}, {1, 1}, {1, 1}, {2, 0}, {0, 1}, {std::log(2.0)},
-                          {std::acos(0.0)}, {4, 0},       {0, 0, 0, 1}, {0, 0}};
+  Problem<double> problem{{1, 2, 1, 1, 1}, {1, 0, 0, 1},     {1, 1}, {1, 1},       {2, 0}, {0, 1},
+                          {std::log(2.0)}, {std::acos(0.0)}, {4, 0}, {0, 0, 0, 1}, {0, 0}};
   const Result<double> out = run_reference(problem);
   // h_1 = 2 + 2i, h_2 = (2 + 2i) i / 2 + 2i = -1 + 3i
   EXPECT_LE(relative_error(out.y, std::vector<double>{-2, 2, -3, -1}), 1e-15);
@@ -200,8 +200,8 @@ TEST(StateSpaceCpuProperties, NoCheckpointsAreWrittenWhereNoneAreWanted) {
   const Result<float> expected = run_cpu(problem, 1);
   std::vector<float> y(problem.x.size()), final_state(problem.initial.size());
   cpu::state_space_forward({problem.shape, problem.x.data(), problem.dt_mag.data(), problem.dt_phase.data(),
-                            problem.into.data(), problem.out_of.data(), problem.decay.data(),
-                            problem.frequency.data(), problem.initial.data(), y.data(), final_state.data(), nullptr},
+                            problem.into.data(), problem.out_of.data(), problem.decay.data(), problem.frequency.data(),
+                            problem.initial.data(), y.data(), final_state.data(), nullptr},
                            {nullptr, 1});
   EXPECT_EQ(y, expected.y);
   EXPECT_EQ(final_state, expected.final_state);
@@ -218,8 +218,7 @@ TEST(StateSpaceCpuProperties, ARowsBitsDependOnThatRowAlone) {
     return std::vector<float>(array.begin() + 11 * static_cast<std::ptrdiff_t>(size),
                               array.begin() + 12 * static_cast<std::ptrdiff_t>(size));
   };
-  for (std::vector<float>* array :
-       {&one.x, &one.dt_mag, &one.dt_phase, &one.initial, &one.grad_y, &one.grad_final})
+  for (std::vector<float>* array : {&one.x, &one.dt_mag, &one.dt_phase, &one.initial, &one.grad_y, &one.grad_final})
     *array = row(*array);
   const Result<float> alone = run_cpu(one, 1);
   EXPECT_EQ(alone.y, row(all.y));

@@ -7,6 +7,7 @@ from sem.ops.laplacian_cg import laplacian_cg
 from sem.ops.pit import phase_entropy, pit
 from sem.ops.scan import scan
 from sem.ops.solve import OnFailure, SolveError, SolveInfo, SolveStatus
+from sem.ops.state_space import state_space
 from sem.ops.topology import Topology
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     "phase_entropy",
     "pit",
     "scan",
+    "state_space",
 ]

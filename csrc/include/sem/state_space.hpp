@@ -10,7 +10,8 @@
 
 namespace sem {
 
-// The forward leaves the state before every kCheckpointSteps-th step, from which the backward computes the others again.
+// The forward leaves the state before every kCheckpointSteps-th step, from which the backward computes the others
+// again.
 inline constexpr std::int64_t kCheckpointSteps = 64;
 
 struct StateSpaceShape {
