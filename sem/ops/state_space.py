@@ -26,10 +26,11 @@ def state_space(
 ) -> tuple[Tensor, Tensor]:
     """``h_t = A_t h_{t-1} + m_t B x_t``, ``y_t = C h_t`` with ``A_t = exp(-m_t decay) exp(i p_t frequency)``.
 
-    ``m`` is ``dt_mag``, ``p`` is ``dt_phase``. The states come in ``G`` groups that do not see each other: ``D / G`` neighbouring entries of ``x`` drive ``N`` states, and
-    the same entries of ``y`` are read from them. This is :func:`sem.ops.scan` between two matrix products, in one
-    kernel: the states, ``N G / D`` times the size of the wave, are never in memory. For the backward it keeps the
-    inputs and the state before every 64th step. CPU only; elsewhere compose it from products and the scan.
+    ``m`` is ``dt_mag``, ``p`` is ``dt_phase``. The states come in ``G`` groups that do not see each other: ``D / G``
+    neighbouring entries of ``x`` drive ``N`` states, and the same entries of ``y`` are read from them. This is
+    :func:`sem.ops.scan` between two matrix products, in one kernel: the states, ``N G / D`` times the size of the
+    wave, are never in memory. For the backward it keeps the inputs and the state before every 64th step. CPU only;
+    elsewhere compose it from products and the scan.
 
     Args:
         x: ``[B, S, D]`` complex64, or real blocks ``[B, S, D, 2]`` in float32, bfloat16 or float16 (widened).
