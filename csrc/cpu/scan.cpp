@@ -39,7 +39,7 @@ class Spans {
 
 struct ForwardBlock {
   ChannelBlock channels;
-  vfloat decay, frequency;
+  Transition transition;
   Complex h;
 };
 
@@ -50,21 +50,20 @@ void forward_span(const ScanForward<float>& args, Span span) {
   for (std::int64_t k = 0; k < span.blocks; ++k) {
     ForwardBlock& block = blocks[k];
     block.channels = ChannelBlock(args.shape, span.first_block + k);
-    block.decay = block.channels.load_real(args.decay);
-    block.frequency = block.channels.load_real(args.frequency);
+    block.transition = {block.channels.load_real(args.decay), block.channels.load_real(args.frequency)};
     block.h = block.channels.load_complex(args.initial_state + span.row * width * 2);
   }
   for (std::int64_t begin = 0; begin < steps; begin += kLanes) {
     const std::int64_t end = begin + kLanes < steps ? begin + kLanes : steps;
     for (std::int64_t k = 0; k < span.blocks; ++k) {
       const ChannelBlock channels = blocks[k].channels;
-      const vfloat decay = blocks[k].decay, frequency = blocks[k].frequency;
+      const Transition transition = blocks[k].transition;
       Complex h = blocks[k].h;
       for (std::int64_t t = begin; t < end; ++t) {
         const std::int64_t step = span.row * steps + t;
         const vfloat m = channels.spread(args.dt_mag + step * groups);
         const vfloat p = channels.spread(args.dt_phase + step * groups);
-        const Complex a = transition(m, p, decay, frequency);
+        const Complex a = transition(m, p);
         channels.prefetch(args.x + (step + kLanes) * width * 2);
         const Complex x = channels.load_complex(args.x + step * width * 2);
         h = {a.re * h.re + (m * x.re - a.im * h.im), a.re * h.im + (m * x.im + a.im * h.re)};
@@ -110,6 +109,7 @@ SEM_INLINE void sum_groups(vfloat (&rows)[kLanes], const ChannelBlock& channels,
 
 struct BackwardBlock {
   ChannelBlock channels;
+  Transition transition;
   vfloat decay, frequency;
   Complex carried;  // conj(A_{t+1}) l_{t+1}
   BlockSum decay_sum, frequency_sum;
@@ -125,6 +125,7 @@ void backward_span(const ScanBackward<float>& args, const Partials& partials, Sp
     block.channels = ChannelBlock(args.shape, span.first_block + k);
     block.decay = block.channels.load_real(args.decay);
     block.frequency = block.channels.load_real(args.frequency);
+    block.transition = {block.decay, block.frequency};
     block.carried = block.channels.load_complex(args.grad_final + span.row * width * 2);
   }
   for (std::int64_t begin = partials.padded_steps - kLanes; begin >= 0; begin -= kLanes) {
@@ -133,6 +134,7 @@ void backward_span(const ScanBackward<float>& args, const Partials& partials, Sp
       BackwardBlock& block = blocks[k];
       const ChannelBlock channels = block.channels;
       const vfloat decay = block.decay, frequency = block.frequency;
+      const Transition transition = block.transition;
       Complex carried = block.carried;
       BlockSum decay_sum = block.decay_sum, frequency_sum = block.frequency_sum;
       vfloat to_mag[kLanes]{}, to_phase[kLanes]{};
@@ -140,7 +142,7 @@ void backward_span(const ScanBackward<float>& args, const Partials& partials, Sp
         const std::int64_t step = span.row * steps + t;
         const vfloat m = channels.spread(args.dt_mag + step * groups);
         const vfloat p = channels.spread(args.dt_phase + step * groups);
-        const Complex a = transition(m, p, decay, frequency);
+        const Complex a = transition(m, p);
         channels.prefetch(args.x + (step - kLanes) * width * 2);
         channels.prefetch(args.grad_states + (step - kLanes) * width * 2);
         channels.prefetch(args.states + (step - kLanes - 1) * width * 2);

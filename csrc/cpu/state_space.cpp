@@ -143,14 +143,14 @@ void forward_part(const StateSpaceForward<float>& args, const Part& part, const 
     for (std::int64_t block = 0; block < sizes.blocks; ++block) {
       combine<false>(count, {scratch.driven, columns, 2}, lanes + block * width * kLaneRow, width, scratch.states,
                      true);
-      const vfloat decay = read_lanes(args.decay + part.channel(block), part.lanes(block));
-      const vfloat frequency = read_lanes(args.frequency + part.channel(block), part.lanes(block));
+      const Transition transition(read_lanes(args.decay + part.channel(block), part.lanes(block)),
+                                  read_lanes(args.frequency + part.channel(block), part.lanes(block)));
       Complex h = load_row(scratch.last + block * kLaneRow);
       if (args.checkpoints != nullptr && piece > 0)
         write_states(args.checkpoints + part.checkpoint(piece, block), part.lanes(block), h);
       for (std::int64_t t = 0; t < count; ++t) {
         const std::int64_t step = part.step(begin + t);
-        const Complex a = transition(broadcast(args.dt_mag[step]), broadcast(args.dt_phase[step]), decay, frequency);
+        const Complex a = transition(broadcast(args.dt_mag[step]), broadcast(args.dt_phase[step]));
         const Complex d = load_row(scratch.states + t * kLaneRow);
         h = {a.re * h.re + (d.re - a.im * h.im), a.re * h.im + (d.im + a.im * h.re)};
         store_row(scratch.states + t * kLaneRow, h);
@@ -203,11 +203,11 @@ struct BackwardScratch {
 
 // Forwards again from the state before the piece: keeps A_t, and h_t in the row behind that of h_{t-1}.
 SEM_INLINE void advance(const StateSpaceBackward<float>& args, const Part& part, std::int64_t begin, std::int64_t count,
-                        vfloat decay, vfloat frequency, const BackwardScratch& scratch) {
+                        const Transition& transition, const BackwardScratch& scratch) {
   Complex h = load_row(scratch.states);
   for (std::int64_t t = 0; t < count; ++t) {
     const std::int64_t step = part.step(begin + t);
-    const Complex a = transition(broadcast(args.dt_mag[step]), broadcast(args.dt_phase[step]), decay, frequency);
+    const Complex a = transition(broadcast(args.dt_mag[step]), broadcast(args.dt_phase[step]));
     const Complex d = load_row(scratch.states + (t + 1) * kLaneRow);
     h = {a.re * h.re + (d.re - a.im * h.im), a.re * h.im + (d.im + a.im * h.re)};
     store_row(scratch.transitions + t * kLaneRow, a);
@@ -283,7 +283,7 @@ void backward_part(const StateSpaceBackward<float>& args, const Part& part, cons
       store_row(scratch.states, read_states(before, lanes));
       float* states = scratch.states + kLaneRow;
       combine<false>(count, {scratch.driven, columns, 2}, weights.into_lanes + first, width, states, true);
-      advance(args, part, begin, count, decay, frequency, scratch);
+      advance(args, part, begin, count, {decay, frequency}, scratch);
       combine<false>(count, {scratch.grad_y, columns, 2}, weights.out_of_lanes + first, width, scratch.adjoint, true);
       retreat(args, part, block, begin, count, decay, frequency, scratch, sums.rates + block * kLaneRow);
       combine<true>(width, {scratch.grad_y, 2, columns}, states, count, sums.out_of + first, false);
@@ -293,11 +293,18 @@ void backward_part(const StateSpaceBackward<float>& args, const Part& part, cons
     }
     for (std::int64_t t = 0; t < count; ++t) {
       const float *x = args.x + part.wave(begin + t), *back = scratch.back + t * columns;
-      float *grad_x = args.grad_x + part.wave(begin + t), *to_mag = scratch.to_mag + t * kLanes;
+      float* grad_x = args.grad_x + part.wave(begin + t);
       const float m = args.dt_mag[part.step(begin + t)];
-      for (std::int64_t k = 0; k < 2 * width; ++k) {
+      vfloat along = load(scratch.to_mag + t * kLanes);
+      std::int64_t k = 0;
+      for (; k + kLanes <= 2 * width; k += kLanes) {
+        along += load(x + k) * load(back + k);
+        store(grad_x + k, m * load(back + k));
+      }
+      store(scratch.to_mag + t * kLanes, along);
+      for (std::int64_t lane = 0; k < 2 * width; ++k, ++lane) {
+        scratch.to_mag[t * kLanes + lane] += x[k] * back[k];
         grad_x[k] = m * back[k];
-        to_mag[k % kLanes] += x[k] * back[k];
       }
     }
     sum_lanes(scratch.to_mag, count, args.shape.groups, args.grad_dt_mag + part.step(begin));
