@@ -1,8 +1,8 @@
 // Products of small complex matrices that lie in cache, the sums in registers.
 //
-// A lane row is sixteen complex numbers, real parts before imaginary ones: [2][16]. Scalars are complex numbers as they
-// lie in a wave, (re, im). Every sum adds its terms in their order whatever the size of the tile that it is computed
-// in, so bits do not depend on how many rows are asked for at once.
+// A lane row is sixteen complex numbers, real parts before imaginary ones: [2][16]. Every sum adds its terms in their
+// order whatever the size of the tile that it is computed in, so bits do not depend on how many rows are asked for at
+// once.
 #pragma once
 
 #include "cpu/complex.hpp"
@@ -20,29 +20,32 @@ SEM_INLINE void store_row(float* row, Complex z) {
 // As many sums as the registers hold beside their operands: 32 registers of 16 lanes, 16 of 8, 16 of 4.
 inline constexpr int kTileRows = kRegisterLanes == 16 ? 8 : kRegisterLanes == 8 ? 2 : 1;
 
+// A matrix of scalars in planes, real parts before imaginary ones: [..][2][kPlane] floats. The offsets within a tile
+// are constants, so that a multiply-add takes its scalar from memory. kAlong: the rows are what runs along a plane and
+// the terms go from plane to plane; otherwise the other way round.
+template <int kPlane, bool kAlong>
 struct Scalars {
+  static constexpr int kImaginary = kPlane, kRow = kAlong ? 1 : 2 * kPlane, kTerm = kAlong ? 2 * kPlane : 1;
   const float* data;
-  std::int64_t row, term;  // floats from one to the next
 };
 
-template <int kRows, bool kConjugate>
-SEM_INLINE void combine_tile(Scalars scalars, const float* lanes, std::int64_t terms, float* out, bool fresh) {
+template <int kRows, bool kConjugate, class Matrix>
+SEM_INLINE void combine_tile(Matrix scalars, const float* lanes, std::int64_t terms, float* out, bool fresh) {
   Complex sum[kRows];
 #pragma GCC unroll 8
   for (int i = 0; i < kRows; ++i) sum[i] = fresh ? Complex{} : load_row(out + i * kLaneRow);
   for (std::int64_t k = 0; k < terms; ++k) {
     const Complex z = load_row(lanes + k * kLaneRow);
-    const float* at = scalars.data + k * scalars.term;
+    const float* at = scalars.data + k * Matrix::kTerm;
 #pragma GCC unroll 8
     for (int i = 0; i < kRows; ++i) {
-      const float re = at[i * scalars.row], im = at[i * scalars.row + 1];
+      const float re = at[i * Matrix::kRow], im = at[i * Matrix::kRow + Matrix::kImaginary];
       sum[i].re += z.re * re;
+      sum[i].im += z.re * im;
       if constexpr (kConjugate) {
-        sum[i].im += z.re * im;
         sum[i].re += z.im * im;
         sum[i].im -= z.im * re;
       } else {
-        sum[i].im += z.re * im;
         sum[i].re -= z.im * im;
         sum[i].im += z.im * re;
       }
@@ -53,15 +56,14 @@ SEM_INLINE void combine_tile(Scalars scalars, const float* lanes, std::int64_t t
 }
 
 // out[i] = sum_k scalars(i, k) lanes[k] for lane rows, onto what is there unless `fresh`; conj(lanes[k]) on request.
-template <bool kConjugate, int kRows = kTileRows>
-inline void combine(std::int64_t rows, Scalars scalars, const float* lanes, std::int64_t terms, float* out,
-                    bool fresh) {
+template <bool kConjugate, class Matrix, int kRows = kTileRows>
+inline void combine(std::int64_t rows, Matrix scalars, const float* lanes, std::int64_t terms, float* out, bool fresh) {
   for (; rows >= kRows; rows -= kRows) {
     combine_tile<kRows, kConjugate>(scalars, lanes, terms, out, fresh);
-    scalars.data += kRows * scalars.row;
+    scalars.data += kRows * Matrix::kRow;
     out += kRows * kLaneRow;
   }
-  if constexpr (kRows > 1) combine<kConjugate, kRows / 2>(rows, scalars, lanes, terms, out, fresh);
+  if constexpr (kRows > 1) combine<kConjugate, Matrix, kRows / 2>(rows, scalars, lanes, terms, out, fresh);
 }
 
 template <int kRows, int kVectors>

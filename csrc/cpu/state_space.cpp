@@ -106,14 +106,50 @@ struct Part {
   std::int64_t steps_in(std::int64_t piece) const { return least(kPiece, shape.steps - piece * kPiece); }
 };
 
-// Rows of a wave gathered to [count][columns], times the step's factor if there is one.
+// A piece of a wave as planes [width][2][kPiece] along time.
+using Steps = Scalars<kPiece, true>;     // a row for each step
+using Entries = Scalars<kPiece, false>;  // a row for each entry of the wave
+
+// Fills the planes, times the step's factor if there is one; what lies behind the last step is not to be used.
 void gather(const Part& part, const float* wave, const float* factor, std::int64_t begin, std::int64_t count,
-            std::int64_t columns, float* out) {
-  for (std::int64_t t = 0; t < count; ++t) {
-    const float* from = wave + part.wave(begin + t);
-    const float scale = factor == nullptr ? 1.0f : factor[part.step(begin + t)];
-    for (std::int64_t k = 0; k < 2 * part.shape.width; ++k) out[t * columns + k] = scale * from[k];
+            float* out) {
+  const std::int64_t values = 2 * part.shape.width;
+  for (std::int64_t first = 0; first < count; first += kLanes) {
+    const int rows = rows_in_tile(count, first / kLanes);
+    const float* from[kLanes];
+    float scale[kLanes];
+    for (int l = 0; l < rows; ++l) {
+      from[l] = wave + part.wave(begin + first + l);
+      scale[l] = factor == nullptr ? 1.0f : factor[part.step(begin + first + l)];
+    }
+    std::int64_t k = 0;
+    for (; k + kLanes <= values; k += kLanes) {
+      vfloat block[kLanes];
+#pragma GCC unroll 16
+      for (int l = 0; l < kLanes; ++l) block[l] = l < rows ? scale[l] * load(from[l] + k) : vfloat{};
+      transpose<kLanes>(block);
+#pragma GCC unroll 16
+      for (int l = 0; l < kLanes; ++l) store(out + (k + l) * kPiece + first, block[l]);
+    }
+    for (; k < values; ++k)
+      for (int l = 0; l < rows; ++l) out[k * kPiece + first + l] = scale[l] * from[l][k];
   }
+}
+
+// Calls visit(t, A_t) for the steps of a piece in order.
+template <class Args, class Visit>
+SEM_INLINE void walk(const Args& args, const Part& part, std::int64_t begin, std::int64_t count,
+                     const Transition& transition, Visit visit) {
+  const std::int64_t stride = args.shape.groups;
+  const float *m = args.dt_mag + part.step(begin), *p = args.dt_phase + part.step(begin);
+  std::int64_t t = 0;
+  for (; t + 2 <= count; t += 2) {
+    Complex a[2];
+    transition.two(m + t * stride, p + t * stride, stride, a);
+    visit(t, a[0]);
+    visit(t + 1, a[1]);
+  }
+  if (t < count) visit(t, transition(broadcast(m[t * stride]), broadcast(p[t * stride])));
 }
 
 struct ForwardScratch {
@@ -138,23 +174,20 @@ void forward_part(const StateSpaceForward<float>& args, const Part& part, const 
     store_row(scratch.last + block * kLaneRow, read_states(args.initial_state + part.state(block), part.lanes(block)));
   for (std::int64_t piece = 0; piece < args.shape.pieces(); ++piece) {
     const std::int64_t begin = piece * kPiece, count = part.steps_in(piece);
-    gather(part, args.x, args.dt_mag, begin, count, columns, scratch.driven);
+    gather(part, args.x, args.dt_mag, begin, count, scratch.driven);
     clear(scratch.y, count * columns);
     for (std::int64_t block = 0; block < sizes.blocks; ++block) {
-      combine<false>(count, {scratch.driven, columns, 2}, lanes + block * width * kLaneRow, width, scratch.states,
-                     true);
+      combine<false>(count, Steps{scratch.driven}, lanes + block * width * kLaneRow, width, scratch.states, true);
       const Transition transition(read_lanes(args.decay + part.channel(block), part.lanes(block)),
                                   read_lanes(args.frequency + part.channel(block), part.lanes(block)));
       Complex h = load_row(scratch.last + block * kLaneRow);
       if (args.checkpoints != nullptr && piece > 0)
         write_states(args.checkpoints + part.checkpoint(piece, block), part.lanes(block), h);
-      for (std::int64_t t = 0; t < count; ++t) {
-        const std::int64_t step = part.step(begin + t);
-        const Complex a = transition(broadcast(args.dt_mag[step]), broadcast(args.dt_phase[step]));
+      walk(args, part, begin, count, transition, [&](std::int64_t t, Complex a) SEM_INLINE_LAMBDA {
         const Complex d = load_row(scratch.states + t * kLaneRow);
         h = {a.re * h.re + (d.re - a.im * h.im), a.re * h.im + (d.im + a.im * h.re)};
         store_row(scratch.states + t * kLaneRow, h);
-      }
+      });
       store_row(scratch.last + block * kLaneRow, h);
       contract(count, scratch.states, part.lanes(block), matrix + block * kLanes * 2 * columns, columns, scratch.y);
     }
@@ -205,14 +238,12 @@ struct BackwardScratch {
 SEM_INLINE void advance(const StateSpaceBackward<float>& args, const Part& part, std::int64_t begin, std::int64_t count,
                         const Transition& transition, const BackwardScratch& scratch) {
   Complex h = load_row(scratch.states);
-  for (std::int64_t t = 0; t < count; ++t) {
-    const std::int64_t step = part.step(begin + t);
-    const Complex a = transition(broadcast(args.dt_mag[step]), broadcast(args.dt_phase[step]));
+  walk(args, part, begin, count, transition, [&](std::int64_t t, Complex a) SEM_INLINE_LAMBDA {
     const Complex d = load_row(scratch.states + (t + 1) * kLaneRow);
     h = {a.re * h.re + (d.re - a.im * h.im), a.re * h.im + (d.im + a.im * h.re)};
     store_row(scratch.transitions + t * kLaneRow, a);
     store_row(scratch.states + (t + 1) * kLaneRow, h);
-  }
+  });
 }
 
 // Backwards in time: the gradients to h become the adjoint states.
@@ -269,8 +300,8 @@ void backward_part(const StateSpaceBackward<float>& args, const Part& part, cons
     store_row(scratch.carried + block * kLaneRow, read_states(args.grad_final + part.state(block), part.lanes(block)));
   for (std::int64_t piece = args.shape.pieces() - 1; piece >= 0; --piece) {
     const std::int64_t begin = piece * kPiece, count = part.steps_in(piece);
-    gather(part, args.x, args.dt_mag, begin, count, columns, scratch.driven);
-    gather(part, args.grad_y, nullptr, begin, count, columns, scratch.grad_y);
+    gather(part, args.x, args.dt_mag, begin, count, scratch.driven);
+    gather(part, args.grad_y, nullptr, begin, count, scratch.grad_y);
     clear(scratch.back, count * columns);
     clear(scratch.to_mag, 2 * kPiece * kLanes);
     for (std::int64_t block = 0; block < sizes.blocks; ++block) {
@@ -282,12 +313,12 @@ void backward_part(const StateSpaceBackward<float>& args, const Part& part, cons
           piece > 0 ? args.checkpoints + part.checkpoint(piece, block) : args.initial_state + part.state(block);
       store_row(scratch.states, read_states(before, lanes));
       float* states = scratch.states + kLaneRow;
-      combine<false>(count, {scratch.driven, columns, 2}, weights.into_lanes + first, width, states, true);
+      combine<false>(count, Steps{scratch.driven}, weights.into_lanes + first, width, states, true);
       advance(args, part, begin, count, {decay, frequency}, scratch);
-      combine<false>(count, {scratch.grad_y, columns, 2}, weights.out_of_lanes + first, width, scratch.adjoint, true);
+      combine<false>(count, Steps{scratch.grad_y}, weights.out_of_lanes + first, width, scratch.adjoint, true);
       retreat(args, part, block, begin, count, decay, frequency, scratch, sums.rates + block * kLaneRow);
-      combine<true>(width, {scratch.grad_y, 2, columns}, states, count, sums.out_of + first, false);
-      combine<true>(width, {scratch.driven, 2, columns}, scratch.adjoint, count, sums.into + first, false);
+      combine<true>(width, Entries{scratch.grad_y}, states, count, sums.out_of + first, false);
+      combine<true>(width, Entries{scratch.driven}, scratch.adjoint, count, sums.into + first, false);
       contract(count, scratch.adjoint, lanes, weights.into_matrix + block * kLanes * 2 * columns, columns,
                scratch.back);
     }
