@@ -246,12 +246,11 @@ SEM_INLINE void advance(const StateSpaceBackward<float>& args, const Part& part,
   });
 }
 
-// Backwards in time: the gradients to h become the adjoint states.
+// Backwards in time: the gradients to h become the adjoint states. Lanes without a state hold zeros, or NaN where the
+// whole group is not finite.
 SEM_INLINE void retreat(const StateSpaceBackward<float>& args, const Part& part, std::int64_t block, std::int64_t begin,
                         std::int64_t count, vfloat decay, vfloat frequency, const BackwardScratch& scratch,
                         float* rates) {
-  static constexpr float kNumber[kLanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-  const vint inside = load(kNumber) < static_cast<float>(part.lanes(block));
   Complex carried = load_row(scratch.carried + block * kLaneRow);
   vfloat decay_sum{}, frequency_sum{};
   for (std::int64_t t = count - 1; t >= 0; --t) {
@@ -264,8 +263,8 @@ SEM_INLINE void retreat(const StateSpaceBackward<float>& args, const Part& part,
     const vfloat w_im = l.re * moved.im - l.im * moved.re;
     store_row(scratch.adjoint + t * kLaneRow, l);
     float *to_mag = scratch.to_mag + t * kLanes, *to_phase = scratch.to_phase + t * kLanes;
-    store(to_mag, load(to_mag) - select(inside, decay * w_re, vfloat{}));
-    store(to_phase, load(to_phase) - select(inside, frequency * w_im, vfloat{}));
+    store(to_mag, load(to_mag) - decay * w_re);
+    store(to_phase, load(to_phase) - frequency * w_im);
     decay_sum += args.dt_mag[step] * w_re;
     frequency_sum += args.dt_phase[step] * w_im;
     carried = {a.re * l.re + a.im * l.im, a.re * l.im - a.im * l.re};
