@@ -11,6 +11,7 @@
 #include "sem/pit.hpp"
 #include "sem/rms_norm.hpp"
 #include "sem/scan.hpp"
+#include "sem/state_space.hpp"
 
 namespace sem::cpu {
 namespace {
@@ -100,5 +101,7 @@ SEM_DISPATCH(gated_rotation_forward, GatedRotationForward<float>)
 SEM_DISPATCH(gated_rotation_backward, GatedRotationBackward<float>)
 SEM_DISPATCH(causal_conv_forward, CausalConvForward<float>)
 SEM_DISPATCH(causal_conv_backward, CausalConvBackward<float>)
+SEM_DISPATCH(state_space_forward, StateSpaceForward<float>)
+SEM_DISPATCH(state_space_backward, StateSpaceBackward<float>)
 
 }  // namespace sem::cpu

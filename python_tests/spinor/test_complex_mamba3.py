@@ -5,6 +5,7 @@ from sem.layers import ComplexLinear, ComplexRMSNorm
 from sem.ops import scan
 from sem.spinor import ComplexMamba3Layer
 from sem.spinor.complex_mamba3 import CausalConv, GatedBlockRotation, SelectiveStates
+from sem.spinor.states import _composed, _mix
 
 
 def affine(layer, z):
@@ -101,9 +102,9 @@ def recorded_states(layer, z, initial):
     return torch.einsum("gpn,bsgn->bsgp", out_of, states.unflatten(-1, (layer.groups, -1))).flatten(-2), last
 
 
-@pytest.mark.parametrize("cached", [1, 150, 2**19])
-def test_gradients_of_selective_states(z, cached, monkeypatch):
-    monkeypatch.setattr("sem.spinor.states._CACHED", cached)
+@pytest.mark.parametrize("mix", [_mix, _composed], ids=["kernel", "composed"])
+def test_gradients_of_selective_states(z, mix, monkeypatch):
+    monkeypatch.setattr("sem.spinor.states._mix", mix)
     layer = SelectiveStates(16, 3, 4)
     initial = torch.randn(2, 12, dtype=torch.complex64, requires_grad=True)
     leaves = [z.requires_grad_(), initial, *layer.parameters()]

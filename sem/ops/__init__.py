@@ -11,6 +11,7 @@ from sem.ops.rms_norm import complex_rms_norm
 from sem.ops.scan import scan
 from sem.ops.soliton_step import soliton_step
 from sem.ops.solve import OnFailure, SolveError, SolveInfo, SolveStatus
+from sem.ops.state_space import state_space
 from sem.ops.topology import Topology
 
 __all__ = [
@@ -30,4 +31,5 @@ __all__ = [
     "pit",
     "scan",
     "soliton_step",
+    "state_space",
 ]

@@ -145,3 +145,21 @@ def causal_conv(
     padded = torch.cat([before, x], 1)
     v = bias + sum(padded[:, k : k + x.shape[1]] * tap for k, tap in enumerate(taps))
     return v if theta is None else v * -torch.expm1(-(v.real.square() + v.imag.square()) * theta.exp())
+
+
+def state_space(
+    x: Tensor,
+    dt_mag: Tensor,
+    dt_phase: Tensor,
+    into: Tensor,
+    out_of: Tensor,
+    decay: Tensor,
+    frequency: Tensor,
+    initial_state: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Twin of :func:`sem.ops.state_space`: :func:`scan` between two products. ``x`` complex ``[B, S, D]``, ``into``
+    complex ``[G, N, D / G]``, ``out_of`` complex ``[G, D / G, N]``."""
+    groups, states, width = into.shape
+    drive = torch.einsum("gnp,bsgp->bsgn", into, x.unflatten(2, (groups, width))).flatten(2)
+    every_state, last = scan(drive, dt_mag, dt_phase, decay, frequency, initial_state)
+    return torch.einsum("gpn,bsgn->bsgp", out_of, every_state.unflatten(2, (groups, states))).flatten(2), last
