@@ -45,7 +45,8 @@ find_package(CUDAToolkit REQUIRED)
 set(SEM_HAS_CUDA ON)
 message(STATUS "CUDA: ${CMAKE_CUDA_COMPILER} ${CMAKE_CUDA_COMPILER_VERSION} for ${CMAKE_CUDA_ARCHITECTURES}")
 
-list(TRANSFORM SEM_OPERATORS PREPEND csrc/cuda/ OUTPUT_VARIABLE cuda_sources)
+set(SEM_CUDA_SOURCES laplacian laplacian_cg propagator scan)
+list(TRANSFORM SEM_CUDA_SOURCES PREPEND csrc/cuda/ OUTPUT_VARIABLE cuda_sources)
 list(TRANSFORM cuda_sources APPEND .cu)
 add_library(sem_cuda STATIC ${cuda_sources})
 set_target_properties(sem_cuda PROPERTIES CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON CUDA_EXTENSIONS OFF

@@ -33,8 +33,7 @@ sycl::kernel kernel(const sycl::queue& queue, const std::string& name, int sub_g
 
 class Launcher {
  public:
-  explicit Launcher(Queue queue)
-      : queue_(*static_cast<sycl::queue*>(queue.handle)), limits_(limits_of(queue_)) {}
+  explicit Launcher(Queue queue) : queue_(*static_cast<sycl::queue*>(queue.handle)), limits_(limits_of(queue_)) {}
 
   device::Limits limits() const { return limits_; }
 
@@ -70,9 +69,8 @@ class Launcher {
   void ahead_of_time(const Kernel& kernel, const sycl::nd_range<1>& range, std::size_t floats) {
     queue_.submit([&](sycl::handler& handler) {
       const sycl::local_accessor<float, 1> local(floats, handler);
-      handler.parallel_for(range, [=](sycl::nd_item<1> item) [[sycl::reqd_sub_group_size(kSubGroup)]] {
-        kernel(Group(item, &local[0]));
-      });
+      handler.parallel_for(range, [=](sycl::nd_item<1> item)
+                                      [[sycl::reqd_sub_group_size(kSubGroup)]] { kernel(Group(item, &local[0])); });
     });
   }
 #endif
