@@ -61,18 +61,22 @@ debug-test: $(VENV)/.test build/.gtest ## C++ tests in a Debug build whose scrat
 lint: $(VENV)/.test ## style, formats and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	find csrc -name '*.[ch]pp' -print0 | xargs -0 $(BIN)/clang-format --dry-run -Werror
+	find csrc \( -name '*.[ch]pp' -o -name '*.cu' \) -print0 | xargs -0 $(BIN)/clang-format --dry-run -Werror
 	$(BIN)/mypy
 
 .PHONY: format
 format: $(VENV)/.test ## rewrite the sources in the tree's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	find csrc -name '*.[ch]pp' -print0 | xargs -0 $(BIN)/clang-format -i
+	find csrc \( -name '*.[ch]pp' -o -name '*.cu' \) -print0 | xargs -0 $(BIN)/clang-format -i
 
 .PHONY: bench
 bench: $(VENV)/.train ## time the operators against their peers
 	$(BIN)/sem bench
+
+.PHONY: gpu-check
+gpu-check: ## on a machine with an NVIDIA GPU, without a network: tests, sanitizers, training, benchmarks, a report; 9 minutes
+	$(PYTHON) tools/gpu_check.py build/gpu-check
 
 .PHONY: docs
 docs: $(VENV)/.docs ## build the documentation into site/
