@@ -172,7 +172,7 @@ class PitRows {
       const float re = at(kRe, i), im = at(kIm, i);
       const float s = counted(re, im) ? score(density_at<1>(density_, i)) : 0.0f;
       float sine, cosine;
-      sincos(kerr_phase(i, d) + direction_ * strength_ * (s / sqrt(1.0f + s * s)), sine, cosine);
+      sincos(kerr_turns(i, d) * kTwoPi + direction_ * strength_ * (s / sqrt(1.0f + s * s)), sine, cosine);
       const float turned_re = re * cosine - im * sine, turned_im = re * sine + im * cosine;
       turned[0] += turned_re * turned_re + turned_im * turned_im;
       at(kRe, i) = turned_re;
@@ -216,7 +216,7 @@ class PitRows {
       const float s = counts ? score(n) : 0.0f;
       const float shrink = 1.0f / sqrt(1.0f + s * s), bounded = s * shrink;
       float sine, cosine;
-      sincos(kerr_phase(i, d) + direction_ * strength_ * bounded, sine, cosine);
+      sincos(kerr_turns(i, d) * kTwoPi + direction_ * strength_ * bounded, sine, cosine);
       const Complex g = load(grad_out, d);
       const float q_re = cosine * g.re + sine * g.im, q_im = cosine * g.im - sine * g.re;
       const float w = re * q_im - im * q_re;
@@ -286,8 +286,15 @@ class PitRows {
   SEM_DEVICE int cell(int i) { return bits(at(kCell, i)); }
   static SEM_DEVICE bool counted(float re, float im) { return kPitSmallest < max(abs(re), abs(im)); }
   SEM_DEVICE float intensity_of(float re, float im) const { return (re * re + im * im) / (square_ / width_); }
-  SEM_DEVICE float kerr_phase(int i, std::int64_t d) {
-    return kerr_ == nullptr ? 0.0f : kerr_[d] * intensity_of(at(kRe, i), at(kIm, i));
+  // The Kerr phase in turns, less whole ones. Of more turns than float32 has fractions for, only finiteness is kept.
+  SEM_DEVICE float kerr_turns(int i, std::int64_t d) {
+    if (kerr_ == nullptr) return 0.0f;
+    constexpr float kMost = 0x1p21f;
+    float turns = kerr_[d] * intensity_of(at(kRe, i), at(kIm, i)) * (1.0f / kTwoPi);
+    turns = max(min(turns, kMost), -kMost);
+    std::int32_t whole;
+    turns = turns - round_to_int(turns, whole);
+    return is_finite(kerr_[d]) ? turns : kNaN;
   }
 
   SEM_DEVICE float score(const PitDensity& n) const { return score_ ? n.first / n.value : uniform_ / n.value - 1.0f; }
@@ -335,12 +342,7 @@ class PitRows {
       octant_angle(counts ? re : 1.0f, counts ? im : 0.0f, octant, rest);
       octant *= bins * 0.125f;  // exact
       rest *= bins / kTwoPi;
-      if (kerr_ != nullptr) {
-        float turns = kerr_phase(i, d) * (1.0f / kTwoPi);
-        std::int32_t whole;
-        turns = turns - round_to_int(turns, whole);
-        rest += turns * bins;
-      }
+      rest += kerr_turns(i, d) * bins;
       std::int32_t bin;
       const float nearest = round_to_int(octant + rest, bin);
       bin += bin < 0 ? bins_ : 0;

@@ -52,7 +52,7 @@ SEM_DEVICE Complex scan_transition(float m, float p, float decay, float frequenc
   constexpr float kBelowOne = 1.0f - 0x1p-24f, kShrink = 0x1p-22f;
   float sine, cosine;
   sincos(p * frequency, sine, cosine);
-  const float radius = exp(-(m * decay));
+  const float radius = exp(0.0f - m * decay);
   const Complex a{radius * cosine, radius * sine};
   const float im_square = a.im * a.im;
   const float square = a.re * a.re + im_square;
@@ -227,7 +227,7 @@ SEM_DEVICE void scan_backward(const Group& group, const ScanBackward<float>& arg
       frequency_part -= p[j] * w.im;
       float* const to = to_dt + (place.lane * kRun + j) * kPadded + place.offset;
       to[0] = (l.re * x[j].re + l.im * x[j].im) - decay * w.re;
-      to[kBlock * kPadded] = -(frequency * w.im);
+      to[kBlock * kPadded] = 0.0f - frequency * w.im;
       if (place.inside && begin + j < steps)
         store(args.grad_x, (place.row * steps + begin + j) * channels + place.channel, m[j] * l);
     }
