@@ -101,7 +101,7 @@ def soliton_step_problem(tokens, width):
     return (
         lambda psi, kerr, strength, weight, a: soliton_step(psi, kerr, strength, weight, topology, a, 1e-6),
         lambda psi, kerr, strength, weight, a: reference.soliton_step(psi, kerr, strength, weight, topology, a),
-        [rows(tokens, width) + 0.7, kerr, torch.tensor(0.7), weights(topology), torch.tensor(0.05)],
+        [rows(tokens, width, seed=1) + 0.7, kerr, torch.tensor(0.7), weights(topology), torch.tensor(0.05)],
         (6e-6, 3e-5, 3e-5, 1e-4, 3e-5, 1e-3),
     )
 
