@@ -18,7 +18,7 @@ DEMO_OPTIONS ?=
 # cmake and ninja of the environment win over the machine's.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-BUILD_INPUTS := pyproject.toml CMakeLists.txt $(shell find csrc -type f)
+BUILD_INPUTS := pyproject.toml CMakeLists.txt $(shell find csrc cmake -type f)
 
 .PHONY: help
 help: ## list the targets
@@ -37,7 +37,7 @@ test: cpp-test py-test ## build and run every test, C++ and Python
 
 .PHONY: cpp-test
 cpp-test: $(VENV)/.test build/.gtest ## C++ tests (GoogleTest under ctest)
-	cmake -S . -B build/tests -G Ninja -DSEM_TESTS=ON -DSEM_PYTHON=OFF -DSEM_WERROR=ON
+	cmake -S . -B build/tests -G Ninja -DSEM_TESTS=ON -DSEM_PYTHON=OFF -DSEM_WERROR=ON -DSEM_CUDA=$${SEM_CUDA:-AUTO}
 	cmake --build build/tests
 	$(CTEST) --test-dir build/tests
 
@@ -47,13 +47,13 @@ py-test: $(VENV)/.test ## Python tests (pytest)
 
 .PHONY: sanitize
 sanitize: $(VENV)/.test build/.gtest ## C++ tests under AddressSanitizer and UBSan
-	cmake -S . -B build/sanitize -G Ninja -DSEM_TESTS=ON -DSEM_PYTHON=OFF -DSEM_SANITIZE=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo
+	cmake -S . -B build/sanitize -G Ninja -DSEM_TESTS=ON -DSEM_PYTHON=OFF -DSEM_SANITIZE=ON -DSEM_CUDA=OFF -DCMAKE_BUILD_TYPE=RelWithDebInfo
 	cmake --build build/sanitize
 	$(CTEST) --test-dir build/sanitize
 
 .PHONY: debug-test
 debug-test: $(VENV)/.test build/.gtest ## C++ tests in a Debug build whose scratch memory starts as NaN
-	cmake -S . -B build/debug -G Ninja -DSEM_TESTS=ON -DSEM_PYTHON=OFF -DCMAKE_BUILD_TYPE=Debug
+	cmake -S . -B build/debug -G Ninja -DSEM_TESTS=ON -DSEM_PYTHON=OFF -DSEM_CUDA=OFF -DCMAKE_BUILD_TYPE=Debug
 	cmake --build build/debug
 	$(CTEST) --test-dir build/debug
 
@@ -61,18 +61,22 @@ debug-test: $(VENV)/.test build/.gtest ## C++ tests in a Debug build whose scrat
 lint: $(VENV)/.test ## style, formats and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	find csrc -name '*.[ch]pp' -print0 | xargs -0 $(BIN)/clang-format --dry-run -Werror
+	find csrc \( -name '*.[ch]pp' -o -name '*.cu' \) -print0 | xargs -0 $(BIN)/clang-format --dry-run -Werror
 	$(BIN)/mypy
 
 .PHONY: format
 format: $(VENV)/.test ## rewrite the sources in the tree's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	find csrc -name '*.[ch]pp' -print0 | xargs -0 $(BIN)/clang-format -i
+	find csrc \( -name '*.[ch]pp' -o -name '*.cu' \) -print0 | xargs -0 $(BIN)/clang-format -i
 
 .PHONY: bench
 bench: $(VENV)/.train ## time the operators against their peers
 	$(BIN)/sem bench
+
+.PHONY: gpu-check
+gpu-check: ## on a machine with an NVIDIA GPU, without a network: tests, sanitizers, training, benchmarks, a report; 9 minutes
+	$(PYTHON) tools/gpu_check.py build/gpu-check
 
 .PHONY: docs
 docs: $(VENV)/.docs ## build the documentation into site/

@@ -18,7 +18,7 @@ LAYERS = (
     ("encoder", "spinor", "propagator", "sampler"),
     ("model",),
     ("generation",),
-    ("training", "hub"),
+    ("training", "hub", "trace"),
     ("commands", "bench"),
     ("cli",),
     ("__main__", "train"),
@@ -28,7 +28,8 @@ LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 ONLY = {
     "data": {"config", "config_sections", "files"},
     "ops": {"native", "precision"},
-    "layers": set(),
+    "trace": {"files", "ops"},
+    "layers": {"ops"},
     "precision": set(),
     "files": set(),
     "ipex": set(),

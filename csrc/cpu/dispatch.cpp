@@ -3,11 +3,15 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "sem/causal_conv.hpp"
 #include "sem/cayley.hpp"
+#include "sem/gated_rotation.hpp"
 #include "sem/laplacian.hpp"
 #include "sem/laplacian_cg.hpp"
 #include "sem/pit.hpp"
+#include "sem/rms_norm.hpp"
 #include "sem/scan.hpp"
+#include "sem/state_space.hpp"
 
 namespace sem::cpu {
 namespace {
@@ -91,5 +95,13 @@ SEM_DISPATCH(pit_forward, PitForward<float>)
 SEM_DISPATCH(pit_backward, PitBackward<float>)
 SEM_DISPATCH(scan_forward, ScanForward<float>)
 SEM_DISPATCH(scan_backward, ScanBackward<float>)
+SEM_DISPATCH(rms_norm_forward, RmsNormForward<float>)
+SEM_DISPATCH(rms_norm_backward, RmsNormBackward<float>)
+SEM_DISPATCH(gated_rotation_forward, GatedRotationForward<float>)
+SEM_DISPATCH(gated_rotation_backward, GatedRotationBackward<float>)
+SEM_DISPATCH(causal_conv_forward, CausalConvForward<float>)
+SEM_DISPATCH(causal_conv_backward, CausalConvBackward<float>)
+SEM_DISPATCH(state_space_forward, StateSpaceForward<float>)
+SEM_DISPATCH(state_space_backward, StateSpaceBackward<float>)
 
 }  // namespace sem::cpu

@@ -39,13 +39,15 @@ struct CayleyTask {
 
 // How a task runs and where its parts of the workspace lie.
 struct CayleyLayout {
-  CayleyLayout(const CayleyTask& task, const Limits& limits)
+  // `prepare_threads`: of the group that prepares, where the caller has one; 0: as many as the graph keeps busy.
+  CayleyLayout(const CayleyTask& task, const Limits& limits, int prepare_threads = 0)
       : plan(task.graph.nodes, 2, limits),
         to_weights(task.grad_weight != nullptr),
         groups(to_weights ? plan.chunks(task.rows, columns(task)) : plan.groups(task.rows)),
-        prepare_group_size(limits.sub_group_size) {
+        prepare_group_size(prepare_threads > 0 ? prepare_threads : limits.sub_group_size) {
     const int most = limits.group_size < TilePlan::kMostThreads ? limits.group_size : TilePlan::kMostThreads;
-    while (2 * prepare_group_size <= most && prepare_group_size < task.graph.nodes) prepare_group_size *= 2;
+    while (prepare_threads == 0 && 2 * prepare_group_size <= most && prepare_group_size < task.graph.nodes)
+      prepare_group_size *= 2;
     guess = Prepared::floats(task.graph);
     lanczos = guess + (sizeof(CayleyGuess) / sizeof(float) + 1) / 2 * 2;
     prepare_local_floats = reduction_floats(prepare_group_size, limits.sub_group_size, 1, 1);

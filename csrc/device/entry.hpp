@@ -6,6 +6,7 @@
 
 #include "device/cayley.hpp"
 #include "device/laplacian_cg.hpp"
+#include "device/soliton_step.hpp"
 #include "sem/laplacian.hpp"
 #include "sem/pit.hpp"
 #include "sem/scan.hpp"
@@ -20,6 +21,7 @@ void cayley(const device::CayleyTask& task, Queue queue);
 void laplacian_cg(const device::LaplacianCgTask& task, Queue queue);
 void pit_forward(const PitForward<float>& args, float* workspace, Queue queue);
 void pit_backward(const PitBackward<float>& args, float* workspace, Queue queue);
+void soliton_step(const device::SolitonTask& task, Queue queue);
 void scan_forward(const ScanForward<float>& args, Queue queue);
 void scan_backward(const ScanBackward<float>& args, float* workspace, Queue queue);
 

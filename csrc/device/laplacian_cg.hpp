@@ -186,7 +186,7 @@ SEM_DEVICE void add_weight_gradient(const Tile& tile, const Prepared& h, const L
   using Solver = ConjugateGradients<Tile, ShiftedProblem<Tile>>;
   const bool inside = row < task.rows;
   const float* const row_x = task.x + row * tile.nodes * kComponents;
-  auto x = tile.vector(Solver::kInput), product = tile.vector(Solver::kCheck);
+  auto product = tile.vector(Solver::kCheck);
   // A row without gradient contributes nothing, whatever it holds: a masked row may be NaN.
   float used[1] = {0};
   tile.each([&](int k, std::int64_t i) {
@@ -195,10 +195,15 @@ SEM_DEVICE void add_weight_gradient(const Tile& tile, const Prepared& h, const L
       if (l.at(k, i, c) != 0) used[0] = 1;
   });
   tile.row_sum(used);
-  tile.each([&](int k, std::int64_t i) {
-    SEM_UNROLL
-    for (int c = 0; c < kComponents; ++c) x.at(k, i, c) = inside && used[0] > 0 ? row_x[i * kComponents + c] : 0.0f;
-  });
+  // x is read again where it is needed: kept in registers, it would drive others out of them.
+  const bool counts = inside && used[0] > 0;
+  const auto x = [&](std::int64_t i, int c) { return counts ? row_x[i * kComponents + c] : 0.0f; };
+  const auto publish_x = [&] {
+    tile.each([&](int, std::int64_t i) {
+      SEM_UNROLL
+      for (int c = 0; c < kComponents; ++c) tile.two[i * tile.stride() + c] = x(i, c);
+    });
+  };
   const auto multiply = [&](const float* gathered) {
     tile.each([&](int k, std::int64_t i) {
       float hx[kComponents] = {};
@@ -208,12 +213,12 @@ SEM_DEVICE void add_weight_gradient(const Tile& tile, const Prepared& h, const L
     });
   };
   tile.publish(l, tile.one);
-  tile.publish(x, tile.two);
+  publish_x();
   tile.group.barrier();
   multiply(tile.two);
   tile.each([&](int k, std::int64_t i) {
     SEM_UNROLL
-    for (int c = 0; c < kComponents; ++c) product.at(k, i, c) += task.system.beta * x.at(k, i, c);
+    for (int c = 0; c < kComponents; ++c) product.at(k, i, c) += task.system.beta * x(i, c);
   });
   tile.group.barrier();
   tile.publish(product, tile.two);
@@ -223,7 +228,7 @@ SEM_DEVICE void add_weight_gradient(const Tile& tile, const Prepared& h, const L
     multiply(tile.one);
     tile.group.barrier();
     tile.publish(product, tile.one);
-    tile.publish(x, tile.two);
+    publish_x();
     tile.group.barrier();
     subtract_edge_products(tile, task.graph, partial, false);
   }

@@ -17,6 +17,7 @@
 #include "device/laplacian_cg.hpp"
 #include "device/pit.hpp"
 #include "device/scan.hpp"
+#include "device/soliton_step.hpp"
 
 namespace sem::device {
 
@@ -104,17 +105,22 @@ struct CayleySolveKernel {
 inline std::int64_t floats(const CayleyTask& task, const Limits& limits) { return CayleyLayout(task, limits).floats; }
 
 template <class Launcher>
-void run(const CayleyTask& task, Launcher& launch) {
-  const CayleyLayout layout(task, launch.limits());
+void run_cayley_solve(const CayleyTask& task, const CayleyLayout& layout, Launcher& launch) {
   const TilePlan& plan = layout.plan;
-  if (task.rows > 0)
-    launch(CayleyPrepareKernel{task, layout}, 1, layout.prepare_group_size, layout.prepare_local_floats);
   if (plan.nodes_per_thread == TilePlan::kFewNodes)
     launch(CayleySolveKernel<TilePlan::kFewNodes>{task, layout}, layout.groups, plan.group_size, plan.local_floats);
   else if (plan.nodes_per_thread == TilePlan::kManyNodes)
     launch(CayleySolveKernel<TilePlan::kManyNodes>{task, layout}, layout.groups, plan.group_size, plan.local_floats);
   else
     launch(CayleySolveKernel<0>{task, layout}, layout.groups, plan.group_size, plan.local_floats);
+}
+
+template <class Launcher>
+void run(const CayleyTask& task, Launcher& launch) {
+  const CayleyLayout layout(task, launch.limits());
+  if (task.rows > 0)
+    launch(CayleyPrepareKernel{task, layout}, 1, layout.prepare_group_size, layout.prepare_local_floats);
+  run_cayley_solve(task, layout, launch);
   if (layout.to_weights) run_column_sums(layout.sums(task), launch);
 }
 
@@ -210,13 +216,74 @@ inline PitPlan plan_of(const PitBackward<float>& args) {
 inline std::int64_t floats(const PitBackward<float>& args) { return plan_of(args).workspace_floats; }
 
 template <class Launcher>
-void run(const PitBackward<float>& args, float* workspace, Launcher& launch) {
-  const PitPlan plan = plan_of(args);
+void run_pit_rows(const PitBackward<float>& args, const PitPlan& plan, float* workspace, Launcher& launch) {
   if (plan.in_registers)
     launch(PitBackwardKernel<true>{args, plan, workspace}, plan.groups, plan.group_size, plan.local_floats);
   else
     launch(PitBackwardKernel<false>{args, plan, workspace}, plan.groups, plan.group_size, plan.local_floats);
+}
+
+template <class Launcher>
+void run(const PitBackward<float>& args, float* workspace, Launcher& launch) {
+  const PitPlan plan = plan_of(args);
+  run_pit_rows(args, plan, workspace, launch);
   run_column_sums(pit_column_sums(args, plan, workspace), launch);
+}
+
+// Group 0 prepares the solve, the others turn the rows.
+template <bool kInRegisters>
+struct SolitonTurnKernel {
+  static constexpr int kMostThreads = PitPlan::kMostThreads;
+  PitForward<float> turn;
+  PitPlan plan;
+  CayleyTask cayley;
+  CayleyLayout layout;
+  float* workspace;
+  template <class Group>
+  SEM_DEVICE void operator()(const Group& group) const {
+    if (group.id() == 0)
+      cayley_prepare(group, cayley, layout);
+    else
+      pit_forward<kInRegisters>(LaterGroups<Group>(group, 1), turn, plan, workspace);
+  }
+};
+
+struct SolitonSumsKernel {
+  static constexpr int kMostThreads = ColumnSums::kGroupSize;
+  ColumnSums pit, cayley;
+  std::int64_t pit_groups;
+  template <class Group>
+  SEM_DEVICE void operator()(const Group& group) const {
+    if (group.id() < pit_groups)
+      column_sums(group, pit, group.id());
+    else
+      column_sums(group, cayley, group.id() - pit_groups);
+  }
+};
+
+inline std::int64_t floats(const SolitonTask& task, const Limits& limits) { return SolitonLayout(task, limits).floats; }
+
+template <class Launcher>
+void run(const SolitonTask& task, Launcher& launch) {
+  const SolitonLayout layout(task, launch.limits());
+  const PitPlan& turn = layout.turn;
+  CayleyTask cayley = task.cayley;
+  cayley.workspace = task.workspace + layout.cayley_at;
+  const std::int64_t groups = turn.groups == 0 ? 0 : turn.groups + 1;
+  if (turn.in_registers)
+    launch(SolitonTurnKernel<true>{task.turn, turn, cayley, layout.cayley, task.workspace}, groups, turn.group_size,
+           layout.turn_local_floats());
+  else
+    launch(SolitonTurnKernel<false>{task.turn, turn, cayley, layout.cayley, task.workspace}, groups, turn.group_size,
+           layout.turn_local_floats());
+  run_cayley_solve(cayley, layout.cayley, launch);
+  if (!task.backward) return;
+  float* const workspace = task.workspace + layout.pit_at;
+  run_pit_rows(task.pit, layout.pit, workspace, launch);
+  const ColumnSums pit = pit_column_sums(task.pit, layout.pit, workspace);
+  const ColumnSums weights = layout.cayley.to_weights ? layout.cayley.sums(cayley) : ColumnSums{};
+  launch(SolitonSumsKernel{pit, weights, pit.groups()}, pit.groups() + weights.groups(), ColumnSums::kGroupSize,
+         ColumnSums::kLocalFloats);
 }
 
 struct ScanForwardKernel {

@@ -8,9 +8,9 @@ namespace sem::xpu {
 template <class Kernel>
 struct KernelName;
 
-#define SEM_KERNEL_NAME(...)                         \
-  template <>                                        \
-  struct KernelName<device::__VA_ARGS__> {           \
+#define SEM_KERNEL_NAME(...)                          \
+  template <>                                         \
+  struct KernelName<device::__VA_ARGS__> {            \
     static constexpr const char* name = #__VA_ARGS__; \
   };
 
@@ -34,6 +34,9 @@ SEM_KERNEL_NAME(PitForwardKernel<true>)
 SEM_KERNEL_NAME(PitForwardKernel<false>)
 SEM_KERNEL_NAME(PitBackwardKernel<true>)
 SEM_KERNEL_NAME(PitBackwardKernel<false>)
+SEM_KERNEL_NAME(SolitonTurnKernel<true>)
+SEM_KERNEL_NAME(SolitonTurnKernel<false>)
+SEM_KERNEL_NAME(SolitonSumsKernel)
 SEM_KERNEL_NAME(ScanForwardKernel)
 SEM_KERNEL_NAME(ScanBackwardKernel)
 SEM_KERNEL_NAME(ScanBackwardFinishKernel)

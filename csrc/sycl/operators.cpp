@@ -38,6 +38,11 @@ void pit_backward(const PitBackward<float>& args, float* workspace, Queue queue)
   device::run(args, workspace, launch);
 }
 
+void soliton_step(const device::SolitonTask& task, Queue queue) {
+  Launcher launch(queue);
+  device::run(task, launch);
+}
+
 void scan_forward(const ScanForward<float>& args, Queue queue) {
   Launcher launch(queue);
   device::run(args, launch);

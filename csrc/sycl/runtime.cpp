@@ -101,10 +101,9 @@ sycl::kernel kernel(const sycl::queue& queue, const std::string& name, int sub_g
     auto source = extension::create_kernel_bundle_from_source(
         context, extension::source_language::sycl,
         "#include \"sycl/kernels.hpp\"\nstatic_assert(sizeof(sem::device::" + name + ") > 0);\n");
-    auto built =
-        extension::build(source, {device},
-                         extension::properties{extension::build_options(options), extension::save_log(&log),
-                                               extension::registered_names(full)});
+    auto built = extension::build(source, {device},
+                                  extension::properties{extension::build_options(options), extension::save_log(&log),
+                                                        extension::registered_names(full)});
     state().kernels.push_back({context, device, full, built.ext_oneapi_get_kernel(full)});
     return state().kernels.back().kernel;
   } catch (const sycl::exception& error) {

@@ -33,8 +33,7 @@ sycl::kernel kernel(const sycl::queue& queue, const std::string& name, int sub_g
 
 class Launcher {
  public:
-  explicit Launcher(Queue queue)
-      : queue_(*static_cast<sycl::queue*>(queue.handle)), limits_(limits_of(queue_)) {}
+  explicit Launcher(Queue queue) : queue_(*static_cast<sycl::queue*>(queue.handle)), limits_(limits_of(queue_)) {}
 
   device::Limits limits() const { return limits_; }
 

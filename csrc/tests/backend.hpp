@@ -26,6 +26,10 @@ void laplacian_cg_forward(const LaplacianCgForward<float>& args, Queue queue);
 void laplacian_cg_backward(const LaplacianCgBackward<float>& args, Queue queue);
 void pit_forward(const PitForward<float>& args, Queue queue);
 void pit_backward(const PitBackward<float>& args, Queue queue);
+// Device back ends alone: pit and cayley in shared launches. `step` reads what `turn` writes; backward, `pit` reads
+// what `step` writes, and the arrays between them are written too.
+void soliton_forward(const PitForward<float>& turn, const CayleyForward<float>& step);
+void soliton_backward(const PitForward<float>& turn, const CayleyBackward<float>& step, const PitBackward<float>& pit);
 void scan_forward(const ScanForward<float>& args, Queue queue);
 void scan_backward(const ScanBackward<float>& args, Queue queue);
 

@@ -43,6 +43,10 @@ void pit_backward(const PitBackward<float>& args, float* workspace, Queue) {
   Launcher launch;
   device::run(args, workspace, launch);
 }
+void soliton_step(const device::SolitonTask& task, Queue) {
+  Launcher launch;
+  device::run(task, launch);
+}
 void scan_forward(const ScanForward<float>& args, Queue) {
   Launcher launch;
   device::run(args, launch);

@@ -137,14 +137,19 @@ void laplacian_cg_backward(const LaplacianCgBackward<float>& args, Queue) {
   run(device, task);
 }
 
-void pit_forward(const PitForward<float>& args, Queue) {
-  Device device;
+inline PitForward<float> staged(Device& device, const PitForward<float>& args) {
   PitForward<float> task = args;
   task.psi = device.in(args.psi, 2 * args.rows * args.width);
   task.reference_rms = device.in(args.reference_rms, args.rows);
   task.strength = device.in(args.strength, 1);
   task.kerr = device.in(args.kerr, args.width);
   task.out = device.out(args.out, 2 * args.rows * args.width);
+  return task;
+}
+
+void pit_forward(const PitForward<float>& args, Queue) {
+  Device device;
+  const PitForward<float> task = staged(device, args);
   entry::pit_forward(task, device.workspace(device::floats(task)), device.queue());
   device.finish();
 }
@@ -163,6 +168,47 @@ void pit_backward(const PitBackward<float>& args, Queue) {
   task.grad_kerr = device.out(args.grad_kerr, args.width);
   entry::pit_backward(task, device.workspace(device::floats(task)), device.queue());
   device.finish();
+}
+
+inline void run(Device& device, device::SolitonTask& task) {
+  task.workspace = device.workspace(device::floats(task, entry::limits(device.queue())));
+  entry::soliton_step(task, device.queue());
+  device.finish();
+}
+
+void soliton_forward(const PitForward<float>& turn, const CayleyForward<float>& step) {
+  Device device;
+  device::SolitonTask task;
+  task.turn = staged(device, turn);
+  task.cayley = cayley_task(device, step);
+  task.cayley.input = task.turn.out;
+  task.cayley.output = device.out(step.psi_out, 2 * turn.rows * turn.width);
+  run(device, task);
+}
+
+void soliton_backward(const PitForward<float>& turn, const CayleyBackward<float>& step, const PitBackward<float>& pit) {
+  Device device;
+  const std::int64_t size = 2 * turn.rows * turn.width;
+  device::SolitonTask task;
+  task.backward = true;
+  task.turn = staged(device, turn);
+  task.cayley = cayley_task(device, step);
+  task.cayley.adjoint = true;
+  task.cayley.input = device.in(step.grad_out, size);
+  task.cayley.output = device.out(step.grad_psi, size);
+  task.cayley.psi = task.turn.out;
+  task.cayley.psi_out = device.in(step.psi_out, size);
+  task.cayley.grad_weight = device.out(step.grad_weight, step.graph.edges);
+  task.cayley.grad_half_dt = device.out(step.grad_half_dt, 1);
+  task.pit = pit;
+  task.pit.psi = task.turn.psi;
+  task.pit.strength = task.turn.strength;
+  task.pit.kerr = task.turn.kerr;
+  task.pit.grad_out = task.cayley.output;
+  task.pit.grad_psi = device.out(pit.grad_psi, size);
+  task.pit.grad_strength = device.out(pit.grad_strength, 1);
+  task.pit.grad_kerr = device.out(pit.grad_kerr, turn.width);
+  run(device, task);
 }
 
 void scan_forward(const ScanForward<float>& args, Queue) {

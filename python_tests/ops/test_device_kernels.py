@@ -178,9 +178,7 @@ def test_repeated_gradients_have_the_same_bits(layout):
     psi, weight, cotangent = rows(200, 65), weights(topology), rows(200, 65, seed=1)
 
     def once():
-        return gradients(
-            lambda psi, weight: cayley(psi, weight, topology, 0.3), psi, weight, cotangent=cotangent
-        )
+        return gradients(lambda psi, weight: cayley(psi, weight, topology, 0.3), psi, weight, cotangent=cotangent)
 
     assert all(same_bits(a, b) for a, b in zip(once(), once(), strict=True))
 

@@ -9,7 +9,7 @@ from helpers import double, generator, graph, relative_error, row_errors, rows, 
 from scan_problems import Problem, run, same_bits, weights_for
 
 from sem import native
-from sem.ops import cayley, laplacian_cg, laplacian_matvec, pit, reference, scan
+from sem.ops import cayley, laplacian_cg, laplacian_matvec, pit, reference, scan, soliton_step, state_space
 
 NO_GPU = "no CUDA device, or no CUDA kernels in this build"
 has_cuda = torch.cuda.is_available() and native.is_built("cuda")
@@ -95,11 +95,23 @@ def pit_problem(tokens, width):
     )
 
 
+def soliton_step_problem(tokens, width):
+    topology = graph(width)
+    kerr = 0.1 * torch.randn(width, generator=generator(3))
+    return (
+        lambda psi, kerr, strength, weight, a: soliton_step(psi, kerr, strength, weight, topology, a, 1e-6),
+        lambda psi, kerr, strength, weight, a: reference.soliton_step(psi, kerr, strength, weight, topology, a),
+        [rows(tokens, width, seed=1) + 0.7, kerr, torch.tensor(0.7), weights(topology), torch.tensor(0.05)],
+        (6e-6, 3e-5, 3e-5, 1e-4, 3e-5, 1e-3),
+    )
+
+
 PROBLEMS = {
     "cayley": cayley_problem,
     "laplacian": laplacian_problem,
     "laplacian_cg": laplacian_cg_problem,
     "pit": pit_problem,
+    "soliton_step": soliton_step_problem,
 }
 operators = pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS.keys())
 
@@ -128,7 +140,7 @@ def test_scan_and_its_gradients(sizes, place):
 @operators
 def test_a_rows_bits_depend_on_that_row_alone(problem, place):
     operator, _, inputs, _ = problem(21, 40)
-    per_row = [tensor.dim() > 0 and tensor.shape[0] == 21 for tensor in inputs]
+    per_row = [tensor.dim() > 0 and tensor.shape[0] == 21 for tensor in inputs]  # no other length is 21
     whole = operator(*map(place, inputs))
     for chosen in (slice(0, 1), slice(5, 14)):
         some = [tensor[chosen] if own else tensor for tensor, own in zip(inputs, per_row, strict=True)]

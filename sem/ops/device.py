@@ -20,10 +20,10 @@ from sem.ops.laplacian_cg import laplacian_cg_backward, laplacian_cg_forward
 from sem.ops.pit import pit_backward, pit_forward
 from sem.ops.registration import empty_solved
 from sem.ops.scan import scan_backward, scan_forward
+from sem.ops.soliton_step import soliton_step_backward, soliton_step_forward
 from sem.ops.topology import edges_of, graph_view
 
-
-# Module, and queue as the module takes it, for tensors of a device type that torch has no streams for (sem.ops.testing).
+# Module, and queue as the module takes it, for tensors of a device type without streams in torch (sem.ops.testing).
 FIXED_QUEUES: dict[str, tuple[ModuleType, tuple[int, int]]] = {}
 
 
@@ -221,6 +221,65 @@ def _pit_backward(
     return grads
 
 
+def _soliton_step_forward(
+    psi: Tensor,
+    kerr: Tensor,
+    strength: Tensor,
+    edge_weight: Tensor,
+    half_dt: Tensor,
+    packed: Tensor,
+    num_bins: int,
+    rule: int,
+    tol: float,
+    max_iter: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    rows, nodes, _ = psi.shape
+    solved, turned = empty_solved(psi), torch.empty_like(psi)
+    tensors = (psi, kerr, strength, edge_weight, half_dt, turned, *solved)
+    _Call(psi)(
+        "soliton_step_forward", graph_view(packed, nodes), rows, num_bins, rule, tol, max_iter, *map(_address, tensors)
+    )
+    return solved
+
+
+def _soliton_step_backward(
+    psi: Tensor,
+    psi_out: Tensor,
+    grad: Tensor,
+    kerr: Tensor,
+    strength: Tensor,
+    edge_weight: Tensor,
+    half_dt: Tensor,
+    packed: Tensor,
+    num_bins: int,
+    rule: int,
+    tol: float,
+    max_iter: int,
+    to_weights: bool,
+) -> tuple[Tensor, ...]:
+    rows, nodes, _ = psi.shape
+    make = torch.empty if to_weights else torch.zeros
+    grad_weight, grad_half_dt = make(edges_of(packed, nodes), device=psi.device), make((), device=psi.device)
+    turned, grad_turned, grad_psi = (torch.empty_like(psi) for _ in range(3))
+    grad_kerr, grad_strength = torch.empty_like(kerr), torch.empty_like(strength)
+    status = psi.new_empty(rows, dtype=torch.int32)
+    tensors = (psi, kerr, strength, edge_weight, half_dt, turned, psi_out, grad, grad_turned)
+    _Call(psi)(
+        "soliton_step_backward",
+        graph_view(packed, nodes),
+        rows,
+        num_bins,
+        rule,
+        tol,
+        max_iter,
+        *map(_address, (*tensors, grad_psi, grad_kerr, grad_strength)),
+        grad_weight.data_ptr() if to_weights else 0,
+        grad_half_dt.data_ptr() if to_weights else 0,
+        status.data_ptr(),
+    )
+    return grad_psi, grad_kerr, grad_strength, grad_weight, grad_half_dt, status
+
+
 def _scan_forward(
     x: Tensor, dt_mag: Tensor, dt_phase: Tensor, decay: Tensor, frequency: Tensor, initial_state: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -263,6 +322,8 @@ IMPLEMENTATIONS: dict[Any, Callable[..., Any]] = {
     laplacian_cg_backward: _laplacian_cg_backward,
     pit_forward: _pit_forward,
     pit_backward: _pit_backward,
+    soliton_step_forward: _soliton_step_forward,
+    soliton_step_backward: _soliton_step_backward,
     scan_forward: _scan_forward,
     scan_backward: _scan_backward,
 }
