@@ -46,7 +46,8 @@ struct PitPlan {
   std::int64_t padded_width = 0;
 
   PitPlan() = default;
-  PitPlan(std::int64_t rows, std::int64_t width, std::int32_t bins, bool backward, bool kerr) {
+  PitPlan(std::int64_t rows, std::int64_t width, std::int32_t bins, bool backward, bool kerr,
+          std::int64_t summing_groups = 0) {
     constexpr std::int64_t kColumnFloats = 8192, kMostGroups = 4096, kMostLongGroups = 512;
     group_size = 32;
     while (group_size < kMostThreads && group_size * kPitEntries < width) group_size *= 2;
@@ -54,7 +55,8 @@ struct PitPlan {
     const std::int64_t padded_bins = bins + 2 * kPitReach;
     columns = 32;
     while (columns > 1 && columns * padded_bins > kColumnFloats) columns /= 2;
-    const std::int64_t most = in_registers ? kMostGroups : kMostLongGroups;
+    std::int64_t most = in_registers ? kMostGroups : kMostLongGroups;
+    if (backward && summing_groups > 0 && summing_groups < most) most = summing_groups;
     // The forward leaves no sums behind: there, a group per row keeps the device fullest.
     rows_per_group = in_registers && !backward ? 1 : (rows + most - 1) / most;
     groups = rows == 0 ? 0 : (rows + rows_per_group - 1) / rows_per_group;

@@ -7,9 +7,12 @@ import pytest
 import torch
 from helpers import double, generator, graph, relative_error, row_errors, rows, weights
 from scan_problems import Problem, run, same_bits, weights_for
+from state_space_problems import Problem as StateProblem
+from token_operators import TOKEN_OPERATORS, weight_like
 
 from sem import native
 from sem.ops import cayley, laplacian_cg, laplacian_matvec, pit, reference, scan, soliton_step, state_space
+from sem.ops.pit import pit_forward
 
 NO_GPU = "no CUDA device, or no CUDA kernels in this build"
 has_cuda = torch.cuda.is_available() and native.is_built("cuda")
@@ -243,6 +246,58 @@ class TestCuda:
         first, second = (operator(*[tensor.to(f"cuda:{index}") for tensor in inputs]) for index in (0, 1))
         assert torch.cuda.current_device() == 0 and second.device.index == 1
         assert same_bits(second.cpu(), first.cpu())
+
+    @operators
+    def test_nothing_waits_for_the_device(self, problem):
+        operator, _, inputs, _ = problem(9, 40)
+        leaves = [tensor.cuda().requires_grad_() for tensor in inputs]
+        operator(*leaves)  # the graph's copy on the device is made once
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            out = operator(*leaves)
+            torch.autograd.grad(out, leaves, torch.ones_like(out))
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    def test_a_layer_and_its_gradients_under_graph_capture(self):
+        operator, _, inputs, _ = soliton_step_problem(9, 40)
+        leaves = [tensor.cuda().requires_grad_() for tensor in inputs]
+        cotangent = rows(9, 40, seed=9).cuda()
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            expected = torch.autograd.grad(operator(*leaves), leaves, cotangent)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph_of_work = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph_of_work):
+            grads = torch.autograd.grad(operator(*leaves), leaves, cotangent)
+        for grad in grads:
+            grad.zero_()
+        graph_of_work.replay()
+        assert all(same_bits(grad, once) for grad, once in zip(grads, expected, strict=True))
+
+    def test_a_launch_that_is_refused_is_an_error_with_the_operators_name(self):
+        psi, none, strength = torch.ones(3, 8, 2).cuda(), torch.empty(0).cuda(), torch.ones(()).cuda()
+        with pytest.raises(RuntimeError, match="pit: CUDA refused the launch"):
+            pit_forward(psi, none, strength, none, 10**6, 0)  # bins for which no GPU has the shared memory
+        assert torch.isfinite(pit_forward(psi, none, strength, none, 32, 0)).all()
+
+    @pytest.mark.parametrize("operator", TOKEN_OPERATORS, ids=str)
+    def test_what_has_no_kernel_is_composed(self, operator):
+        inputs = operator.problem()
+        weight = weight_like(operator.native(*inputs))
+        here = operator.gradients(operator.native, inputs, weight)
+        there = operator.gradients(operator.native, [tensor.cuda() for tensor in inputs], weight.cuda())
+        for value, expected in zip(there, here, strict=True):
+            assert relative_error(value.cpu(), double(expected)) <= 1e-4
+
+    def test_the_state_space_is_composed(self):
+        problem = StateProblem.random(2, 70, 2, 8, 4)
+        here = state_space(*problem.inputs())
+        there = state_space(*(tensor.cuda() for tensor in problem.inputs()))
+        for value, expected in zip(there, here, strict=True):
+            assert relative_error(value.cpu(), double(expected)) <= 1e-4
 
     def test_bad_input_is_refused_in_words(self):
         topology = graph(17)
