@@ -59,7 +59,7 @@ class Check:
             **os.environ,
             "PYTHONPATH": str(installed),
             "PYTHONUNBUFFERED": "1",
-            "CUDA_MODULE_LOADING": "LAZY",
+            "SEM_REQUIRE_DEVICE": "1",  # tests without a device fail instead of being skipped
         }
 
     def run(self, name: str, command: Sequence[str], limit: float, needs: str | None = None) -> bool:

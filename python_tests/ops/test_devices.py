@@ -3,6 +3,8 @@ there is a GPU), and once with the same kernel bodies on a SYCL CPU device."""
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 from helpers import double, generator, graph, relative_error, row_errors, rows, weights
@@ -16,7 +18,8 @@ from sem.ops.pit import pit_forward
 
 NO_GPU = "no CUDA device, or no CUDA kernels in this build"
 has_cuda = torch.cuda.is_available() and native.is_built("cuda")
-cuda_only = [pytest.mark.cuda, pytest.mark.skipif(not has_cuda, reason=NO_GPU)]
+needs_cuda = pytest.mark.skipif(not has_cuda and "SEM_REQUIRE_DEVICE" not in os.environ, reason=NO_GPU)
+cuda_only = [pytest.mark.cuda, needs_cuda]
 sycl = pytest.mark.skipif(not native.is_built("xpu"), reason="no XPU kernels are built; make sycl-check builds them")
 
 pytestmark = pytest.mark.own_backend
@@ -219,7 +222,7 @@ def test_without_a_gpu_the_module_loads_and_errors_name_the_operator():
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not has_cuda, reason=NO_GPU)
+@needs_cuda
 class TestCuda:
     @operators
     def test_works_under_graph_capture(self, problem):
