@@ -24,14 +24,13 @@ pytestmark = [
     ),
 ]
 
-# What the smallest supported devices offer, and a tenth of it, which nothing fits.
+# All that the device has, what the smallest supported devices offer, and a tenth of it, which nothing fits. Sub-groups
+# are as wide as the CPU's vectors: with others, Intel's OpenCL compiler for CPUs makes wrong code.
 LAYOUTS = {
-    "sub-groups of 8": {"sub_group_size": 8},
-    "sub-groups of 16": {"sub_group_size": 16},
-    "sub-groups of 32": {"sub_group_size": 32},
-    "64 KiB of local memory": {"local_bytes": 64 * 1024, "sub_group_size": 16},
-    "8 KiB of local memory": {"local_bytes": 8 * 1024, "sub_group_size": 16},
-    "groups of 64": {"group_size": 64, "sub_group_size": 16},
+    "all of the device": {},
+    "64 KiB of local memory": {"local_bytes": 64 * 1024},
+    "8 KiB of local memory": {"local_bytes": 8 * 1024},
+    "groups of 64": {"group_size": 64},
 }
 
 

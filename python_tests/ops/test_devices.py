@@ -9,7 +9,7 @@ from helpers import double, generator, graph, relative_error, row_errors, rows, 
 from scan_problems import Problem, run, same_bits, weights_for
 
 from sem import native
-from sem.ops import cayley, laplacian_cg, laplacian_matvec, pit, reference, scan, soliton_step, state_space
+from sem.ops import cayley, laplacian_cg, laplacian_matvec, pit, reference, scan, soliton_step
 
 NO_GPU = "no CUDA device, or no CUDA kernels in this build"
 has_cuda = torch.cuda.is_available() and native.is_built("cuda")
