@@ -5,6 +5,7 @@
 PYBIND11_MODULE(_xpu, module) {
   module.doc() = "XPU kernels of sem, in SYCL; private, called by sem.ops alone.";
   module.attr("compilation") = sem::xpu::compilation();
+  module.attr("sycl_major") = __LIBSYCL_MAJOR_VERSION;
   module.def("set_sources", &sem::xpu::set_sources);
   sem::bindings::bind_device_operators(module);
 

@@ -1,5 +1,6 @@
 // The SYCL back end on the first CPU device: kernels read and write the host's arrays themselves.
 #define SEM_BACKEND xpu
+#include <cstdlib>
 #include <sycl/sycl.hpp>
 
 #include "device/entry.hpp"
@@ -19,121 +20,40 @@ sycl::queue& device_queue() {
   return *queue;
 }
 
-template <class Use>
-void run(Use use) {
-  use(Queue{&device_queue(), 1});
-  device_queue().wait_and_throw();
-}
+class Device {
+ public:
+  template <class T>
+  const T* in(const T* host, std::int64_t) const {
+    return host;
+  }
+  template <class T>
+  T* out(T* host, std::int64_t) const {
+    return host;
+  }
+  float* workspace(std::int64_t floats) {
+    workspace_.assign(static_cast<std::size_t>(floats), std::numeric_limits<float>::quiet_NaN());
+    return workspace_.data();
+  }
+  Queue queue() const { return Queue{&device_queue(), 1}; }
+  void finish() const { device_queue().wait_and_throw(); }
 
-std::vector<float> workspace_of(std::int64_t floats) {
-  return std::vector<float>(static_cast<std::size_t>(floats), std::numeric_limits<float>::quiet_NaN());
-}
-
-template <class Task, class Use>
-void run_task(Task task, Use use) {
-  auto workspace = workspace_of(device::floats(task, xpu::limits(Queue{&device_queue(), 1})));
-  task.workspace = workspace.data();
-  run([&](Queue queue) { use(task, queue); });
-}
-
-template <class Args, class Use>
-void run_with_workspace(const Args& args, Use use) {
-  auto workspace = workspace_of(device::floats(args));
-  run([&](Queue queue) { use(args, workspace.data(), queue); });
-}
+ private:
+  std::vector<float> workspace_;
+};
 
 }  // namespace
 
+// With SEM_REQUIRE_SYCL set, a missing device fails tests instead of skipping them.
 std::string unavailable() {
   try {
     device_queue();
     return {};
   } catch (const sycl::exception& error) {
+    if (std::getenv("SEM_REQUIRE_SYCL") != nullptr) throw;
     return std::string("no SYCL CPU device: ") + error.what();
   }
 }
 
-void laplacian_forward(const LaplacianForward<float>& args, Queue) {
-  run([&](Queue queue) { xpu::laplacian_forward(args, queue); });
-}
-
-void laplacian_weight_gradient(const LaplacianWeightGradient<float>& args, Queue) {
-  run_with_workspace(args, xpu::laplacian_weight_gradient);
-}
-
-void cayley_forward(const CayleyForward<float>& args, Queue) {
-  device::CayleyTask task;
-  task.graph = args.graph;
-  task.rows = args.rows;
-  task.edge_weight = args.edge_weight;
-  task.half_dt = &args.half_dt;
-  task.tol = args.tol;
-  task.max_iter = args.max_iter;
-  task.input = args.psi;
-  task.output = args.psi_out;
-  task.report = args.report;
-  run_task(task, xpu::cayley);
-}
-
-void cayley_backward(const CayleyBackward<float>& args, Queue) {
-  device::CayleyTask task;
-  task.graph = args.graph;
-  task.rows = args.rows;
-  task.edge_weight = args.edge_weight;
-  task.half_dt = &args.half_dt;
-  task.tol = args.tol;
-  task.max_iter = args.max_iter;
-  task.input = args.grad_out;
-  task.output = args.grad_psi;
-  task.report = args.report;
-  task.adjoint = true;
-  task.psi = args.psi;
-  task.psi_out = args.psi_out;
-  task.grad_weight = args.grad_weight;
-  task.grad_half_dt = args.grad_half_dt;
-  run_task(task, xpu::cayley);
-}
-
-void laplacian_cg_forward(const LaplacianCgForward<float>& args, Queue) {
-  device::LaplacianCgTask task;
-  task.graph = args.graph;
-  task.rows = args.rows;
-  task.components = args.components;
-  task.edge_weight = args.edge_weight;
-  task.system = args.system;
-  task.tol = args.tol;
-  task.max_iter = args.max_iter;
-  task.input = args.b;
-  task.output = args.x;
-  task.report = args.report;
-  run_task(task, xpu::laplacian_cg);
-}
-
-void laplacian_cg_backward(const LaplacianCgBackward<float>& args, Queue) {
-  device::LaplacianCgTask task;
-  task.graph = args.graph;
-  task.rows = args.rows;
-  task.components = args.components;
-  task.edge_weight = args.edge_weight;
-  task.system = args.system;
-  task.tol = args.tol;
-  task.max_iter = args.max_iter;
-  task.input = args.grad_out;
-  task.output = args.grad_b;
-  task.report = args.report;
-  task.x = args.x;
-  task.grad_weight = args.grad_weight;
-  run_task(task, xpu::laplacian_cg);
-}
-
-void pit_forward(const PitForward<float>& args, Queue) { run_with_workspace(args, xpu::pit_forward); }
-
-void pit_backward(const PitBackward<float>& args, Queue) { run_with_workspace(args, xpu::pit_backward); }
-
-void scan_forward(const ScanForward<float>& args, Queue) {
-  run([&](Queue queue) { xpu::scan_forward(args, queue); });
-}
-
-void scan_backward(const ScanBackward<float>& args, Queue) { run_with_workspace(args, xpu::scan_backward); }
-
 }  // namespace sem::backend
+
+#include "tests/device_backend.hpp"

@@ -24,14 +24,13 @@ pytestmark = [
     ),
 ]
 
-# What the smallest supported devices offer, and a tenth of it, which nothing fits.
+# All that the device has, what the smallest supported devices offer, and a tenth of it, which nothing fits. Sub-groups
+# are as wide as the CPU's vectors: with others, Intel's OpenCL compiler for CPUs makes wrong code.
 LAYOUTS = {
-    "sub-groups of 8": {"sub_group_size": 8},
-    "sub-groups of 16": {"sub_group_size": 16},
-    "sub-groups of 32": {"sub_group_size": 32},
-    "64 KiB of local memory": {"local_bytes": 64 * 1024, "sub_group_size": 16},
-    "8 KiB of local memory": {"local_bytes": 8 * 1024, "sub_group_size": 16},
-    "groups of 64": {"group_size": 64, "sub_group_size": 16},
+    "all of the device": {},
+    "64 KiB of local memory": {"local_bytes": 64 * 1024},
+    "8 KiB of local memory": {"local_bytes": 8 * 1024},
+    "groups of 64": {"group_size": 64},
 }
 
 
@@ -78,7 +77,7 @@ def test_cayley_and_its_gradients_in_every_layout(layout, nodes):
     )
     exact = exact_cayley(psi, weight, topology, 0.2)
     assert row_errors(out, exact).max() <= 3e-6
-    assert (out.norm(dim=1) / psi.norm(dim=1) - 1).abs().max() <= 5e-7
+    assert (double(out).norm(dim=1) / double(psi).norm(dim=1) - 1).abs().max() <= 5e-7
     exact_grad = exact_cayley(cotangent, weight, topology, -0.2)
     assert row_errors(grad_psi, exact_grad).max() <= 3e-6
     z, y = (exact_grad + double(cotangent)) / 2, (exact + double(psi)) / 2

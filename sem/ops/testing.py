@@ -15,12 +15,6 @@ for _operator, _implementation in device.IMPLEMENTATIONS.items():
     _disabled.enter_context(_operator.set_kernel_enabled("cpu", False))
 
 
-def sub_group_sizes() -> list[int]:
-    """What the SYCL CPU device offers of the sizes that kernels are written for."""
-    module = native.backend("xpu")
-    return [size for size in module.sub_group_sizes(module.cpu_queue()) if size in (8, 16, 32)]
-
-
 @contextmanager
 def xpu_kernels_on_cpu_tensors(local_bytes: int = 0, group_size: int = 0, sub_group_size: int = 0) -> Iterator[None]:
     """Operators on CPU tensors run the XPU kernels until the context ends; each call waits for its result.
