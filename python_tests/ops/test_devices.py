@@ -86,7 +86,7 @@ def laplacian_cg_problem(tokens, width):
 
 
 def pit_problem(tokens, width):
-    psi = rows(tokens, width) + 0.7
+    psi = rows(tokens, width, seed=1) + 0.7  # a draw whose gradient to the strength does not all but cancel
     rms = 0.5 + torch.rand(tokens, generator=generator(2))
     kerr = 0.1 * torch.randn(width, generator=generator(3))
 
