@@ -11,6 +11,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 CTEST := ctest --output-on-failure --no-tests=error
 BUILD_TOOLS := "cmake>=3.26" ninja
+# The SYCL runtime that torch's XPU builds bring, and Intel's OpenCL device for CPUs of the same release.
+SYCL_VERSION := 2025.3.3
+SYCL_ENV := build/sycl-env
+SYCL_DEVICE := OCL_ICD_FILENAMES=$(CURDIR)/$(SYCL_ENV)/lib/libintelocl.so ONEAPI_DEVICE_SELECTOR=opencl:cpu \
+  SYCL_CACHE_PERSISTENT=1 SYCL_CACHE_DIR=$(CURDIR)/build/sycl-cache SEM_REQUIRE_SYCL=1
 DEMO_CONFIG := configs/tiny.yaml
 DEMO_RUN := runs/demo
 DEMO_OPTIONS ?=
@@ -18,7 +23,7 @@ DEMO_OPTIONS ?=
 # cmake and ninja of the environment win over the machine's.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-BUILD_INPUTS := pyproject.toml CMakeLists.txt $(shell find csrc -type f)
+BUILD_INPUTS := pyproject.toml CMakeLists.txt $(shell find csrc cmake -type f)
 
 .PHONY: help
 help: ## list the targets
@@ -37,7 +42,7 @@ test: cpp-test py-test ## build and run every test, C++ and Python
 
 .PHONY: cpp-test
 cpp-test: $(VENV)/.test build/.gtest ## C++ tests (GoogleTest under ctest)
-	cmake -S . -B build/tests -G Ninja -DSEM_TESTS=ON -DSEM_PYTHON=OFF -DSEM_WERROR=ON
+	cmake -S . -B build/tests -G Ninja -DSEM_TESTS=ON -DSEM_PYTHON=OFF -DSEM_WERROR=ON -DSEM_CUDA=$${SEM_CUDA:-AUTO}
 	cmake --build build/tests
 	$(CTEST) --test-dir build/tests
 
@@ -47,13 +52,13 @@ py-test: $(VENV)/.test ## Python tests (pytest)
 
 .PHONY: sanitize
 sanitize: $(VENV)/.test build/.gtest ## C++ tests under AddressSanitizer and UBSan
-	cmake -S . -B build/sanitize -G Ninja -DSEM_TESTS=ON -DSEM_PYTHON=OFF -DSEM_SANITIZE=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo
+	cmake -S . -B build/sanitize -G Ninja -DSEM_TESTS=ON -DSEM_PYTHON=OFF -DSEM_SANITIZE=ON -DSEM_CUDA=OFF -DCMAKE_BUILD_TYPE=RelWithDebInfo
 	cmake --build build/sanitize
 	$(CTEST) --test-dir build/sanitize
 
 .PHONY: debug-test
 debug-test: $(VENV)/.test build/.gtest ## C++ tests in a Debug build whose scratch memory starts as NaN
-	cmake -S . -B build/debug -G Ninja -DSEM_TESTS=ON -DSEM_PYTHON=OFF -DCMAKE_BUILD_TYPE=Debug
+	cmake -S . -B build/debug -G Ninja -DSEM_TESTS=ON -DSEM_PYTHON=OFF -DSEM_CUDA=OFF -DCMAKE_BUILD_TYPE=Debug
 	cmake --build build/debug
 	$(CTEST) --test-dir build/debug
 
@@ -61,18 +66,36 @@ debug-test: $(VENV)/.test build/.gtest ## C++ tests in a Debug build whose scrat
 lint: $(VENV)/.test ## style, formats and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	find csrc -name '*.[ch]pp' -print0 | xargs -0 $(BIN)/clang-format --dry-run -Werror
+	find csrc \( -name '*.[ch]pp' -o -name '*.cu' \) -print0 | xargs -0 $(BIN)/clang-format --dry-run -Werror
 	$(BIN)/mypy
 
 .PHONY: format
 format: $(VENV)/.test ## rewrite the sources in the tree's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	find csrc -name '*.[ch]pp' -print0 | xargs -0 $(BIN)/clang-format -i
+	find csrc \( -name '*.[ch]pp' -o -name '*.cu' \) -print0 | xargs -0 $(BIN)/clang-format -i
 
 .PHONY: bench
 bench: $(VENV)/.train ## time the operators against their peers
 	$(BIN)/sem bench
+
+.PHONY: gpu-check
+gpu-check: ## on a machine with an NVIDIA GPU, without a network: tests, sanitizers, training, benchmarks, a report; 9 minutes
+	$(PYTHON) tools/gpu_check.py build/gpu-check
+
+# The tree is a copy, so that an installation without XPU kernels stays one. bin/pytest is run as a file: python -m
+# pytest would find the sources without the kernels first.
+.PHONY: sycl-check
+sycl-check: $(VENV)/.test build/.gtest $(SYCL_ENV)/.ready ## the XPU kernels on this CPU, through SYCL: C++ and Python tests
+	cmake -S . -B build/sycl -G Ninja -DSEM_TESTS=ON -DSEM_WERROR=ON -DSEM_SYCL=ON -DSEM_CUDA=OFF \
+	  -DPython_EXECUTABLE=$(CURDIR)/$(SYCL_ENV)/bin/python \
+	  -Dpybind11_DIR=$$($(SYCL_ENV)/bin/python -m pybind11 --cmakedir)
+	cmake --build build/sycl --target _cpu _xpu sem_tests_sycl
+	$(SYCL_DEVICE) build/sycl/csrc/tests/sem_tests_sycl --gtest_brief=1
+	rm -rf build/sycl/tree && mkdir build/sycl/tree && cp -r sem build/sycl/tree/
+	cmake --install build/sycl --prefix build/sycl/tree >/dev/null
+	$(SYCL_DEVICE) PYTHONPATH=$(CURDIR)/build/sycl/tree $(SYCL_ENV)/bin/python $(BIN)/pytest -m "not cuda" -o strict_markers=true \
+	  --override-ini=cache_dir=build/sycl/pytest python_tests/ops/test_device_kernels.py python_tests/ops/test_devices.py
 
 .PHONY: docs
 docs: $(VENV)/.docs ## build the documentation into site/
@@ -98,6 +121,18 @@ $(VENV)/.train: $(BIN)/python $(BUILD_INPUTS)
 $(VENV)/.test: $(BIN)/python $(BUILD_INPUTS)
 	$(PIP) "$(TORCH)" $(BUILD_TOOLS) -e ".[test,lint]"
 	@touch $@ $(VENV)/.train
+
+# Its own environment, 1.3 GB, which reads torch and the test tools from .venv (a plain line of a .pth file: the installed
+# sem is not among them).
+$(SYCL_ENV)/.ready: $(VENV)/.test
+	$(PYTHON) -m venv $(SYCL_ENV)
+	$(SYCL_ENV)/bin/python -m pip install --disable-pip-version-check --quiet "pybind11>=3.0" \
+	  intel-sycl-rt==$(SYCL_VERSION) intel-opencl-rt==$(SYCL_VERSION) || { \
+	  echo 'sycl-check needs the packages intel-sycl-rt and intel-opencl-rt $(SYCL_VERSION) from the package index once;' \
+	    'they could not be installed (no network?), so the XPU kernels are not tested.'; exit 1; }
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
+	  "$$($(SYCL_ENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/tests.pth"
+	@touch $@
 
 $(VENV)/.docs: $(BIN)/python $(BUILD_INPUTS)
 	$(PIP) "$(TORCH)" -e ".[docs]"

@@ -5,6 +5,7 @@
 #include <complex>
 #include <limits>
 
+#include "tests/backend.hpp"
 #include "tests/problems.hpp"
 
 namespace sem {
@@ -44,11 +45,11 @@ Solved<double> reference_step(const OwnedGraph& graph, int rows, const std::vect
   return solved;
 }
 
-Solved<float> cpu_step(const OwnedGraph& graph, int rows, const std::vector<float>& weight, float half_dt, float tol,
-                       int max_iter, const std::vector<float>& psi, int threads = 2) {
+Solved<float> backend_step(const OwnedGraph& graph, int rows, const std::vector<float>& weight, float half_dt,
+                           float tol, int max_iter, const std::vector<float>& psi, int threads = 2) {
   Solved<float> solved(psi.size(), rows);
-  cpu::cayley_forward(forward_args<float>(graph, rows, weight, half_dt, tol, max_iter, psi, solved),
-                      {nullptr, threads});
+  backend::cayley_forward(forward_args<float>(graph, rows, weight, half_dt, tol, max_iter, psi, solved),
+                          {nullptr, threads});
   return solved;
 }
 
@@ -107,15 +108,15 @@ struct Case {
   float dt, tol;
 };
 
-class CayleyCpu : public ::testing::TestWithParam<Case> {};
+class CayleyBackend : public ::testing::TestWithParam<Case> {};
 
-TEST_P(CayleyCpu, MatchesReference) {
+TEST_P(CayleyBackend, MatchesReference) {
   const auto [rows, nodes, dt, tol] = GetParam();
   const OwnedGraph graph = OwnedGraph::small_world(nodes, 4, 3 * nodes, 1);
   const std::size_t size = static_cast<std::size_t>(rows) * nodes * 2;
   const auto weight = uniform_array<float>(graph.edges(), 0.1, 1, 2);
   const auto psi = normal_array<float>(size, 3), g = normal_array<float>(size, 4);
-  const auto solved = cpu_step(graph, rows, weight, dt / 2, tol, 400, psi);
+  const auto solved = backend_step(graph, rows, weight, dt / 2, tol, 400, psi);
   const auto truth = reference_step(graph, rows, converted<double>(weight), dt / 2, converted<double>(psi));
   for (int row = 0; row < rows; ++row) {
     ASSERT_EQ(solved.status[row], 0);
@@ -125,20 +126,20 @@ TEST_P(CayleyCpu, MatchesReference) {
 
   std::vector<float> grad_psi(size), grad_weight(graph.edges());
   float grad_a = 0;
-  cpu::cayley_backward({graph.view(),
-                        rows,
-                        weight.data(),
-                        dt / 2,
-                        tol,
-                        400,
-                        psi.data(),
-                        solved.out.data(),
-                        g.data(),
-                        grad_psi.data(),
-                        grad_weight.data(),
-                        &grad_a,
-                        {}},
-                       {nullptr, 2});
+  backend::cayley_backward({graph.view(),
+                            rows,
+                            weight.data(),
+                            dt / 2,
+                            tol,
+                            400,
+                            psi.data(),
+                            solved.out.data(),
+                            g.data(),
+                            grad_psi.data(),
+                            grad_weight.data(),
+                            &grad_a,
+                            {}},
+                           {nullptr, 2});
   std::vector<double> true_grad_psi(size), true_grad_weight(graph.edges());
   double true_grad_a = 0;
   const auto weight64 = converted<double>(weight), psi64 = converted<double>(psi), g64 = converted<double>(g);
@@ -159,21 +160,21 @@ TEST_P(CayleyCpu, MatchesReference) {
   EXPECT_LE(relative_error(grad_weight, true_grad_weight), 5 * tol + 1e-5);
 }
 
-INSTANTIATE_TEST_SUITE_P(Cases, CayleyCpu,
+INSTANTIATE_TEST_SUITE_P(Cases, CayleyBackend,
                          ::testing::Values(Case{0, 5, 0.1f, 1e-5f}, Case{1, 2, 0.1f, 1e-5f}, Case{15, 3, 1.0f, 1e-5f},
                                            Case{16, 17, 0.01f, 1e-6f}, Case{17, 64, 0.1f, 1e-6f},
                                            Case{33, 64, 1.0f, 1e-5f}, Case{600, 17, 0.1f, 1e-4f}));
 
-TEST(CayleyCpu, BadRowsAreContained) {
+TEST(CayleyBackend, BadRowsAreContained) {
   const int nodes = 17, rows = 20;
   const OwnedGraph graph = OwnedGraph::small_world(nodes, 2, nodes, 1);
   const auto weight = uniform_array<float>(graph.edges(), 0.1, 1, 2);
   auto psi = normal_array<float>(rows * nodes * 2, 3);
-  const auto clean = cpu_step(graph, rows, weight, 0.05f, 1e-6f, 50, psi);
+  const auto clean = backend_step(graph, rows, weight, 0.05f, 1e-6f, 50, psi);
   psi[3 * nodes * 2 + 5] = std::numeric_limits<float>::quiet_NaN();
   psi[18 * nodes * 2] = std::numeric_limits<float>::infinity();
   for (int n = 0; n < nodes * 2; ++n) psi[7 * nodes * 2 + n] = 0;
-  const auto solved = cpu_step(graph, rows, weight, 0.05f, 1e-6f, 50, psi);
+  const auto solved = backend_step(graph, rows, weight, 0.05f, 1e-6f, 50, psi);
   for (int row = 0; row < rows; ++row)
     for (int n = 0; n < nodes * 2; ++n) {
       const float value = solved.out[row * nodes * 2 + n];
@@ -191,44 +192,44 @@ TEST(CayleyCpu, BadRowsAreContained) {
   EXPECT_EQ(solved.iterations[7], 0);
 }
 
-TEST(CayleyCpu, RowsKeepTheirBits) {
+TEST(CayleyBackend, RowsKeepTheirBits) {
   const int nodes = 33, rows = 50;
   const OwnedGraph graph = OwnedGraph::small_world(nodes, 3, nodes, 1);
   const auto weight = uniform_array<float>(graph.edges(), 0.1, 1, 2);
   const auto psi = normal_array<float>(rows * nodes * 2, 3);
-  const auto all = cpu_step(graph, rows, weight, 0.5f, 1e-5f, 50, psi, 2);
+  const auto all = backend_step(graph, rows, weight, 0.5f, 1e-5f, 50, psi, 2);
   for (int row : {0, 15, 16, 37, 49}) {
     const std::vector<float> one(psi.begin() + row * nodes * 2, psi.begin() + (row + 1) * nodes * 2);
-    const auto alone = cpu_step(graph, 1, weight, 0.5f, 1e-5f, 50, one, 1);
+    const auto alone = backend_step(graph, 1, weight, 0.5f, 1e-5f, 50, one, 1);
     EXPECT_EQ(alone.iterations[0], all.iterations[row]);
     EXPECT_EQ(alone.residual[0], all.residual[row]);
     for (int n = 0; n < nodes * 2; ++n) EXPECT_EQ(alone.out[n], all.out[row * nodes * 2 + n]);
   }
 }
 
-TEST(CayleyCpu, LimitsAreReported) {
+TEST(CayleyBackend, LimitsAreReported) {
   const int nodes = 64;
   const OwnedGraph graph = OwnedGraph::small_world(nodes, 6, 5 * nodes, 1);
   const auto weight = uniform_array<float>(graph.edges(), 0.5, 1, 2);
   const auto psi = normal_array<float>(nodes * 2, 3);
-  const auto cut = cpu_step(graph, 1, weight, 0.5f, 1e-6f, 3, psi);
+  const auto cut = backend_step(graph, 1, weight, 0.5f, 1e-6f, 3, psi);
   EXPECT_EQ(cut.status[0], static_cast<int>(Status::max_iter));
   EXPECT_EQ(cut.iterations[0], 3);
-  const auto hard = cpu_step(graph, 1, weight, 50.0f, 1e-9f, 2000, psi);
+  const auto hard = backend_step(graph, 1, weight, 50.0f, 1e-9f, 2000, psi);
   EXPECT_EQ(hard.status[0], static_cast<int>(Status::stagnated));
   EXPECT_GT(hard.residual[0], 1e-9f);
 }
 
-TEST(CayleyCpu, ScaleOfTheInputDoesNotMatter) {
+TEST(CayleyBackend, ScaleOfTheInputDoesNotMatter) {
   const int nodes = 17;
   const OwnedGraph graph = OwnedGraph::small_world(nodes, 2, nodes, 1);
   const auto weight = uniform_array<float>(graph.edges(), 0.1, 1, 2);
   const auto psi = normal_array<float>(nodes * 2, 3);
-  const auto plain = cpu_step(graph, 1, weight, 0.5f, 1e-6f, 50, psi);
+  const auto plain = backend_step(graph, 1, weight, 0.5f, 1e-6f, 50, psi);
   for (const float scale : {0x1p-100f, 0x1p100f}) {
     std::vector<float> scaled = psi;
     for (float& value : scaled) value *= scale;
-    const auto solved = cpu_step(graph, 1, weight, 0.5f, 1e-6f, 50, scaled);
+    const auto solved = backend_step(graph, 1, weight, 0.5f, 1e-6f, 50, scaled);
     for (int n = 0; n < nodes * 2; ++n) EXPECT_EQ(solved.out[n], plain.out[n] * scale);
   }
 }

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "tests/backend.hpp"
 #include "tests/problems.hpp"
 
 namespace sem {
@@ -39,9 +40,9 @@ struct Size {
   int rows, nodes, components;
 };
 
-class LaplacianCpu : public ::testing::TestWithParam<Size> {};
+class LaplacianBackend : public ::testing::TestWithParam<Size> {};
 
-TEST_P(LaplacianCpu, MatchesReference) {
+TEST_P(LaplacianBackend, MatchesReference) {
   const auto [rows, nodes, components] = GetParam();
   const OwnedGraph graph = OwnedGraph::small_world(nodes, 3, nodes, 1);
   const std::size_t size = static_cast<std::size_t>(rows) * nodes * components;
@@ -50,12 +51,12 @@ TEST_P(LaplacianCpu, MatchesReference) {
   const auto g = normal_array<float>(size, 4);
 
   std::vector<float> out(size);
-  cpu::laplacian_forward({graph.view(), rows, components, weight.data(), x.data(), out.data()}, {nullptr, 2});
+  backend::laplacian_forward({graph.view(), rows, components, weight.data(), x.data(), out.data()}, {nullptr, 2});
   const auto expected = reference_product(graph, rows, components, converted<double>(weight), converted<double>(x));
   EXPECT_LE(relative_error(out, expected), 2e-6);
 
   std::vector<float> grad(graph.edges());
-  cpu::laplacian_weight_gradient({graph.view(), rows, components, x.data(), g.data(), grad.data()}, {nullptr, 2});
+  backend::laplacian_weight_gradient({graph.view(), rows, components, x.data(), g.data(), grad.data()}, {nullptr, 2});
   std::vector<double> expected_grad(graph.edges());
   const auto x64 = converted<double>(x), g64 = converted<double>(g);
   reference::laplacian_weight_gradient<double>(
@@ -63,7 +64,7 @@ TEST_P(LaplacianCpu, MatchesReference) {
   EXPECT_LE(relative_error(grad, expected_grad), 1e-5);
 }
 
-INSTANTIATE_TEST_SUITE_P(Sizes, LaplacianCpu,
+INSTANTIATE_TEST_SUITE_P(Sizes, LaplacianBackend,
                          ::testing::Values(Size{0, 5, 1}, Size{1, 2, 1}, Size{1, 3, 2}, Size{15, 17, 2},
                                            Size{16, 16, 1}, Size{17, 64, 2}, Size{100, 33, 1}, Size{600, 17, 2}));
 

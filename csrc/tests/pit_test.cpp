@@ -6,6 +6,7 @@
 #include <limits>
 #include <utility>
 
+#include "tests/backend.hpp"
 #include "tests/problems.hpp"
 
 namespace sem {
@@ -113,8 +114,8 @@ template <class Real>
 void run_reference_backward(const PitBackward<Real>& args) {
   reference::pit_backward(args);
 }
-void run_cpu(const PitForward<float>& args) { cpu::pit_forward(args, {nullptr, 2}); }
-void run_cpu_backward(const PitBackward<float>& args) { cpu::pit_backward(args, {nullptr, 2}); }
+void run_backend(const PitForward<float>& args) { backend::pit_forward(args, {nullptr, 2}); }
+void run_backend_backward(const PitBackward<float>& args) { backend::pit_backward(args, {nullptr, 2}); }
 
 // Two equal waves one bin apart. The density kernel is close to exp(-x^2 / 4), so each sees the slope
 // s = -+ (1/2) e^(-1/4) / (1 + e^(-1/4)) and moves away from the other by sigma s / sqrt(1 + s^2).
@@ -200,40 +201,40 @@ double norm(const std::vector<Real>& values) {
   return relative_error(values, std::vector<Real>(values.size(), Real(0)));
 }
 
-class PitCpu : public ::testing::TestWithParam<Size> {};
+class PitBackend : public ::testing::TestWithParam<Size> {};
 
-TEST_P(PitCpu, MatchesReference) {
+TEST_P(PitBackend, MatchesReference) {
   for (const PitRule rule : {PitRule::score, PitRule::density_ratio})
     for (const With with : kEveryWith)
       for (const double scale : {1.0, 1e-20, 1e18}) {
         const Problem<float> problem(GetParam(), rule, with, scale);
         const auto exact = problem.as<double>();
-        EXPECT_LE(relative_error(problem.forward(run_cpu), exact.forward(run_reference<double>)), 2e-6);
-        const auto grad = problem.backward(run_cpu_backward);
+        EXPECT_LE(relative_error(problem.forward(run_backend), exact.forward(run_reference<double>)), 2e-6);
+        const auto grad = problem.backward(run_backend_backward);
         const auto expected = exact.backward(run_reference_backward<double>);
         EXPECT_LE(relative_error(grad.psi, expected.psi), 1e-5) << "scale " << scale;
         EXPECT_LE(relative_error(grad.reference, expected.reference), 1e-5);
         EXPECT_LE(relative_error(grad.kerr, expected.kerr), 1e-5);
         // The terms of the strength gradient cancel; their size is bounded by sigma |grad_out| |out|.
-        const double bound = 2 * kPi / problem.size.bins * norm(problem.grad_out) * norm(problem.forward(run_cpu));
+        const double bound = 2 * kPi / problem.size.bins * norm(problem.grad_out) * norm(problem.forward(run_backend));
         EXPECT_NEAR(grad.strength, expected.strength, 1e-5 * std::abs(expected.strength) + 1e-7 * bound);
       }
 }
 
-INSTANTIATE_TEST_SUITE_P(Sizes, PitCpu,
+INSTANTIATE_TEST_SUITE_P(Sizes, PitBackend,
                          ::testing::Values(Size{0, 5, 32}, Size{8, 1, 32}, Size{3, 2, 32}, Size{15, 3, 32},
                                            Size{16, 16, 16}, Size{17, 17, 33}, Size{40, 64, 32}, Size{5, 256, 64},
                                            Size{4, 1000, 32}, Size{9, 30, 2}, Size{9, 31, 7}));
 
-TEST(PitCpuRows, BadRowsAreContained) {
+TEST(PitBackendRows, BadRowsAreContained) {
   Problem<float> problem({4, 20, 32}, PitRule::score, kNothing);
-  const auto clean = problem.forward(run_cpu);
-  const auto clean_grad = problem.backward(run_cpu_backward);
+  const auto clean = problem.forward(run_backend);
+  const auto clean_grad = problem.backward(run_backend_backward);
   problem.psi[40 + 7] = std::numeric_limits<float>::infinity();
   problem.psi[2 * 40 + 1] = std::numeric_limits<float>::quiet_NaN();
   for (int i = 0; i < 40; ++i) problem.psi[3 * 40 + i] = 0;
-  const auto out = problem.forward(run_cpu);
-  const auto grad = problem.backward(run_cpu_backward);
+  const auto out = problem.forward(run_backend);
+  const auto grad = problem.backward(run_backend_backward);
   for (int i = 0; i < 40; ++i) {
     EXPECT_EQ(out[i], clean[i]);
     EXPECT_EQ(grad.psi[i], clean_grad.psi[i]);
@@ -245,14 +246,14 @@ TEST(PitCpuRows, BadRowsAreContained) {
   EXPECT_TRUE(std::isnan(grad.strength));
 }
 
-TEST(PitCpuRows, BadKerrSpoilsAllRowsButThoseOfZeros) {
+TEST(PitBackendRows, BadKerrSpoilsAllRowsButThoseOfZeros) {
   for (const float bad : {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
     Problem<float> problem({2, 20, 32}, PitRule::score, {false, true});
     problem.kerr[11] = bad;
     for (int i = 0; i < 40; ++i) problem.psi[40 + i] = 0;
-    for (const auto& out : {problem.forward(run_cpu), problem.forward(run_reference<float>)})
+    for (const auto& out : {problem.forward(run_backend), problem.forward(run_reference<float>)})
       for (int i = 0; i < 40; ++i) EXPECT_TRUE(std::isnan(out[i]) && out[40 + i] == 0);
-    for (const auto& grad : {problem.backward(run_cpu_backward), problem.backward(run_reference_backward<float>)}) {
+    for (const auto& grad : {problem.backward(run_backend_backward), problem.backward(run_reference_backward<float>)}) {
       EXPECT_TRUE(std::isnan(grad.strength));
       for (int i = 0; i < 40; ++i) EXPECT_TRUE(std::isnan(grad.psi[i]) && !std::isnan(grad.psi[40 + i]));
       for (const float value : grad.kerr) EXPECT_TRUE(std::isnan(value));
@@ -261,32 +262,33 @@ TEST(PitCpuRows, BadKerrSpoilsAllRowsButThoseOfZeros) {
 }
 
 // Far beyond what float32 can tell as a phase: nothing may be read or written out of bounds.
-TEST(PitCpuRows, AnyFiniteKerrKeepsModuli) {
+TEST(PitBackendRows, AnyFiniteKerrKeepsModuli) {
   for (const float large : {1e4f, 1e9f, 5e37f, -5e37f}) {
     Problem<float> problem({3, 37, 32}, PitRule::score, {false, true});
     for (float& value : problem.kerr) value *= large;
-    const auto out = problem.forward(run_cpu);
+    const auto out = problem.forward(run_backend);
     for (std::size_t i = 0; i < out.size(); i += 2)
       EXPECT_NEAR(std::hypot(out[i], out[i + 1]) / std::hypot(problem.psi[i], problem.psi[i + 1]), 1, 1e-6);
-    const auto grad = problem.backward(run_cpu_backward);
+    const auto grad = problem.backward(run_backend_backward);
     const bool overflows = std::abs(large) > 1e9f;  // in the terms of the gradient
     for (const float value : grad.psi) EXPECT_TRUE(overflows || std::isfinite(value));
   }
 }
 
-TEST(PitCpuRows, ZeroAndTinyEntriesHaveNoPhase) {
+TEST(PitBackendRows, ZeroAndTinyEntriesHaveNoPhase) {
   Problem<float> problem({1, 19, 32}, PitRule::score, kNothing);
   problem.psi[0] = problem.psi[1] = 0;
   problem.psi[2] = 0;
   problem.psi[3] = 1e-36f;
-  const auto out = problem.forward(run_cpu);
+  const auto out = problem.forward(run_backend);
   EXPECT_EQ(out[0], 0);
   EXPECT_EQ(out[1], 0);
   EXPECT_NEAR(out[3] / 1e-36, 1, 1e-6);
   const auto exact = problem.as<double>();
   EXPECT_LE(relative_error(out, exact.forward(run_reference<double>)), 2e-6);
-  EXPECT_LE(relative_error(problem.backward(run_cpu_backward).psi, exact.backward(run_reference_backward<double>).psi),
-            1e-5);
+  EXPECT_LE(
+      relative_error(problem.backward(run_backend_backward).psi, exact.backward(run_reference_backward<double>).psi),
+      1e-5);
 }
 
 }  // namespace

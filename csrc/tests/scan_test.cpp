@@ -5,6 +5,7 @@
 #include <complex>
 #include <limits>
 
+#include "tests/backend.hpp"
 #include "tests/problems.hpp"
 
 namespace sem {
@@ -77,11 +78,11 @@ Result<double> run_reference(const Problem<double>& problem) {
   return run(problem, reference::scan_forward<double>, reference::scan_backward<double>);
 }
 
-Result<float> run_cpu(const Problem<float>& problem, int threads) {
+Result<float> run_backend(const Problem<float>& problem, int threads) {
   const Queue queue{nullptr, threads};
   return run(
-      problem, [&](const ScanForward<float>& args) { cpu::scan_forward(args, queue); },
-      [&](const ScanBackward<float>& args) { cpu::scan_backward(args, queue); });
+      problem, [&](const ScanForward<float>& args) { backend::scan_forward(args, queue); },
+      [&](const ScanBackward<float>& args) { backend::scan_backward(args, queue); });
 }
 
 TEST(ScanReference, TwoStepsByHand) {
@@ -128,12 +129,12 @@ TEST(ScanReference, GradientsMatchFiniteDifferences) {
   check(problem.initial, out.grad_initial, "initial_state");
 }
 
-class ScanCpu : public ::testing::TestWithParam<ScanShape> {};
+class ScanBackend : public ::testing::TestWithParam<ScanShape> {};
 
-TEST_P(ScanCpu, MatchesReferenceForAnyNumberOfThreads) {
+TEST_P(ScanBackend, MatchesReferenceForAnyNumberOfThreads) {
   const Problem<float> problem = random_problem(GetParam(), 1);
   const Result<double> expected = run_reference(problem.as<double>());
-  const Result<float> out = run_cpu(problem, 1);
+  const Result<float> out = run_backend(problem, 1);
   EXPECT_LE(relative_error(out.states, expected.states), 2e-6);
   EXPECT_LE(relative_error(out.final_state, expected.final_state), 2e-6);
   EXPECT_LE(relative_error(out.grad_x, expected.grad_x), 1e-5);
@@ -143,7 +144,7 @@ TEST_P(ScanCpu, MatchesReferenceForAnyNumberOfThreads) {
   EXPECT_LE(relative_error(out.grad_frequency, expected.grad_frequency), 1e-5);
   EXPECT_LE(relative_error(out.grad_initial, expected.grad_initial), 1e-5);
 
-  const Result<float> shared = run_cpu(problem, 3);
+  const Result<float> shared = run_backend(problem, 3);
   EXPECT_EQ(out.states, shared.states);
   EXPECT_EQ(out.grad_x, shared.grad_x);
   EXPECT_EQ(out.grad_dt_mag, shared.grad_dt_mag);
@@ -153,14 +154,14 @@ TEST_P(ScanCpu, MatchesReferenceForAnyNumberOfThreads) {
   EXPECT_EQ(out.grad_initial, shared.grad_initial);
 }
 
-INSTANTIATE_TEST_SUITE_P(Shapes, ScanCpu,
+INSTANTIATE_TEST_SUITE_P(Shapes, ScanBackend,
                          ::testing::Values(ScanShape{0, 4, 3, 1}, ScanShape{2, 0, 17, 1}, ScanShape{1, 1, 1, 1},
                                            ScanShape{3, 2, 3, 3}, ScanShape{2, 17, 16, 2}, ScanShape{1, 33, 17, 17},
                                            ScanShape{2, 16, 130, 13}, ScanShape{5, 31, 130, 1},
                                            ScanShape{1, 257, 64, 4}, ScanShape{2, 257, 300, 12},
                                            ScanShape{1, 1000, 16, 8}));
 
-TEST(ScanCpuProperties, ModulusOfATransitionIsAtMostOne) {
+TEST(ScanBackendProperties, ModulusOfATransitionIsAtMostOne) {
   // No input and almost no decay: rounding of A must not let the state grow over many equal steps.
   constexpr int kSteps = 20000, kChannels = 64;
   Problem<float> problem{{1, kSteps, kChannels, 1},
@@ -173,7 +174,7 @@ TEST(ScanCpuProperties, ModulusOfATransitionIsAtMostOne) {
                          {},
                          {}};
   std::vector<float> states(problem.x.size()), final_state(problem.initial.size());
-  cpu::scan_forward(
+  backend::scan_forward(
       {problem.shape, problem.x.data(), problem.dt_mag.data(), problem.dt_phase.data(), problem.decay.data(),
        problem.frequency.data(), problem.initial.data(), states.data(), final_state.data()},
       {nullptr, 1});
@@ -184,20 +185,20 @@ TEST(ScanCpuProperties, ModulusOfATransitionIsAtMostOne) {
   }
 }
 
-TEST(ScanCpuProperties, ZeroStepKeepsTheStateBitForBit) {
+TEST(ScanBackendProperties, ZeroStepKeepsTheStateBitForBit) {
   Problem<float> problem = random_problem({1, 40, 20, 4}, 3);
   problem.dt_mag.assign(problem.dt_mag.size(), 0.0f);
   problem.dt_phase.assign(problem.dt_phase.size(), 0.0f);
   const std::vector<float> initial = problem.initial;
   problem.grad_states.resize(problem.x.size());
-  EXPECT_EQ(run_cpu(problem, 1).final_state, initial);
+  EXPECT_EQ(run_backend(problem, 1).final_state, initial);
 }
 
-TEST(ScanCpuProperties, NanStaysInItsChannelAndAfterItsTime) {
+TEST(ScanBackendProperties, NanStaysInItsChannelAndAfterItsTime) {
   Problem<float> problem = random_problem({2, 20, 20, 5}, 4);
-  const Result<float> clean = run_cpu(problem, 1);
+  const Result<float> clean = run_backend(problem, 1);
   problem.x[((0 * 20 + 9) * 20 + 18) * 2] = std::numeric_limits<float>::quiet_NaN();
-  const Result<float> out = run_cpu(problem, 1);
+  const Result<float> out = run_backend(problem, 1);
   for (int b = 0; b < 2; ++b)
     for (int t = 0; t < 20; ++t)
       for (int c = 0; c < 20; ++c) {

@@ -223,7 +223,8 @@ class TestCommand:
         document = json.loads(path.read_text())
         assert document.keys() == {"schema", "machine", "settings", "lines"}
         assert document["schema"] == report.SCHEMA
-        assert document["settings"] == {"threads": 2, "repeats": 8, "quick": False, "growth": False, "only": []}
+        chosen = {"device": "cpu", "threads": 2, "repeats": 8, "quick": False, "growth": False, "only": []}
+        assert document["settings"] == chosen
         assert {"processor", "cores", "simd", "torch", "load_before", "load_after"} <= document["machine"].keys()
         (line,) = document["lines"]
         assert (line["benchmark"], line["subject"], line["peer"]) == ("sum", "fast", "slow")

@@ -136,3 +136,18 @@ def test_a_check_is_one_process_whatever_the_configuration_trains_with(tmp_path,
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main(["check", "--synthetic", "--steps=1", *SIZES]) == 2
     assert "expected one process" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("device", ["cuda", "xpu"])
+def test_device_that_is_not_there_is_one_sentence(tmp_path, monkeypatch, capsys, device):
+    monkeypatch.setattr(getattr(torch, device), "is_available", lambda: False)
+    assert main(command(tmp_path, "--device", device)) != 0
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1 and f"training.device = {device!r}: expected a device of this machine" in lines[0]
+
+
+def test_auto_takes_what_is_there(tmp_path):
+    assert main(command(tmp_path, "--device", "auto", "--steps", "2")) in (0, 1)
+    there = "cuda" if torch.cuda.is_available() else "xpu" if torch.xpu.is_available() else "cpu"
+    assert evidence_in(tmp_path)["config"]["training"]["device"] == "auto"
+    assert (evidence_in(tmp_path)["device"] == "cpu") == (there == "cpu")

@@ -8,6 +8,7 @@ from torch import nn
 from toy import RecordingDisplay, toy_trainer
 
 from sem.ipex import MODULE, load_ipex, xpu_path
+from sem.native import require_same_sycl
 from sem.system_info import system_info
 from sem.training.devices import prepare_for_device, resolve_device
 from sem.training.optim import build_adamw
@@ -172,3 +173,18 @@ def test_a_run_prepares_what_it_trains_and_says_so(install, tmp_path):
     assert model is trainer.model
     assert options["optimizer"].param_groups[0]["params"][0] is next(model.parameters())
     assert f"IPEX {version}+xpu in float32" in display.messages
+
+
+@pytest.mark.parametrize(("cuda", "xpu", "expected"), [(0, 1, "xpu"), (1, 0, "cuda"), (1, 1, "cuda"), (0, 0, "cpu")])
+def test_auto_is_the_accelerator_that_torch_reports(monkeypatch, cuda, xpu, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(cuda))
+    monkeypatch.setattr(torch.xpu, "is_available", lambda: bool(xpu))
+    assert resolve_device("auto").type == expected
+
+
+def test_kernels_of_another_sycl_runtime_are_refused():
+    require_same_sycl(8, {8})
+    require_same_sycl(8, set())
+    for loaded in ({9}, {8, 9}):
+        with pytest.raises(RuntimeError, match=r"built against libsycl.so.8, torch .* runs on .*libsycl.so.9.*rebuild"):
+            require_same_sycl(8, loaded)

@@ -9,13 +9,15 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from functools import partial
 
-from sem.bench import growth_plot, report
+from sem.bench import device_run, growth_plot, report
 from sem.bench.arguments import at_least, picture, threads, writable
 from sem.bench.cases import BENCHMARKS, GROWTH, QUICK, QUICK_GROWTH
-from sem.bench.peaks import measure_peaks
+from sem.bench.cases import device as device_cases
+from sem.bench.peaks import Peaks, measure_peaks
 from sem.bench.registry import Benchmark, Registry
-from sem.bench.runner import Line, measure
+from sem.bench.runner import Line, run
 from sem.files import write_text
 
 FAILED, WRONG_USE = 1, 2
@@ -46,6 +48,10 @@ def main(
         return step_command.main(arguments[1:])
     parser = _parser()
     options = parser.parse_args(arguments)
+    if options.device != "cpu":
+        if options.growth:
+            parser.error("--growth: expected --device cpu, there are no sizes for another device")
+        full, quick = device_cases.benchmarks(options.device), device_cases.quick(options.device)
     try:
         registries = (quick_growth, growth) if options.growth else (quick, full)
         chosen = registries[0 if options.quick else 1].select(options.only)
@@ -54,19 +60,20 @@ def main(
     if options.list:
         print("\n".join(benchmark.name for benchmark in chosen))
         return 0
+    if options.device != "cpu" and (missing := device_run.missing(options.device)) is not None:
+        parser.error(f"--device {options.device}: {missing}; nothing was measured")
+    measure_all = _on_the_cpu if options.device == "cpu" else partial(device_run.measure_all, options.device)
     with threads(options.threads):
-        where = {**report.machine(), "load_before": report.load_average()}
-        peaks = measure_peaks()
-        lines = [line for benchmark in chosen for line in _run(benchmark, options.repeats)]
-        peaks = peaks.best(measure_peaks())
+        where = {**report.machine(), **device_run.described(options.device), "load_before": report.load_average()}
+        lines, peaks = measure_all(chosen, options.repeats)
         where["load_after"] = report.load_average()
-    settings = {name: getattr(options, name) for name in ("threads", "repeats", "quick", "growth", "only")}
+    settings = {name: getattr(options, name) for name in ("device", "threads", "repeats", "quick", "growth", "only")}
     report.print_table(lines, peaks, where, settings, report.console_for())
     if options.json is not None:
         text = json.dumps(report.document(lines, peaks, where, settings), indent=2, allow_nan=False)
         write_text(options.json, text + "\n")
     if options.plot is not None:
-        title = f"{where['processor']}, {where['simd']}, {options.threads} thread(s)"
+        title = report.title_of(where, options.threads)
         if options.growth:
             growth_plot.plot(
                 lines, {benchmark.name: benchmark.point for benchmark in chosen}, peaks, options.plot, title
@@ -76,9 +83,10 @@ def main(
     return 0 if all(line.correct for line in lines) else FAILED
 
 
-def _run(benchmark: Benchmark, repeats: int) -> list[Line]:
-    print(f"{benchmark.name} ...", file=sys.stderr, flush=True)
-    return measure(benchmark.name, benchmark.build(), repeats)
+def _on_the_cpu(chosen: Sequence[Benchmark], repeats: int) -> tuple[list[Line], Peaks]:
+    peaks = measure_peaks()
+    lines = [line for benchmark in chosen for line in run(benchmark, repeats)]
+    return lines, peaks.best(measure_peaks())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -89,6 +97,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sem bench", description="Time the operators against their peers.", epilog=others
     )
+    device = "where the operators run: cpu (default), or cuda, at sizes that fill a GPU"
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help=device)
     only = "only benchmarks with NAME in their name; may be repeated"
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help=only)
     parser.add_argument("--list", action="store_true", help="print the names of the benchmarks and stop")

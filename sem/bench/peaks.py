@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import torch
 
@@ -20,10 +20,12 @@ class Work:
     Attributes:
         bytes: inputs read and outputs written, each once.
         multiply_adds: of float32; 0 where they are not counted.
+        local_bytes: read from a GPU's shared memory; 0 where they are not counted.
     """
 
     bytes: float
     multiply_adds: float = 0.0
+    local_bytes: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -36,19 +38,26 @@ class Bound:
 
 @dataclass(frozen=True)
 class Peaks:
-    """Rates per second: bytes of a sum of two long arrays, multiply-adds of a float32 matrix product in cache."""
+    """Rates per second: bytes of a sum of two long arrays (on a GPU: of a copy), multiply-adds of a float32 matrix
+    product (on the CPU: in cache), bytes from a GPU's shared memory (0: there is none)."""
 
     bytes: float
     multiply_adds: float
+    local_bytes: float = 0.0
 
     def bound(self, work: Work) -> Bound:
-        """The longer of moving the bytes and doing the arithmetic, as if each hid the other completely."""
-        moving, computing = work.bytes / self.bytes, work.multiply_adds / self.multiply_adds
-        return Bound(computing, "arithmetic") if computing > moving else Bound(moving, "bytes")
+        """The longest of moving the bytes, doing the arithmetic and reading shared memory, as if each hid the others
+        completely."""
+        parts = [
+            Bound(work.bytes / self.bytes, "bytes"),
+            Bound(work.multiply_adds / self.multiply_adds, "arithmetic"),
+            Bound(work.local_bytes / self.local_bytes if self.local_bytes else 0.0, "shared memory"),
+        ]
+        return max(parts, key=lambda part: part.seconds)
 
     def best(self, other: Peaks) -> Peaks:
         """The higher of two measurements of each rate: a busy moment lowers what is seen, not what is possible."""
-        return Peaks(max(self.bytes, other.bytes), max(self.multiply_adds, other.multiply_adds))
+        return Peaks(*(max(own, theirs) for own, theirs in zip(astuple(self), astuple(other), strict=True)))
 
 
 def measure_peaks() -> Peaks:
@@ -61,10 +70,47 @@ def measure_peaks() -> Peaks:
     )
 
 
-def _least_seconds(call: Callable[[], object], repeats: int) -> float:
+DEVICE_MATRIX_SIZE = 8192
+DEVICE_COPY_FLOATS = 2**27
+DEVICE_REPEATS = 10
+_SHARED_BYTES_PER_CLOCK = 128
+
+
+def measure_device_peaks(device: torch.device) -> Peaks:
+    """A GPU's rates: a copy of half a GiB, a float32 matrix product without TF32, and what follows for shared memory.
+
+    A multiprocessor of an NVIDIA GPU reads 128 bytes a clock from shared memory and does one multiply-add a clock on
+    each of its float32 lanes, so the rate of the one gives that of the other.
+    """
+    now = device_clock(device)
+    side = DEVICE_MATRIX_SIZE
+    left, right, product = (torch.ones(side, side, device=device) for _ in range(3))
+    multiply_adds = side**3 / _least_seconds(lambda: torch.mm(left, right, out=product), DEVICE_REPEATS, now)
+    source, target = (torch.ones(DEVICE_COPY_FLOATS, device=device) for _ in range(2))
+    copied = 8 * DEVICE_COPY_FLOATS / _least_seconds(lambda: target.copy_(source), DEVICE_REPEATS, now)
+    return Peaks(copied, multiply_adds, multiply_adds * _SHARED_BYTES_PER_CLOCK / _float_lanes(device))
+
+
+def device_clock(device: torch.device) -> Callable[[], float]:
+    """A clock that waits for the device before it is read, so that what was enqueued is counted where it was begun."""
+    backend = torch.get_device_module(device)
+
+    def now() -> float:
+        backend.synchronize(device)
+        return time.perf_counter()
+
+    return now
+
+
+def _float_lanes(device: torch.device) -> int:
+    """Float32 multiply-adds that a multiprocessor does in a clock: 64 on compute capability 8.0, 128 after."""
+    return 64 if torch.cuda.get_device_capability(device) == (8, 0) else 128
+
+
+def _least_seconds(call: Callable[[], object], repeats: int, now: Callable[[], float] = time.perf_counter) -> float:
     seconds = []
     for _ in range(repeats):
-        start = time.perf_counter()
+        start = now()
         call()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(now() - start)
     return min(seconds)

@@ -83,10 +83,12 @@ def eager_cg(psi: Tensor, matrix: Tensor, diagonal: Tensor, half_dt: float, tol:
     return rows(solution.mul_(2).sub_(wave))
 
 
-def cayley_unitary(edge_weight: Tensor, topology: Topology, half_dt: float) -> Tensor:
-    """The Cayley step as a dense complex64 matrix ``U = U^T`` (solved in double): the step is ``psi @ U``."""
-    identity = torch.eye(topology.nodes, dtype=torch.complex128)
-    return reference.cayley(identity, edge_weight.double(), topology, half_dt).to(torch.complex64)
+def cayley_unitary(
+    edge_weight: Tensor, topology: Topology, half_dt: float, dtype: torch.dtype = torch.complex64
+) -> Tensor:
+    """The Cayley step as a dense complex matrix ``U = U^T`` (solved in double): the step is ``psi @ U``."""
+    identity = torch.eye(topology.nodes, dtype=torch.complex128, device=edge_weight.device)
+    return reference.cayley(identity, edge_weight.double(), topology, half_dt).to(dtype)
 
 
 def built_unitary(edge_weight: Tensor, topology: Topology, half_dt: float) -> Tensor:
@@ -124,7 +126,8 @@ def kde_pit(psi: Tensor, reference_rms: Tensor, strength: Tensor, num_bins: int)
     Autograd gives the backward.
     """
     sigma = 2 * math.pi / num_bins
-    distance = (psi.angle() / sigma).unsqueeze(-1) - torch.arange(num_bins, dtype=reference_rms.dtype)
+    bins = torch.arange(num_bins, dtype=reference_rms.dtype, device=psi.device)
+    distance = (psi.angle() / sigma).unsqueeze(-1) - bins
     distance = distance - num_bins * torch.round(distance / num_bins)
     kernel = torch.exp(-0.5 * distance.square())
     density_on_bins = kernel.sum(-2).unsqueeze(-1)
@@ -165,3 +168,34 @@ def tuned_loop_scan(x: Tensor, dt_mag: Tensor, dt_phase: Tensor, decay: Tensor, 
         state = torch.addcmul(driven, factor, state)
         states.append(state)
     return torch.stack(states, 1)
+
+
+def chunked_scan(
+    x: Tensor, dt_mag: Tensor, dt_phase: Tensor, decay: Tensor, frequency: Tensor, chunk: int = 32
+) -> Tensor:
+    """:func:`loop_scan` in chunks that advance side by side: ``chunk`` steps on all of them at once from zero, then the
+    states between them one after the other, for steps that ``chunk`` divides.
+
+    About twice the square root of the number of steps in place of the number itself, for three times the arithmetic.
+    """
+    batch, steps, channels = x.shape
+    width = channels // dt_mag.shape[2]
+    m = dt_mag.repeat_interleave(width, dim=2)
+    p = dt_phase.repeat_interleave(width, dim=2)
+    chunked = (batch, steps // chunk, chunk, channels)
+    factors = torch.polar(torch.exp(-m * decay), p * frequency).view(chunked)
+    state = torch.zeros_like(x[:, : steps // chunk])
+    product = torch.ones_like(state)
+    states, products = [], []
+    for factor, driven in zip(factors.unbind(2), (m * x).view(chunked).unbind(2), strict=True):
+        state = torch.addcmul(driven, factor, state)
+        product = factor * product
+        states.append(state)
+        products.append(product)
+    carried = torch.zeros_like(x[:, 0])
+    carries = []
+    for last, through in zip(state.unbind(1), product.unbind(1), strict=True):
+        carries.append(carried)
+        carried = torch.addcmul(last, through, carried)
+    before = torch.stack(carries, 1).unsqueeze(2)
+    return torch.addcmul(torch.stack(states, 2), torch.stack(products, 2), before).view_as(x)

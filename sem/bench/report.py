@@ -36,6 +36,13 @@ def machine() -> dict[str, Any]:
     }
 
 
+def title_of(where: dict[str, Any], threads: int) -> str:
+    """What ran the benchmarks, in a few words."""
+    if "gpu" in where:
+        return f"{where['gpu']}, driver {where['driver'] or 'unknown'}, CUDA {where['cuda']}"
+    return f"{where['processor']}, {where['simd']}, {threads} thread(s)"
+
+
 def load_average() -> float | None:
     """Processes that wanted a core, averaged over the last minute; None where the system does not say."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
@@ -50,11 +57,13 @@ def document(lines: Sequence[Line], peaks: Peaks, where: dict[str, Any], setting
 def print_table(
     lines: Sequence[Line], peaks: Peaks, where: dict[str, Any], settings: dict[str, Any], console: Console
 ) -> None:
+    shared = f"; {peaks.local_bytes / 1e9:.0f} GB/s from shared memory follow" if peaks.local_bytes else ""
     console.print(
-        f"sem {where['sem']}, torch {where['torch']}, {where['processor']}, {where['simd']}, "
-        f"{settings['threads']} thread(s), load {_load(where['load_before'])} before and "
+        f"sem {where['sem']}, torch {where['torch']}, {title_of(where, settings['threads'])}, "
+        f"load {_load(where['load_before'])} before and "
         f"{_load(where['load_after'])} after; medians of {settings['repeats']} interleaved rounds; "
         f"bounds from {peaks.bytes / 1e9:.1f} GB/s and {peaks.multiply_adds / 1e9:.1f} G multiply-adds/s, measured"
+        f"{shared}"
     )
     table = Table()
     for title in (

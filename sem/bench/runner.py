@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sem.bench.registry import Check, Comparison, Contender
+from sem.bench.registry import Benchmark, Check, Comparison, Contender
 from sem.bench.timing import Spread, interleave, paired_ratio
 
 
@@ -30,6 +31,12 @@ class Line:
     def met(self) -> bool | None:
         """Whether the bar is met; None without a bar, or where there is no ratio to judge."""
         return None if self.ratio is None else self.comparison.meets_bar(self.ratio.median)
+
+
+def run(benchmark: Benchmark, repeats: int, clock: Callable[[], float] = time.perf_counter) -> list[Line]:
+    """Build and measure one benchmark, and say so on standard error."""
+    print(f"{benchmark.name} ...", file=sys.stderr, flush=True)
+    return measure(benchmark.name, benchmark.build(), repeats, clock=clock)
 
 
 def measure(

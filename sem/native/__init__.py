@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
+import re
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -14,7 +17,7 @@ _MODULES = {"cpu": "_cpu", "cuda": "_cuda", "xpu": "_xpu"}
 _HOW_TO_GET = {
     "cpu": "reinstall it with a C++20 compiler present: pip install --force-reinstall --no-deps sem",
     "cuda": "rebuild it where nvcc is on the PATH: pip install --force-reinstall --no-deps sem",
-    "xpu": 'install the XPU extra: pip install "sem[xpu]"',
+    "xpu": "rebuild it where intel-sycl-rt is installed: pip install --force-reinstall --no-deps sem",
 }
 
 
@@ -28,7 +31,53 @@ def backend(device_type: str) -> ModuleType:
             f"this build of sem has no {device_type} kernels; {_HOW_TO_GET[device_type]}, "
             "or move the tensors to the CPU"
         )
-    return importlib.import_module(f"{__name__}.{_MODULES[device_type]}")
+    return _load_xpu() if device_type == "xpu" else importlib.import_module(f"{__name__}.{_MODULES[device_type]}")
+
+
+def _load_xpu() -> ModuleType:
+    # Kernels are compiled at their first use on a device and kept by SYCL in the user's cache folder; a user's own
+    # setting of the variable wins.
+    os.environ.setdefault("SYCL_CACHE_PERSISTENT", "1")
+    loaded = _loaded_sycl()
+    try:
+        module = importlib.import_module(f"{__name__}.{_MODULES['xpu']}")
+    except ImportError as error:
+        raise RuntimeError(
+            f"the xpu kernels of sem need the SYCL runtime that they were built against ({error}); rebuild sem in this "
+            "environment: pip install --force-reinstall --no-deps sem"
+        ) from error
+    require_same_sycl(module.sycl_major, loaded)
+    module.set_sources(str(Path(str(module.__file__)).with_name("sycl")))
+    return module
+
+
+def require_same_sycl(built: int, loaded: set[int]) -> None:
+    """Raise unless torch runs on the SYCL runtime that the kernels were built against: two in one process cannot share
+    a queue.
+
+    Args:
+        built: major version of ``libsycl`` that the kernels need.
+        loaded: those that torch has brought; empty for a torch without XPU support.
+
+    Raises:
+        RuntimeError: they differ.
+    """
+    if loaded - {built}:
+        theirs = ", ".join(f"libsycl.so.{major}" for major in sorted(loaded))
+        raise RuntimeError(
+            f"sem's xpu kernels were built against libsycl.so.{built}, torch {torch.__version__} runs on {theirs}: "
+            "install the intel-sycl-rt that this torch asks for and rebuild sem beside it: "
+            "pip install --force-reinstall --no-deps --no-build-isolation sem"
+        )
+
+
+def _loaded_sycl() -> set[int]:
+    """Major versions of the SYCL runtimes in this process, where the system tells."""
+    try:
+        mapped = Path("/proc/self/maps").read_text()
+    except OSError:
+        return set()
+    return {int(major) for major in re.findall(r"/libsycl\.so\.(\d+)", mapped)}
 
 
 def is_built(device_type: str) -> bool:
@@ -43,4 +92,14 @@ def capabilities() -> dict[str, Any]:
     if built["cpu"]:
         report["simd"] = backend("cpu").simd_level()
         report["openmp"] = backend("cpu").openmp
+    if built["xpu"]:
+        report["SYCL kernels compiled"] = _sycl_compilation()
     return report
+
+
+def _sycl_compilation() -> str:
+    try:
+        module = backend("xpu")
+        return f"{module.compilation}, libsycl.so.{module.sycl_major}"
+    except RuntimeError as error:
+        return str(error)

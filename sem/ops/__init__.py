@@ -1,5 +1,6 @@
 """Operators on complex waves: float32 kernels with exact gradients, usable in any model."""
 
+from sem.ops import device  # noqa: F401  (registers the operators for CUDA and XPU tensors)
 from sem.ops.causal_conv import causal_conv
 from sem.ops.cayley import cayley
 from sem.ops.cg import cg_solve

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any, Literal, overload
 
+import torch
 from torch import Tensor
 from torch.autograd import Function
 
 from sem.ops import boundary
 from sem.ops.cayley import act_on_adjoint, cayley_backward, cayley_forward
 from sem.ops.pit import RULES, bin_count, pit_backward, pit_forward
-from sem.ops.registration import first_order
+from sem.ops.registration import empty_solved, first_order, register_row_vmap
 from sem.ops.solve import ON_FAILURE, OnFailure, SolveInfo, act_on_failure
-from sem.ops.topology import Topology
+from sem.ops.topology import Topology, edges_of
 from sem.precision import note_autocast
 
 
@@ -122,7 +123,31 @@ def soliton_step(
     return (result, info) if return_info else result
 
 
-def _backward(
+@torch.library.custom_op("sem::soliton_step_forward", mutates_args=())
+def soliton_step_forward(
+    psi: Tensor,
+    kerr: Tensor,
+    strength: Tensor,
+    edge_weight: Tensor,
+    half_dt: Tensor,
+    packed: Tensor,
+    num_bins: int,
+    rule: int,
+    tol: float,
+    max_iter: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """``psi`` float32 ``[rows, D, 2]`` to ``(psi_out, status, iterations, residual)``."""
+    turned = pit_forward(psi, psi.new_empty(0), strength, kerr, num_bins, rule)
+    return cayley_forward(turned, edge_weight, half_dt, packed, tol, max_iter)
+
+
+@soliton_step_forward.register_fake
+def _(psi: Tensor, *unused: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return empty_solved(psi)
+
+
+@torch.library.custom_op("sem::soliton_step_backward", mutates_args=())
+def soliton_step_backward(
     psi: Tensor,
     psi_out: Tensor,
     grad: Tensor,
@@ -137,7 +162,8 @@ def _backward(
     max_iter: int,
     to_weights: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients to ``psi``, ``kerr``, ``strength``, ``edge_weight`` and ``half_dt``, and the status of the solve."""
+    """Gradients to ``psi``, ``kerr``, ``strength``, ``edge_weight`` and ``half_dt``, and the status of the solve.
+    Without ``to_weights`` those to ``edge_weight`` and ``half_dt`` are zeros."""
     own_rms = psi.new_empty(0)
     turned = pit_forward(psi, own_rms, strength, kerr, num_bins, rule)
     grad_turned, grad_weight, grad_half_dt, status = cayley_backward(
@@ -147,7 +173,32 @@ def _backward(
     return grad_psi, grad_kerr, grad_strength, grad_weight, grad_half_dt, status
 
 
-_gradients = first_order(_backward, "soliton_step")
+@soliton_step_backward.register_fake
+def _(
+    psi: Tensor,
+    psi_out: Tensor,
+    grad: Tensor,
+    kerr: Tensor,
+    strength: Tensor,
+    edge_weight: Tensor,
+    half_dt: Tensor,
+    packed: Tensor,
+    *unused: Any,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    return (
+        torch.empty_like(psi),
+        torch.empty_like(kerr),
+        torch.empty_like(strength),
+        psi.new_empty(edges_of(packed, psi.shape[1])),
+        psi.new_empty(()),
+        psi.new_empty(psi.shape[0], dtype=torch.int32),
+    )
+
+
+register_row_vmap(soliton_step_forward, row_args=(0,), per_row_outputs=(True,) * 4)
+register_row_vmap(soliton_step_backward, row_args=(0, 1, 2), per_row_outputs=(True, *(False,) * 4, True))
+
+_gradients = first_order(soliton_step_backward, "soliton_step")
 
 
 class _SolitonStep(Function):
@@ -167,8 +218,7 @@ class _SolitonStep(Function):
         max_iter: int,
         on_failure: str,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        turned = pit_forward(psi, psi.new_empty(0), strength, kerr, num_bins, rule)
-        return cayley_forward(turned, edge_weight, half_dt, packed, tol, max_iter)
+        return soliton_step_forward(psi, kerr, strength, edge_weight, half_dt, packed, num_bins, rule, tol, max_iter)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:

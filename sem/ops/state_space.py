@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from sem import native
-from sem.ops import boundary
+from sem.ops import boundary, composed, composed_states
 from sem.ops.registration import first_order, register_row_vmap
 from sem.precision import note_autocast
 
@@ -29,8 +29,8 @@ def state_space(
     ``m`` is ``dt_mag``, ``p`` is ``dt_phase``. The states come in ``G`` groups that do not see each other: ``D / G``
     neighbouring entries of ``x`` drive ``N`` states, and the same entries of ``y`` are read from them. This is
     :func:`sem.ops.scan` between two matrix products, in one kernel: the states, ``N G / D`` times the size of the
-    wave, are never in memory. For the backward it keeps the inputs and the state before every 64th step. CPU only;
-    elsewhere compose it from products and the scan.
+    wave, are never in memory. For the backward it keeps the inputs and the state before every 64th step. So on the CPU;
+    on other devices it is composed of products and the scan, and keeps the inputs alone.
 
     Args:
         x: ``[B, S, D]`` complex64, or real blocks ``[B, S, D, 2]`` in float32, bfloat16 or float16 (widened).
@@ -44,7 +44,8 @@ def state_space(
 
     Returns:
         ``(y, final_state)``: ``[B, S, D]``, and the last state, ``[B, G N]`` (the initial state if ``S = 0``), in the
-        form of ``x`` (complex64, or float32 real blocks). The products too are in float32 whatever autocast says. NaN
+        form of ``x`` (complex64, or float32 real blocks). On the CPU the products too are in float32 whatever autocast
+        says, elsewhere they are in autocast's type. NaN
         stays in its batch row and group and does not go back in time; a row's bits depend on that row alone, and a
         position's on no later one.
 
@@ -55,7 +56,7 @@ def state_space(
 
     Raises:
         TypeError: an argument of another type or dtype; float64 is refused, never narrowed.
-        ValueError: shapes that do not fit, a tensor that is not on the CPU, a negative ``dt_mag`` or ``decay``.
+        ValueError: shapes that do not fit, tensors on different devices; on the CPU a negative ``dt_mag`` or ``decay``.
 
     In plain torch: ``einsum``, a loop over time, ``einsum``, see :func:`sem.ops.reference.state_space`.
 
@@ -68,9 +69,6 @@ def state_space(
         (torch.Size([2, 100, 32]), torch.Size([2, 64]))
     """
     blocks, restore = boundary.wave("x", x, dims=3)
-    note_autocast("state_space", blocks.device.type)
-    if blocks.device.type != "cpu":
-        raise ValueError(f"x: expected a tensor on the CPU, got {blocks.device}; use sem.ops.scan between products")
     if blocks.dim() != 4:
         raise ValueError(f"x: expected shape [B, S, D], got {list(blocks.shape[:-1])}")
     batch, steps, dim, _ = blocks.shape
@@ -102,6 +100,10 @@ def state_space(
     named = {"dt_mag": mag, "dt_phase": phase, "into": drives, "out_of": reads, "decay": rate, "frequency": turn}
     for name, tensor in {**named, "initial_state": state}.items():
         boundary.same_device(name, tensor, blocks)
+    if composed.stands_in(blocks):
+        out = composed_states.state_space(blocks, mag, phase, drives, reads, rate, turn, state)
+        return restore(out[0]), restore(out[1])
+    note_autocast("state_space", blocks.device.type)
     y, final_state, _ = _StateSpace.apply(blocks, mag, phase, drives, reads, rate, turn, state)
     return restore(y), restore(final_state)
 

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from sem.layers import RealReadout, complex_of, real_blocks, real_matrix
-from sem.ops.scan import scan_backward, scan_forward
+from sem.layers import RealReadout
 from sem.ops.state_space import state_space
-from sem.precision import product_dtype
-from sem.spinor.products import outer_product, product
 
 _DT_RANGE = (1e-4, 2.0)
 
@@ -55,93 +51,6 @@ class SelectiveStates(nn.Module):
 
 
 def _mix(x: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
-    """:func:`sem.ops.state_space` on the CPU, all of it in float32: what its states would cost in memory is more than
-    bfloat16 products gain. Composed elsewhere."""
-    if x.device.type != "cpu":
-        return _composed(x, *arguments)
-    with torch.autocast("cpu", enabled=False):
+    """:func:`sem.ops.state_space`; on the CPU, where it is one kernel, outside autocast."""
+    with torch.autocast("cpu", enabled=False) if x.device.type == "cpu" else nullcontext():
         return state_space(x, *arguments)
-
-
-def _composed(
-    x: Tensor,
-    dt_mag: Tensor,
-    dt_phase: Tensor,
-    into: Tensor,
-    out_of: Tensor,
-    decay: Tensor,
-    frequency: Tensor,
-    initial_state: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    """:func:`sem.ops.state_space` out of products and the scan, for devices that have no kernel for all of it. ``x`` is
-    complex64 and the matrices are real blocks; under autocast the products are autocast's."""
-    rows = real_blocks(x)
-    state = x.new_zeros(x.shape[0], len(frequency)) if initial_state is None else initial_state
-    matrices = real_matrix(into), real_matrix(out_of)
-    blocks = torch.view_as_real(state)
-    out, last = _GroupedScan.apply(rows, dt_mag, dt_phase, *matrices, decay, frequency, blocks, product_dtype(rows))
-    return complex_of(out), torch.view_as_complex(last)
-
-
-class _GroupedScan(Function):
-    """``C scan(B x)`` for real blocks ``x [B, S, 2 dim]``.
-
-    Nothing of the size of the drive and the states, ``state_dim / (dim / groups)`` times that of the wave, is kept: the
-    backward computes them again, which costs less than to fetch them from memory.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        dt_mag: Tensor,
-        dt_phase: Tensor,
-        into: Tensor,
-        out_of: Tensor,
-        decay: Tensor,
-        frequency: Tensor,
-        state: Tensor,
-        dtype: torch.dtype,
-    ) -> tuple[Tensor, Tensor]:
-        drive = _drive(x, into, dtype)
-        given = _scan_inputs(x, drive, dt_mag, dt_phase, decay, frequency, state)
-        states, last = scan_forward(*given)
-        out = torch.empty_like(x)
-        product(states.view_as(drive), out_of.transpose(1, 2), _in_groups(out, len(into)), dtype)
-        ctx.save_for_backward(x, dt_mag, dt_phase, into, out_of, decay, frequency, state)
-        ctx.dtype = dtype
-        return out, last
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor, grad_last: Tensor) -> tuple[Tensor | None, ...]:
-        x, dt_mag, dt_phase, into, out_of, decay, frequency, state = ctx.saved_tensors
-        rows, grad_rows = _in_groups(x, len(into)), _in_groups(grad, len(into))
-        drive = _drive(x, into, ctx.dtype)
-        given = _scan_inputs(x, drive, dt_mag, dt_phase, decay, frequency, state)
-        states, _ = scan_forward(*given)
-        grad_out_of = outer_product(grad_rows, states.view_as(drive), ctx.dtype)
-        grad_states = product(grad_rows, out_of, torch.empty_like(drive), ctx.dtype)
-        grads = scan_backward(grad_states.view_as(states), grad_last.contiguous(), *given, states)
-        grad_drive, grad_mag, grad_phase, grad_decay, grad_frequency, grad_state = grads
-        grad_drive = grad_drive.view_as(drive)
-        grad_into = outer_product(grad_drive, rows, ctx.dtype)
-        grad_x = torch.empty_like(x)
-        product(grad_drive, into, _in_groups(grad_x, len(into)), ctx.dtype)
-        return grad_x, grad_mag, grad_phase, grad_into, grad_out_of, grad_decay, grad_frequency, grad_state, None
-
-
-def _in_groups(blocks: Tensor, groups: int) -> Tensor:
-    return blocks.reshape(-1, groups, blocks.shape[-1] // groups)
-
-
-def _drive(x: Tensor, into: Tensor, dtype: torch.dtype) -> Tensor:
-    rows = _in_groups(x, len(into))
-    return product(rows, into.transpose(1, 2), rows.new_empty(*rows.shape[:2], into.shape[1]), dtype)
-
-
-def _scan_inputs(x: Tensor, drive: Tensor, dt_mag: Tensor, dt_phase: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
-    """The arguments of :func:`sem.ops.scan.scan_forward`."""
-    decay, frequency, state = rest
-    blocks = drive.view(*x.shape[:-1], -1, 2)
-    return blocks, dt_mag.contiguous(), dt_phase.contiguous(), decay, frequency, state.contiguous()

@@ -13,10 +13,12 @@ enum class Status : std::int32_t {
   nonfinite = 3,  // NaN or Inf in the row (or an overflow caused by the weights); the row's output is NaN
 };
 
-// Where and how to run. `handle` is the caller's stream or queue on a device and unused on the CPU.
+// Where and how to run. `handle` is the caller's stream or queue on a device and `device` that device's number; both
+// are unused on the CPU, and `threads` is used there alone.
 struct Queue {
   void* handle = nullptr;
   int threads = 1;
+  int device = 0;
 };
 
 // Undirected simple graph, listed twice: by edge (i < j) and by node (compressed rows of neighbours).

@@ -20,11 +20,11 @@ CHUNK = 512  # rows of the twin at a time
 LIMITS = {"out": 2e-6, "grad_psi": 1e-5, "grad_strength": 1e-5}
 
 
-def build(batch: int, steps: int, width: int, judged: bool = False) -> Sequence[Comparison]:
+def build(batch: int, steps: int, width: int, bar: float | None = None, device: str = "cpu") -> Sequence[Comparison]:
     rows = batch * steps
-    psi = complex_normal(rows, width, seed=1).requires_grad_()
-    strength = torch.tensor(0.1, requires_grad=True)
-    rms = torch.linspace(0.5, 2, rows)
+    psi = complex_normal(rows, width, seed=1).to(device).requires_grad_()
+    strength = torch.tensor(0.1, device=device, requires_grad=True)
+    rms = torch.linspace(0.5, 2, rows, device=device)
 
     def twin(psi: Tensor, rms: Tensor, strength: Tensor) -> Tensor:
         return reference.pit(psi, rms, strength, BINS)
@@ -36,8 +36,8 @@ def build(batch: int, steps: int, width: int, judged: bool = False) -> Sequence[
 
     # Noise plus the direction of the shift: of noise alone, the sum in grad_strength all but cancels.
     value = exact(strength)
-    moved = (value - exact(torch.zeros(()))).to(torch.complex64)
-    grad = complex_normal(rows, width, seed=2) + moved / moved.abs().square().mean().sqrt()
+    moved = (value - exact(torch.zeros_like(strength))).to(torch.complex64)
+    grad = complex_normal(rows, width, seed=2).to(device) + moved / moved.abs().square().mean().sqrt()
 
     def both_ways(out: Tensor) -> list[Tensor]:
         return [out.detach(), *torch.autograd.grad(out, [psi, strength], grad)]
@@ -49,12 +49,12 @@ def build(batch: int, steps: int, width: int, judged: bool = False) -> Sequence[
     work = Work(bytes=(2 + 3) * psi.nbytes)
     native = Contender("forward + backward", lambda: both_ways(pit(psi, rms, strength, BINS)), expected, work=work)
     estimate = Contender("KDE in torch", lambda: both_ways(peers.kde_pit(psi, rms, strength, BINS)), expected)
-    return [Comparison(native, estimate, "speed-up", 30.0 if judged else None)]
+    return [Comparison(native, estimate, "speed-up", bar)]
 
 
-def benchmark(batch: int, steps: int, width: int, judged: bool = False) -> Benchmark:
-    return Benchmark(f"pit-{batch}x{steps}x{width}", partial(build, batch, steps, width, judged))
+def benchmark(batch: int, steps: int, width: int, bar: float | None = None, device: str = "cpu") -> Benchmark:
+    return Benchmark(f"pit-{batch}x{steps}x{width}", partial(build, batch, steps, width, bar, device))
 
 
-BENCHMARKS = [benchmark(8, 512, 256, judged=True)]
+BENCHMARKS = [benchmark(8, 512, 256, bar=30.0)]
 QUICK = [benchmark(2, 64, 64)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -41,9 +41,23 @@ def scan_inputs(batch: int, steps: int, channels: int, groups: int = GROUPS) -> 
     return [x, log_uniform(1e-3, 0.3), log_uniform(1e-3, 0.3), decay, frequency]
 
 
-def build(batch: int, steps: int, channels: int, judged: bool = False) -> Sequence[Comparison]:
-    leaves = [tensor.requires_grad_() for tensor in scan_inputs(batch, steps, channels)]
-    grad = complex_normal(batch, steps, channels, seed=3)
+def build(batch: int, steps: int, channels: int, bar: float | None = None) -> Sequence[Comparison]:
+    return against(
+        batch, steps, channels, {"loop over time": peers.loop_scan, "tuned loop": peers.tuned_loop_scan}, bar
+    )
+
+
+def against(
+    batch: int,
+    steps: int,
+    channels: int,
+    others: Mapping[str, Callable[..., Tensor]],
+    bar: float | None = None,
+    device: str = "cpu",
+) -> Sequence[Comparison]:
+    """The scan against ``others``, of which ``bar`` judges the first."""
+    leaves = [tensor.to(device).requires_grad_() for tensor in scan_inputs(batch, steps, channels)]
+    grad = complex_normal(batch, steps, channels, seed=3).to(device)
 
     def twin(*inputs: Tensor) -> Tensor:
         return reference.scan(*inputs)[0]
@@ -59,17 +73,17 @@ def build(batch: int, steps: int, channels: int, judged: bool = False) -> Sequen
     # x in, states out; then x, states and their gradient in, that of x out. The arrays per group are small.
     work = Work(bytes=(2 + 4) * leaves[0].nbytes)
     native = Contender("forward + backward", lambda: both_ways(scan(*leaves)[0]), expected, work=work)
-    loop = Contender("loop over time", lambda: both_ways(peers.loop_scan(*leaves)), expected)
-    tuned = Contender("tuned loop", lambda: both_ways(peers.tuned_loop_scan(*leaves)), expected)
+    peer_of = {name: partial(lambda scan: both_ways(scan(*leaves)), other) for name, other in others.items()}
+    contenders = [Contender(name, run, expected) for name, run in peer_of.items()]
     return [
-        Comparison(native, loop, "speed-up", 25.0 if judged else None),
-        Comparison(native, tuned),
+        Comparison(native, contender, "speed-up", bar if index == 0 else None)
+        for index, contender in enumerate(contenders)
     ]
 
 
-def benchmark(batch: int, steps: int, channels: int, judged: bool = False) -> Benchmark:
-    return Benchmark(f"scan-{batch}x{steps}x{channels}", partial(build, batch, steps, channels, judged))
+def benchmark(batch: int, steps: int, channels: int, bar: float | None = None) -> Benchmark:
+    return Benchmark(f"scan-{batch}x{steps}x{channels}", partial(build, batch, steps, channels, bar))
 
 
-BENCHMARKS = [benchmark(8, 256, 512, judged=True)]
+BENCHMARKS = [benchmark(8, 256, 512, bar=25.0)]
 QUICK = [benchmark(2, 32, 64)]

@@ -1,0 +1,66 @@
+# The CUDA back end, sem_cuda; SEM_HAS_CUDA says whether there is one.
+set(SEM_HAS_CUDA OFF)
+if(SEM_CUDA STREQUAL "OFF")
+  return()
+endif()
+
+# check_language tries the compiler out, unless it is given already: by the environment variable it is a proposal.
+if(NOT CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX})
+  find_program(SEM_NVCC nvcc HINTS ENV CUDA_HOME ENV CUDA_PATH PATHS /usr/local/cuda PATH_SUFFIXES bin NO_CACHE)
+  if(SEM_NVCC)
+    set(ENV{CUDACXX} "${SEM_NVCC}")
+  endif()
+endif()
+check_language(CUDA)
+if(NOT CMAKE_CUDA_COMPILER)
+  set(sem_no_nvcc "CUDA: no nvcc")
+  if(DEFINED ENV{CUDACXX})
+    set(sem_no_nvcc "CUDA: $ENV{CUDACXX} does not compile with this C++ compiler")
+  endif()
+  if(SEM_CUDA STREQUAL "ON")
+    message(FATAL_ERROR "SEM_CUDA=ON needs nvcc of CUDA 12 or newer, on the PATH or in CUDA_HOME, and a C++ compiler that "
+                        "it supports. ${sem_no_nvcc}.")
+  endif()
+  message(STATUS "${sem_no_nvcc}, so no kernels for NVIDIA GPUs")
+  return()
+endif()
+if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES AND NOT DEFINED ENV{CUDAARCHS})
+  set(CMAKE_CUDA_ARCHITECTURES OFF)  # chosen below, when the compiler's version is known
+  set(sem_choose_architectures ON)
+endif()
+enable_language(CUDA)
+if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 12)
+  set(sem_too_old "CUDA ${CMAKE_CUDA_COMPILER_VERSION} is too old: C++20 in kernels needs CUDA 12 or newer")
+  if(SEM_CUDA STREQUAL "ON")
+    message(FATAL_ERROR "${sem_too_old}.")
+  endif()
+  message(STATUS "${sem_too_old}, so no kernels for NVIDIA GPUs")
+  return()
+endif()
+
+# Binaries for the data centre and workstation GPUs of each generation, and PTX of the newest for what comes after.
+if(sem_choose_architectures)
+  set(CMAKE_CUDA_ARCHITECTURES 80-real 86-real 89-real)
+  if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 12.8)
+    list(APPEND CMAKE_CUDA_ARCHITECTURES 90)
+  else()
+    list(APPEND CMAKE_CUDA_ARCHITECTURES 90-real 100-real 120)
+  endif()
+endif()
+find_package(CUDAToolkit REQUIRED)
+set(SEM_HAS_CUDA ON)
+message(STATUS "CUDA: ${CMAKE_CUDA_COMPILER} ${CMAKE_CUDA_COMPILER_VERSION} for ${CMAKE_CUDA_ARCHITECTURES}")
+
+set(SEM_CUDA_SOURCES laplacian laplacian_cg propagator scan)
+list(TRANSFORM SEM_CUDA_SOURCES PREPEND csrc/cuda/ OUTPUT_VARIABLE cuda_sources)
+list(TRANSFORM cuda_sources APPEND .cu)
+add_library(sem_cuda STATIC ${cuda_sources})
+set_target_properties(sem_cuda PROPERTIES CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON CUDA_EXTENSIONS OFF
+                                          CUDA_VISIBILITY_PRESET hidden CUDA_RUNTIME_LIBRARY Static)
+target_include_directories(sem_cuda PUBLIC csrc/include csrc)
+target_compile_definitions(sem_cuda PRIVATE SEM_BACKEND=cuda)
+# No --use_fast_math: NaN and Inf rows must stay visible. The runtime is linked statically, so that the module lives
+# beside any build of torch.
+target_compile_options(sem_cuda PRIVATE -Xcompiler=-Wall,-Wextra
+                                        $<$<BOOL:${SEM_WERROR}>:-Werror=all-warnings -Xcompiler=-Werror>)
+target_link_libraries(sem_cuda PUBLIC CUDA::cudart_static)

@@ -1,0 +1,92 @@
+// The device kernels on host threads (host_group.hpp): slow, but a race detector sees every access.
+#define SEM_BACKEND host
+#include "device/entry.hpp"
+#include "device/operators.hpp"
+#include "tests/backend.hpp"
+#include "tests/host_group.hpp"
+
+namespace sem::host {
+
+class Launcher {
+ public:
+  // Few groups that sum over rows, so that each has several.
+  device::Limits limits() const { return {64 * 1024, 64, testing::HostGroup::kSubGroup, 3}; }
+
+  template <class Kernel>
+  void operator()(const Kernel& kernel, std::int64_t groups, int group_size, std::int64_t local_floats) {
+    testing::launch_on_host(groups, group_size, local_floats, [&](const testing::HostGroup& group) { kernel(group); });
+  }
+};
+
+device::Limits limits(Queue) { return Launcher().limits(); }
+
+void laplacian_forward(const LaplacianForward<float>& args, Queue) {
+  Launcher launch;
+  device::run(args, launch);
+}
+void laplacian_weight_gradient(const LaplacianWeightGradient<float>& args, float* workspace, Queue) {
+  Launcher launch;
+  device::run(args, workspace, launch);
+}
+void cayley(const device::CayleyTask& task, Queue) {
+  Launcher launch;
+  device::run(task, launch);
+}
+void laplacian_cg(const device::LaplacianCgTask& task, Queue) {
+  Launcher launch;
+  device::run(task, launch);
+}
+void pit_forward(const PitForward<float>& args, float* workspace, Queue) {
+  Launcher launch;
+  device::run(args, workspace, launch);
+}
+void pit_backward(const PitBackward<float>& args, float* workspace, Queue) {
+  Launcher launch;
+  device::run(args, workspace, launch);
+}
+void soliton_step(const device::SolitonTask& task, Queue) {
+  Launcher launch;
+  device::run(task, launch);
+}
+void scan_forward(const ScanForward<float>& args, Queue) {
+  Launcher launch;
+  device::run(args, launch);
+}
+void scan_backward(const ScanBackward<float>& args, float* workspace, Queue) {
+  Launcher launch;
+  device::run(args, workspace, launch);
+}
+
+}  // namespace sem::host
+
+namespace sem::backend {
+namespace {
+
+class Device {
+ public:
+  template <class T>
+  const T* in(const T* host, std::int64_t) const {
+    return host;
+  }
+  template <class T>
+  T* out(T* host, std::int64_t) const {
+    return host;
+  }
+  float* workspace(std::int64_t floats) {
+    workspace_.assign(static_cast<std::size_t>(floats), std::numeric_limits<float>::quiet_NaN());
+    return workspace_.data();
+  }
+  Queue queue() const { return {}; }
+  void finish() const {}
+
+ private:
+  std::vector<float> workspace_;
+};
+
+}  // namespace
+
+std::string unavailable() { return {}; }
+
+}  // namespace sem::backend
+
+#include "tests/device_backend.hpp"
