@@ -2,6 +2,16 @@
 
 from sem.ops.cayley import cayley
 from sem.ops.cg import cg_solve
+# from sem.ops.diffraction import diffraction
+from sem.ops.diffraction_inputs import (
+    Curvature,
+    DetectorFrame,
+    Domains,
+    Polarisation,
+    Region,
+    Sources,
+    StructureFactors,
+)
 from sem.ops.laplacian import laplacian_matvec
 from sem.ops.laplacian_cg import laplacian_cg
 from sem.ops.pit import phase_entropy, pit
@@ -10,13 +20,21 @@ from sem.ops.solve import OnFailure, SolveError, SolveInfo, SolveStatus
 from sem.ops.topology import Topology
 
 __all__ = [
+    "Curvature",
+    "DetectorFrame",
+    "Domains",
     "OnFailure",
+    "Polarisation",
+    "Region",
     "SolveError",
     "SolveInfo",
     "SolveStatus",
+    "Sources",
+    "StructureFactors",
     "Topology",
     "cayley",
     "cg_solve",
+#     "diffraction",
     "laplacian_cg",
     "laplacian_matvec",
     "phase_entropy",
