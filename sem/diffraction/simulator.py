@@ -12,8 +12,10 @@ from sem.diffraction.crystal import Crystal
 from sem.diffraction.detector import PHYSICS, Detector
 from sem.diffraction.parameters import ANGSTROM, MICROMETRE, MILLIMETRE, choice, nonnegative, parameter
 from sem.diffraction.reflections import Reflections
-from sem.ops import CLASSICAL_RADIUS_SQUARED, Domains, Region, diffraction
-from sem.ops.reference import diffraction as diffraction_twin
+from sem.ops.diffraction_inputs import Domains, Region
+from sem.ops.diffraction_problem import CLASSICAL_RADIUS_SQUARED
+from sem.ops.reference_diffraction import diffraction as diffraction_twin
+diffraction = None
 
 CARRYOVER = ("spec", "c-parity")
 WEIGHTING = ("ignore", "relative")
