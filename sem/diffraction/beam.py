@@ -28,7 +28,7 @@ DEFAULT_FLUENCE = 1.25932015286227e29
 
 @dataclass(frozen=True)
 class SourceRow:
-    """One row of a source file: a position of any length in the laboratory, a weight, a wavelength in Å if it has one."""
+    """A row of a source file: a position of any length in the laboratory, a weight, a wavelength in Å if it has one."""
 
     position: tuple[float, float, float]
     weight: float = 1.0
@@ -81,8 +81,8 @@ class Beam(nn.Module):
         sources: rows of a source file, which replace divergence and dispersion.
         round_divergence: leave out the corners of the divergence grid.
 
-    Parameters (float64, without gradients until asked for): ``wavelength``, ``polarisation``, ``fluence``, ``divergence``,
-    ``dispersion``, and with sources ``positions``, ``weights`` and ``wavelengths``.
+    Parameters (float64, without gradients until asked for): ``wavelength``, ``polarisation``, ``fluence``,
+    ``divergence``, ``dispersion``, and with sources ``positions``, ``weights`` and ``wavelengths``.
 
     Raises:
         ValueError: a wavelength, range, flux or size that is impossible.
@@ -172,7 +172,7 @@ class Beam(nn.Module):
             weights = self.weights / self.weights.mean() if weighting == "relative" else None
             return Sources(self.positions, wavelengths, weights)
         vertical = unit(torch.linalg.cross(axes.beam, axes.polarisation))
-        # horizontal is the direction of the polarisation: the vertical angle turns about it, the horizontal about the other
+        # the polarisation is horizontal: the vertical angle turns about it, the horizontal angle about the other
         horizontal_angle, vertical_angle = (self.divergence_grid * self.divergence * MILLIRADIAN).unbind(dim=-1)
         directions = about_axis(-axes.beam, axes.polarisation, vertical_angle)
         directions = unit(about_axis(directions, vertical, horizontal_angle))
@@ -203,7 +203,9 @@ def _divergence_grid(horizontal: list[float], vertical: list[float], *, elliptic
     corner = sum(_middle_gap(line) for line in (horizontal, vertical))
     kept = [(h, v) for h in horizontal for v in vertical if not elliptic or 4 * (h * h + v * v - corner) <= 1.1]
     if not kept:
-        raise ValueError("divergence: expected steps smaller than the ranges, got a grid without a point in the ellipse")
+        raise ValueError(
+            "divergence: expected steps smaller than the ranges, got a grid without a point in the ellipse"
+        )
     return torch.tensor(kept, dtype=torch.float64).reshape(-1, 2)
 
 

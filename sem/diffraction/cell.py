@@ -26,13 +26,12 @@ def require_cell(cell: tuple[float, ...]) -> None:
     total, largest = sum(angles), max(angles)
     if total >= 360 or 2 * largest >= total:
         shown = ", ".join(f"{angle:g}" for angle in angles)
-        raise ValueError(
-            f"cell angles: expected a sum below 360 degrees and no angle as large as the other two together, got {shown}"
-        )
+        wanted = "a sum below 360 degrees and no angle as large as the other two together"
+        raise ValueError(f"cell angles: expected {wanted}, got {shown}")
 
 
 def volume(lengths: Tensor, angles: Tensor) -> Tensor:
-    """Volume of the cell from ``lengths`` ``[3]`` and ``angles`` ``[3]`` in radians, in the cube of the length's unit."""
+    """Volume of the cell of ``lengths`` ``[3]`` and ``angles`` ``[3]`` in radians, in the cube of the length's unit."""
     half = angles.sum() / 2
     skew = torch.sin(half) * torch.sin(half - angles).prod()
     return 2 * lengths.prod() * skew.abs().sqrt()

@@ -39,7 +39,7 @@ class Convention:
     default_offset: Pair = (0.0, 0.0)
 
     def fast_slow(self, center: Tensor, pixel: float, slow_size: float) -> Tensor:
-        """The beam centre ``(x, y)`` as ``(fast, slow)`` from the detector's first corner, all in one unit of length."""
+        """The beam centre ``(x, y)`` as ``(fast, slow)`` from the detector's first corner, all in one unit."""
         x, y = center
         if self.from_far_edge:
             y = slow_size - y
@@ -112,8 +112,9 @@ def convention(name: str) -> Convention:
 
 
 def custom(base: str = "MOSFLM", **vectors: Vector) -> Convention:
-    """The convention ``base`` with some directions (:data:`DIRECTIONS`) replaced, of any length but 0; beam centre without
-    offsets, pivot at the beam. The normal is ``fast x slow`` unless it is given.
+    """The convention ``base`` with some directions (:data:`DIRECTIONS`) replaced by vectors of any length but 0.
+
+    The beam centre has no offsets, the pivot is the beam. The normal is ``fast x slow`` unless it is given.
 
     Example:
         >>> custom(fast=(1, 0, 0), slow=(0, 1, 0)).normal

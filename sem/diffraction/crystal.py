@@ -44,8 +44,8 @@ class Crystal(nn.Module):
         mosaic_seed: picks the axes and the relative angles of the domains.
 
     Parameters (float64, without gradients until asked for): ``lengths``, ``angles`` (or ``reciprocal``), ``misset``,
-    ``phi``, ``oscillation``, ``mosaic_spread``, ``cells``, ``fudge``. The domains' axes and relative angles are drawn once:
-    the image is a smooth function of the spread.
+    ``phi``, ``oscillation``, ``mosaic_spread``, ``cells``, ``fudge``. The domains' axes and relative angles are drawn
+    once: the image is a smooth function of the spread.
 
     Example:
         >>> crystal = Crystal((70, 80, 90, 75, 85, 95), cells=(5, 5, 5))
@@ -89,7 +89,10 @@ class Crystal(nn.Module):
             raise ValueError(f"cells: expected at least 1 along each axis, got {' '.join(f'{n:g}' for n in cells)}")
         self.fudge = parameter(positive("fudge", fudge))
         self.misset = parameter(finite("misset", misset, 3))
-        self.phi, self.oscillation = parameter(finite("phi", (phi,), 1)[0]), parameter(finite("osc", (oscillation,), 1)[0])
+        self.phi, self.oscillation = (
+            parameter(finite("phi", (phi,), 1)[0]),
+            parameter(finite("osc", (oscillation,), 1)[0]),
+        )
         self.phi_steps = count("phi steps", phi_steps or (2 if oscillation else 1))
         self.mosaic_spread = parameter(nonnegative("mosaic spread", mosaic_spread, "in degrees"))
         if mosaic_domains is None:
@@ -104,8 +107,8 @@ class Crystal(nn.Module):
     def vectors(self, physics: str = "nanobragg") -> tuple[Tensor, Tensor]:
         """Real-space and reciprocal vectors at spindle angle 0, rows ``[3, 3]`` each, in Å and 1/Å.
 
-        In ``nanobragg`` the real-space vectors of a cell have its lengths and the directions of the cross products of its
-        reciprocal vectors, which that program gives a slightly wrong c*; in ``exact`` both sets are dual to each other.
+        In ``nanobragg`` the real-space vectors of a cell have its lengths and the directions of the cross products of
+        its reciprocal vectors, which that program gives a slightly wrong c*; in ``exact`` both sets are dual.
         """
         misset = self.misset * DEGREE
         if self.reciprocal is not None:
@@ -135,7 +138,7 @@ class Crystal(nn.Module):
 
 
 def _domains(domains: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Axes ``[domains, 3]``, uniform on the sphere, and angles ``[domains]`` in units of the spread, 0 for the first."""
+    """Axes ``[domains, 3]``, even on the sphere, and angles ``[domains]`` in units of the spread, 0 for the first."""
     generator = torch.Generator().manual_seed(abs(seed))
     draws = 2 * torch.rand(domains, 3, dtype=torch.float64, generator=generator) - 1
     turn, height, fill = draws.unbind(dim=-1)

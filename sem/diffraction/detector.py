@@ -34,10 +34,10 @@ class Detector(nn.Module):
         distance: from the sample to the detector along the beam, mm.
         close_distance: from the sample to the nearest point of the detector's plane, mm; replaces ``distance``.
         convention: name of a convention, or one made by :func:`sem.diffraction.conventions.custom`.
-        beam_center: where the beam meets the detector, in the convention's x and y, mm; its default if None. Counts where
-            the detector turns about the beam.
-        near_point: the point of the detector nearest to the sample along (fast, slow), mm; the middle if None. Counts where
-            the detector turns about the sample.
+        beam_center: where the beam meets the detector, in the convention's x and y, mm; its default if None. Counts
+            where the detector turns about the beam.
+        near_point: the point of the detector nearest to the sample along (fast, slow), mm; the middle if None. Counts
+            where the detector turns about the sample.
         rotation: turns about x, y and z, in this order, degrees.
         two_theta: turn about the convention's two-theta axis, after ``rotation``, degrees.
         pivot: "beam" or "sample"; the convention's if None.
@@ -125,7 +125,7 @@ class Detector(nn.Module):
         def swung(vector: Tensor) -> Tensor:
             return about_axis(about_xyz(vector, angles), axes.two_theta, two_theta)
 
-        # the ratio is taken before two-theta: two-theta swings the detector on its arm, the distance stays that of the arm
+        # taken before two-theta, which swings the detector on its arm: the distance stays that of the arm
         ratio = axes.beam @ about_xyz(axes.normal, angles)
         if self.close_distance is None:
             close = (ratio * self.distance * MILLIMETRE).abs()

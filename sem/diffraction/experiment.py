@@ -222,7 +222,10 @@ def _detector(values: Values) -> Detector:
     pixel = positive("pixel", values.get("pixel", DEFAULT_PIXEL), "in mm")
     pixels = []
     for axis in ("fast", "slow"):
-        number, size = values.get(f"pixels_{axis}", values.get("pixels")), values.get(f"size_{axis}", values.get("size"))
+        number, size = (
+            values.get(f"pixels_{axis}", values.get("pixels")),
+            values.get(f"size_{axis}", values.get("size")),
+        )
         if number is None:
             side = positive("detsize", DEFAULT_SIZE if size is None else size, "in mm")
             number = math.ceil(side / pixel - 0.5)

@@ -1,4 +1,4 @@
-"""The flags of ``sem diffraction simulate``: nanoBragg's own, single dash, and a few more. One table says all there is to them."""
+"""The flags of ``sem diffraction simulate``: nanoBragg's own, single dash, and a few more, in one table."""
 
 from __future__ import annotations
 
@@ -85,7 +85,9 @@ FLAGS: tuple[Flag, ...] = (
     _flag("-samplesize -sample_size -xtalsize -xtal_size", CRYSTAL, "sample", "size along a, b and c", NUMBER, 1, "mm"),
     _flag("-sample_thick -sample_x -xtal_thick -xtal_x", CRYSTAL, "sample_a", "size along a", NUMBER, 1, "mm"),
     _flag("-sample_width -sample_y -xtal_width -xtal_y -width", CRYSTAL, "sample_b", "size along b", NUMBER, 1, "mm"),
-    _flag("-sample_height -sample_z -xtal_height -xtal_z -height", CRYSTAL, "sample_c", "size along c", NUMBER, 1, "mm"),
+    _flag(
+        "-sample_height -sample_z -xtal_height -xtal_z -height", CRYSTAL, "sample_c", "size along c", NUMBER, 1, "mm"
+    ),
     _switch("-square_xtal", CRYSTAL, "shape", "spots of a block-shaped crystal (the default)", "square"),
     _switch("-round_xtal", CRYSTAL, "shape", "spots of a ball-shaped crystal", "round"),
     _switch("-gauss_xtal", CRYSTAL, "shape", "Gaussian spots", "gauss"),
@@ -138,11 +140,21 @@ FLAGS: tuple[Flag, ...] = (
     _missing("-pix0_vector", DETECTOR, "origin of the detector; give beam centre and distance", 3),
     _switch("-curved_det", DETECTOR, "curved", "all pixels at one distance"),
     _switch("-point_pixel", DETECTOR, "point_pixel", "solid angles of points"),
-    _flag("-detector_abs", DETECTOR, "attenuation_depth", "depth where 1/e is left; inf or 0: no absorption", NUMBER, 1, "µm"),
+    _flag(
+        "-detector_abs",
+        DETECTOR,
+        "attenuation_depth",
+        "depth where 1/e is left; inf or 0: no absorption",
+        NUMBER,
+        1,
+        "µm",
+    ),
     _flag("-detector_thick", DETECTOR, "thickness", "thickness of the sensor", NUMBER, 1, "µm"),
     _flag("-detector_thicksteps -thicksteps", DETECTOR, "layers", "layers of the sensor", WHOLE),
     _flag("-mask", DETECTOR, "mask_file", "SMV image, pixels of 0 are left out; its header as -img", TEXT),
-    _flag("-img", DETECTOR, "image_file", "SMV image whose header gives sizes, distances, centre, wavelength, phi", TEXT),
+    _flag(
+        "-img", DETECTOR, "image_file", "SMV image whose header gives sizes, distances, centre, wavelength, phi", TEXT
+    ),
     _flag("-lambda -wave", BEAM, "wavelength", "central wavelength", NUMBER, 1, "Å"),
     _flag("-energy", BEAM, "energy", "central energy", NUMBER, 1, "eV"),
     _flag("-dispersion", BEAM, "dispersion", "range of wavelengths", NUMBER, 1, "%"),
@@ -210,8 +222,8 @@ def parse(arguments: Sequence[str]) -> tuple[dict[str, Value], list[str]]:
         {'wavelength': 1.5, 'cells': 5}
 
     Raises:
-        ValueError: an unknown flag, with the nearest known one; a flag that is not covered; values that are missing or of
-            another kind.
+        ValueError: an unknown flag, with the nearest known one; a flag that is not covered; values that are missing or
+            of another kind.
     """
     values: dict[str, Value] = {}
     notes = []
@@ -254,8 +266,8 @@ def _unknown(word: str) -> str:
     if not word.startswith("-"):
         return f"{word}: expected a flag such as -cell, got a value that belongs to none"
     lower = {name.lower(): name for name in reversed(BY_NAME)}
-    near = lower.get(word.lower()) or next(
-        iter(difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.5)), None
+    near = lower.get(word.lower()) or next(iter(difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.5)), None)
+    hint = (
+        f"; did you mean {lower.get(near, near)}?" if near else "; sem diffraction simulate -help lists the known ones"
     )
-    hint = f"; did you mean {lower.get(near, near)}?" if near else "; sem diffraction simulate -help lists the known ones"
     return f"{word}: unknown flag{hint}"

@@ -121,7 +121,9 @@ def read_smv(path: str | Path) -> tuple[Tensor, dict[str, str]]:
 
 
 def write_pgm(path: str | Path, image: Tensor, scale: float | None = None) -> None:
-    """``image`` ``[slow, fast]`` times ``scale`` as bytes, binary PGM; a scale of None makes five deviations from the mean 250.
+    """``image`` ``[slow, fast]`` times ``scale`` as bytes, binary PGM.
+
+    A scale of None makes five times the standard deviation 250.
 
     Raises:
         OSError: the file could not be written.

@@ -17,7 +17,7 @@ from sem.diffraction.parameters import ANGSTROM
 
 
 def read_matrix(path: str | Path, wavelength: float) -> Tensor:
-    """a*, b*, c* as rows ``[3, 3]`` in 1/Å, of a MOSFLM orientation matrix, whose columns they are, times ``wavelength`` in Å.
+    """a*, b*, c* as rows ``[3, 3]`` in 1/Å. A MOSFLM orientation matrix has them as columns, times ``wavelength`` in Å.
 
     Raises:
         ValueError: the file cannot be read or does not begin with nine numbers in three rows.
@@ -43,7 +43,7 @@ def read_sources(path: str | Path) -> tuple[SourceRow, ...]:
 
 
 def read_rows(path: str | Path, what: str, least: int) -> np.ndarray:
-    """The first ``least`` numbers of each row, float64 ``[rows, least]``; blank lines and what follows ``#`` is left out.
+    """The first ``least`` numbers of each row, float64 ``[rows, least]``, without blank lines and what follows ``#``.
 
     Raises:
         ValueError: the file cannot be read, has no row, or has one with fewer numbers; ``what`` says what they are.
@@ -62,7 +62,9 @@ def _numbers(path: str | Path, what: str, least: int) -> Iterator[list[float]]:
         except ValueError:
             row = []
         if len(row) < least or not all(map(math.isfinite, row)):
-            raise ValueError(f"{path}, line {line}: expected {least} or more finite numbers, {what}, got {text.strip()!r}")
+            raise ValueError(
+                f"{path}, line {line}: expected {least} or more finite numbers, {what}, got {text.strip()!r}"
+            )
         empty = False
         yield row
     if empty:

@@ -30,7 +30,9 @@ class Reflections(nn.Module):
         ValueError: a negative default, a table that has not three dimensions or has an infinite or NaN value.
     """
 
-    def __init__(self, default: float = 0.0, table: Tensor | None = None, first: tuple[int, int, int] = (0, 0, 0)) -> None:
+    def __init__(
+        self, default: float = 0.0, table: Tensor | None = None, first: tuple[int, int, int] = (0, 0, 0)
+    ) -> None:
         super().__init__()
         self.default = parameter(nonnegative("default_F", default))
         self.first = first
@@ -47,8 +49,8 @@ class Reflections(nn.Module):
         """h, k, l of the table's last entry; ``first`` without a table."""
         if self.table is None:
             return self.first
-        h, k, l = (first + size - 1 for first, size in zip(self.first, self.table.shape, strict=True))
-        return h, k, l
+        h_size, k_size, l_size = self.table.shape
+        return self.first[0] + h_size - 1, self.first[1] + k_size - 1, self.first[2] + l_size - 1
 
     def forward(self, tricubic: bool = False) -> StructureFactors:
         """What the operator takes."""
@@ -56,12 +58,13 @@ class Reflections(nn.Module):
 
     @classmethod
     def read(cls, path: str | Path, default: float = 0.0) -> Reflections:
-        """The table of an hkl file: rows ``h k l F``, gzipped if its name ends in ``.gz``. What is missing is ``default``;
-        of a reflection given twice the last counts.
+        """The table of an hkl file: rows ``h k l F``, gzipped if its name ends in ``.gz``.
+
+        What is missing is ``default``; of a reflection given twice the last counts.
 
         Raises:
-            ValueError: the file cannot be read, has no row, has one that is not three whole numbers and an amplitude, or
-                its indices span too large a table.
+            ValueError: the file cannot be read, has no row, has one that is not three whole numbers and an amplitude,
+                or its indices span too large a table.
         """
         rows = read_rows(path, "h k l F", least=4)
         indices = np.rint(rows[:, :3])
@@ -75,5 +78,4 @@ class Reflections(nn.Module):
             raise ValueError(f"{path}: expected indices that span at most {LARGEST_TABLE} reflections, got {shape}")
         table = np.full(shape, float(default))
         table[tuple((indices - lowest).astype(np.int64).T)] = rows[:, 3]
-        h, k, l = (int(value) for value in lowest)
-        return cls(default, torch.from_numpy(table), (h, k, l))
+        return cls(default, torch.from_numpy(table), (int(lowest[0]), int(lowest[1]), int(lowest[2])))

@@ -12,10 +12,10 @@ from sem.diffraction.crystal import Crystal
 from sem.diffraction.detector import PHYSICS, Detector
 from sem.diffraction.parameters import ANGSTROM, MICROMETRE, MILLIMETRE, choice, nonnegative, parameter
 from sem.diffraction.reflections import Reflections
+from sem.ops.diffraction import diffraction
 from sem.ops.diffraction_inputs import Domains, Region
 from sem.ops.diffraction_problem import CLASSICAL_RADIUS_SQUARED
 from sem.ops.reference_diffraction import diffraction as diffraction_twin
-diffraction = None
 
 CARRYOVER = ("spec", "c-parity")
 WEIGHTING = ("ignore", "relative")
@@ -23,7 +23,7 @@ WATER_FACTOR = 2.57
 AVOGADRO = 6.02214179e23
 WATER_MASS = 18.0
 FEW_CELLS = 2
-"""Up to so many cells along an axis spots are so broad that structure factors are interpolated unless told otherwise."""
+"""Up to so many cells along an axis spots are so broad that amplitudes are interpolated unless told otherwise."""
 
 
 class Simulator(nn.Module):
@@ -33,10 +33,11 @@ class Simulator(nn.Module):
         crystal, beam, detector: the experiment.
         reflections: structure factors.
         physics: "nanobragg" repeats that program's quirks; "exact" does without them.
-        phi_carryover: "spec" turns the crystal at every step; "c-parity" repeats the last orientation in place of the first
-            where the spindle starts at 0, as nanoBragg does.
+        phi_carryover: "spec" turns the crystal at every step; "c-parity" repeats the last orientation in place of the
+            first where the spindle starts at 0, as nanoBragg does.
         source_weighting: "ignore" or "relative", see :meth:`sem.diffraction.Beam.forward`.
-        interpolate: tricubic structure factors; None interpolates a table where a domain has at most 2 cells along an axis.
+        interpolate: tricubic structure factors; None interpolates a table where a domain has at most 2 cells along an
+            axis.
         water: side of a cube of water in the beam, µm, which gives a flat background.
         d_min: spacing in Å below which reflections are left out; 0 for none.
         region: ``(fast first, fast last, slow first, slow last)``, inclusive; the rest of the image is 0.
@@ -107,7 +108,7 @@ class Simulator(nn.Module):
         return [known[name] for name in names]
 
     def forward(self, *, reference: bool = False) -> Tensor:
-        """The image ``[slow, fast]``: float32 of the native operator, or float64 of its plain-torch twin (``reference``)."""
+        """The image ``[slow, fast]``: float32 of the native operator, or float64 of its twin (``reference``)."""
         axes = self.detector.axes
         orientation = self.crystal(axes.spindle, self.physics)
         _, stars = self.crystal.vectors(self.physics)
@@ -152,7 +153,7 @@ class Simulator(nn.Module):
 
 
 def automatic_oversampling(crystal: Crystal, beam: Beam, detector: Detector) -> int:
-    """Subpixels along a side so that three lie within the finest detail of a spot: its size is the crystal's inverse."""
+    """Subpixels along a side so that three lie within the finest detail of a spot, the crystal's inverse size."""
     real, _ = crystal.vectors()
     longest = float((real.norm(dim=-1) * crystal.cells).max().detach()) * ANGSTROM
     distance = detector.close_distance if detector.close_distance is not None else detector.distance
