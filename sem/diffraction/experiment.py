@@ -226,8 +226,8 @@ def _detector(values: Values) -> Detector:
             values.get(f"pixels_{axis}", values.get("pixels")),
             values.get(f"size_{axis}", values.get("size")),
         )
+        side = positive("detsize", DEFAULT_SIZE if size is None else size, "in mm")
         if number is None:
-            side = positive("detsize", DEFAULT_SIZE if size is None else size, "in mm")
             number = math.ceil(side / pixel - 0.5)
         if number < 1:
             raise ValueError(f"detpixels: expected a whole number >= 1, got {number}")
