@@ -40,5 +40,6 @@ void bind_cayley(py::module_& module);
 void bind_laplacian_cg(py::module_& module);
 void bind_pit(py::module_& module);
 void bind_scan(py::module_& module);
+void bind_diffraction(py::module_& module);
 
 }  // namespace sem::bindings

@@ -14,4 +14,5 @@ PYBIND11_MODULE(_cpu, module) {
   sem::bindings::bind_laplacian_cg(module);
   sem::bindings::bind_pit(module);
   sem::bindings::bind_scan(module);
+  sem::bindings::bind_diffraction(module);
 }

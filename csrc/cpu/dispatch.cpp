@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "sem/cayley.hpp"
+#include "sem/diffraction.hpp"
 #include "sem/laplacian.hpp"
 #include "sem/laplacian_cg.hpp"
 #include "sem/pit.hpp"
@@ -91,5 +92,7 @@ SEM_DISPATCH(pit_forward, PitForward<float>)
 SEM_DISPATCH(pit_backward, PitBackward<float>)
 SEM_DISPATCH(scan_forward, ScanForward<float>)
 SEM_DISPATCH(scan_backward, ScanBackward<float>)
+SEM_DISPATCH(diffraction_forward, DiffractionForward<float>)
+SEM_DISPATCH(diffraction_backward, DiffractionBackward<float>)
 
 }  // namespace sem::cpu

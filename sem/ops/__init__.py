@@ -2,7 +2,8 @@
 
 from sem.ops.cayley import cayley
 from sem.ops.cg import cg_solve
-# from sem.ops.diffraction import diffraction
+
+from sem.ops.diffraction import TracedValue, diffraction, diffraction_trace
 from sem.ops.diffraction_inputs import (
     Curvature,
     DetectorFrame,
@@ -32,9 +33,11 @@ __all__ = [
     "Sources",
     "StructureFactors",
     "Topology",
+    "TracedValue",
     "cayley",
     "cg_solve",
-#     "diffraction",
+    "diffraction",
+    "diffraction_trace",
     "laplacian_cg",
     "laplacian_matvec",
     "phase_entropy",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -104,5 +106,153 @@ def diffraction(
         detector, sources, domains, factors, polarisation, region, scale, background, d_min, mode
     )
     note_autocast("diffraction", geometry.frame.device.type)
-    *tensors, table, kahn, axis, weight, background_, mask = _ordered(geometry)
-    return _Diffraction.apply(*tensors, table.float(), kahn, axis, weight, background_, mask, *settings.numbers())
+    tensors = [tensor if tensor is not geometry.table else tensor.float() for tensor in geometry.tensors()]
+    return _Diffraction.apply(*settings.numbers(), *tensors)
+
+
+@dataclass(frozen=True)
+class TracedValue:
+    """A number or a vector that was computed for a pixel.
+
+    Attributes:
+        name: in the manner of nanoBragg's own trace, ``F_latt`` for instance.
+        step: layer, subpixel (slow by slow), source, spindle position, mosaic domain; -1 where it belongs to none.
+        values: one number, or three.
+    """
+
+    name: str
+    step: tuple[int, int, int, int, int]
+    values: tuple[float, ...]
+
+
+@torch.no_grad()
+def diffraction_trace(
+    pixel: tuple[int, int],
+    detector: DetectorFrame,
+    sources: Sources,
+    domains: Domains,
+    factors: StructureFactors,
+    polarisation: Polarisation | None = None,
+    region: Region | None = None,
+    *,
+    scale: Number = CLASSICAL_RADIUS_SQUARED * DEFAULT_FLUENCE,
+    background: Number = 0.0,
+    d_min: float = 0.0,
+    mode: str = "nanobragg",
+    dtype: torch.dtype = torch.float64,
+) -> list[TracedValue]:
+    """Every intermediate value of one pixel of :func:`diffraction`, named, in the order computed.
+
+    Args:
+        pixel: ``(slow, fast)``.
+        dtype: float32 (coordinates and indices in float64, rounded once, as the kernels have them) or float64, of the
+            serial reference implementation that computes it.
+
+    The other arguments are those of :func:`diffraction`. A pixel outside ``region`` has no values.
+
+    Example:
+        >>> from sem.ops import DetectorFrame, Domains, Sources, StructureFactors
+        >>> detector = DetectorFrame([0.1, 5e-5, -5e-5], [0, 0, 1], [0, -1, 0], [1, 0, 0], 1e-4, (1, 1), 0.1)
+        >>> sources = Sources(torch.tensor([[-1.0, 0.0, 0.0]]), torch.tensor([1e-10]))
+        >>> domains = Domains(1e-8 * torch.eye(3).reshape(1, 1, 3, 3), cells=[5, 5, 5])
+        >>> trace = diffraction_trace((0, 0), detector, sources, domains, StructureFactors(default=100.0))
+        >>> {value.name: round(value.values[0], 3) for value in trace}["F_latt"]
+        125.0
+    """
+    if dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"dtype: expected torch.float32 or torch.float64, got {dtype}")
+    geometry, settings = resolve(
+        detector, sources, domains, factors, polarisation, region, scale, background, d_min, mode
+    )
+    check_values(geometry)
+    slow, fast = pixel
+    if not (0 <= slow < settings.slow_pixels and 0 <= fast < settings.fast_pixels):
+        raise ValueError(
+            f"pixel: expected (slow, fast) inside {settings.slow_pixels} x {settings.fast_pixels}, got {tuple(pixel)}"
+        )
+    tensors = [t.cpu().to(dtype) if t is geometry.table else t.cpu() for t in geometry.tensors()]
+    found = native.backend("cpu").diffraction_trace(
+        *settings.numbers(), _sizes(tensors), [t.data_ptr() for t in tensors], slow, fast, dtype == torch.float64
+    )
+    return [TracedValue(name, tuple(step), tuple(values)) for name, step, values in found]
+
+
+# Below, `tensors` are those of Geometry in their order, float64 but for the float32 table and the bool mask; `whole` and
+# `real` are Settings.
+_NAMES = [field.name for field in fields(Geometry)]
+_TABLE, _MASK = _NAMES.index("table"), _NAMES.index("mask")
+_ARGUMENTS = "int[] whole, float[] real, " + ", ".join(f"Tensor {name}" for name in _NAMES)
+
+
+def _sizes(tensors: Sequence[Tensor]) -> list[int]:
+    geometry = Geometry(*tensors)
+    mask = int(geometry.mask.numel() > 0)
+    return [len(geometry.incident), *geometry.orientation.shape[:2], *geometry.table.shape, mask]
+
+
+def _empty_image(whole: list[int], real: list[float], tensors: Sequence[Tensor]) -> Tensor:
+    settings = Settings.of(whole, real)
+    return tensors[_TABLE].new_empty(settings.slow_pixels, settings.fast_pixels)
+
+
+def _forward(whole: list[int], real: list[float], *tensors: Tensor) -> Tensor:
+    check_values(Geometry(*tensors))
+    out = _empty_image(whole, real, tensors)
+    native.backend(out.device.type).diffraction_forward(
+        whole, real, _sizes(tensors), [t.data_ptr() for t in tensors], out.data_ptr(), torch.get_num_threads()
+    )
+    return out
+
+
+def _backward(whole: list[int], real: list[float], *tensors: Tensor) -> tuple[Tensor, ...]:
+    """Gradients to every tensor but the mask, from that to the image, which comes last."""
+    *tensors_, grad = tensors
+    grads = tuple(torch.empty_like(tensor) for tensor in tensors_[:_MASK])
+    native.backend(grad.device.type).diffraction_backward(
+        whole,
+        real,
+        _sizes(tensors_),
+        [t.data_ptr() for t in tensors_],
+        grad.data_ptr(),
+        [t.data_ptr() for t in grads],
+        torch.get_num_threads(),
+    )
+    return grads
+
+
+diffraction_forward = torch.library.custom_op(
+    "sem::diffraction_forward", _forward, mutates_args=(), schema=f"({_ARGUMENTS}) -> Tensor"
+)
+diffraction_backward = torch.library.custom_op(
+    "sem::diffraction_backward",
+    _backward,
+    mutates_args=(),
+    schema=f"({_ARGUMENTS}, Tensor grad) -> ({', '.join(['Tensor'] * _MASK)})",
+)
+diffraction_forward.register_fake(lambda whole, real, *tensors: _empty_image(whole, real, tensors))
+diffraction_backward.register_fake(lambda whole, real, *tensors: tuple(map(torch.empty_like, tensors[:_MASK])))
+
+# An image has no rows: torch.vmap calls the operator once per batch entry.
+register_row_vmap(diffraction_forward, row_args=(), per_row_outputs=(False,))
+register_row_vmap(diffraction_backward, row_args=(), per_row_outputs=(False,) * _MASK)
+
+_gradients = first_order(diffraction_backward, "diffraction")
+
+
+class _Diffraction(Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(whole: list[int], real: list[float], *tensors: Tensor) -> Tensor:
+        return diffraction_forward(whole, real, *tensors)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.whole, ctx.real, *tensors = inputs
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        grads = _gradients(ctx.whole, ctx.real, *ctx.saved_tensors, grad.contiguous())
+        needed = ctx.needs_input_grad[2 : 2 + _MASK]
+        return None, None, *(grad if need else None for grad, need in zip(grads, needed, strict=True)), None

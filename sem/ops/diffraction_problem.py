@@ -123,17 +123,16 @@ def resolve(
     if oversample**2 * slow * fast >= _MOST_SUBPIXELS * 64:
         raise ValueError(f"oversample: expected fewer subpixels in all, got {oversample}^2 on {slow} x {fast} pixels")
     frame = torch.stack(
-        [
-            boundary.double(name, getattr(detector, name), (3,), like)
-            for name in ("origin", "fast", "slow", "normal")
-        ]
+        [boundary.double(name, getattr(detector, name), (3,), like) for name in ("origin", "fast", "slow", "normal")]
     )
     direction = boundary.double("direction", sources.direction, like=like)
     if direction.dim() != 2 or direction.shape[1] != 3 or direction.shape[0] == 0:
         raise ValueError(f"direction: expected shape [S, 3] with S >= 1, got {list(direction.shape)}")
     count = direction.shape[0]
     wavelength = boundary.double("wavelength", sources.wavelength, (count,), like)
-    weight = like.new_ones(count) if sources.weight is None else boundary.double("weight", sources.weight, (count,), like)
+    weight = (
+        like.new_ones(count) if sources.weight is None else boundary.double("weight", sources.weight, (count,), like)
+    )
     shape = boundary.choice("shape", domains.shape, SHAPES)
     table, first_index = _table(factors, like)
     kahn, axis = _polarisation(polarisation, like)

@@ -150,7 +150,9 @@ def _polarisation(position: _Position, g: Geometry, settings: Settings, source: 
 def _resolved(position: _Position, g: Geometry, source: int, d_min: float) -> Tensor:
     """Where the spacing ``wavelength / |d - incident|`` is at least ``d_min``."""
     square = sum((d - i).square() for d, i in zip(position.direction, g.incident[source], strict=True))
-    return square * d_min**2 <= g.wavelength[source].square() if d_min > 0 else torch.ones_like(square, dtype=torch.bool)
+    return (
+        square * d_min**2 <= g.wavelength[source].square() if d_min > 0 else torch.ones_like(square, dtype=torch.bool)
+    )
 
 
 @dataclass(frozen=True)
@@ -162,9 +164,7 @@ class _Indices:
     rest: tuple[Tensor, ...]
 
 
-def _indices(
-    position: _Position, g: Geometry, settings: Settings, source: int, chosen: Tensor
-) -> Iterator[_Indices]:
+def _indices(position: _Position, g: Geometry, settings: Settings, source: int, chosen: Tensor) -> Iterator[_Indices]:
     q = [(d - i) / g.wavelength[source] for d, i in zip(position.direction, g.incident[source], strict=True)]
     phis, mosaics = g.orientation.shape[:2]
     first = (chosen.flatten().cumsum(0) == 1).reshape(chosen.shape) & chosen

@@ -1,0 +1,4 @@
+#include "sem/diffraction.hpp"
+
+#include <gtest/gtest.h>
+TEST(Diffraction, Placeholder) {}
