@@ -14,7 +14,7 @@ def table():
     return Reflections(20.0, 50 + 20 * torch.rand(13, 13, 13, dtype=torch.float64, generator=generator), (-6, -6, -6))
 
 
-def simulator(pixels, kind="square", **options):
+def simulator(pixels, kind="square", steps=2, **options):
     """A small experiment in which nothing is at the special value where a gradient vanishes."""
     crystal = Crystal(
         TRICLINIC,
@@ -24,12 +24,17 @@ def simulator(pixels, kind="square", **options):
         misset=(-90, -31, 178),
         phi=3,
         oscillation=1,
-        phi_steps=2,
+        phi_steps=steps,
         mosaic_spread=0.7,
         mosaic_domains=2,
     )
     beam = Beam(
-        1.1, polarisation=0.4, divergence=(1.0, 2.0), divergence_steps=(2, 1), dispersion=0.01, dispersion_steps=2
+        1.1,
+        polarisation=0.4,
+        divergence=(1.0, 2.0 if steps > 1 else None),
+        divergence_steps=(steps, 1),
+        dispersion=0.01,
+        dispersion_steps=steps,
     )
     detector = Detector((pixels, pixels), 12.8 / pixels, 90, rotation=(4, 3, 2), two_theta=5, convention="MOSFLM")
     return Simulator(crystal, beam, detector, table(), water=3, **options)
@@ -58,7 +63,7 @@ def about_sample():
 
 
 def curved():
-    whole = simulator(3, physics="exact")
+    whole = simulator(3, steps=1, physics="exact")
     detector = Detector(
         (3, 3), 4.2, convention=custom(beam=(1, 0.01, 0), polarisation=(0, 0.1, 1)), thickness=50, layers=2,
         attenuation_depth=200, curved=True, rotation=(1, 2, 3),
@@ -71,7 +76,7 @@ EXPERIMENTS = {
     "square exact": lambda: simulator(3, physics="exact"),
     "round": lambda: simulator(3, "round"),
     "gauss": lambda: simulator(3, "gauss"),
-    "interpolated": lambda: simulator(3, interpolate=True, physics="exact"),
+    "interpolated": lambda: simulator(3, steps=1, interpolate=True, physics="exact"),
     "rows": by_rows,
     "sample": about_sample,
     "curved": curved,
