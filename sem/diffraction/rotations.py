@@ -18,7 +18,7 @@ def about_axis(vectors: Tensor, axis: Tensor, angle: Tensor) -> Tensor:
 
     Example:
         >>> x, z = torch.eye(3, dtype=torch.float64)[[0, 2]]
-        >>> about_axis(x, z, torch.tensor(torch.pi / 2)).round(decimals=9).tolist()
+        >>> about_axis(x, z, torch.tensor(torch.pi / 2, dtype=torch.float64)).round(decimals=9).tolist()
         [0.0, 1.0, 0.0]
     """
     vectors, axis = torch.broadcast_tensors(vectors, axis)
