@@ -1,4 +1,4 @@
-"""Writes diffraction_flags.md from the table of flags, and draws the refinement: ``python docs/diffraction_pages.py``."""
+"""Writes diffraction_flags.md and draws the pictures of a refinement: ``python docs/diffraction_pages.py``."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ INTRODUCTION = """\
 
 <!-- Written by docs/diffraction_pages.py. -->
 
-The flags of nanoBragg with its own spelling, units and defaults, so that a script runs with the program's name replaced.
-Of a flag given twice the last counts. *Ignored* flags are accepted and do nothing, with a note; flags that are *not
-covered*, and unknown ones, are errors. What behaves differently is on the page about [diffraction](diffraction.md).
+The flags of nanoBragg with its own spelling, units and defaults, so that a script runs with the program's name
+replaced. Of a flag given twice the last counts. *Ignored* flags are accepted and do nothing, with a note; flags that
+are *not covered*, and unknown ones, are errors. What behaves differently is on the page about
+[diffraction](diffraction.md).
 """
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sem.diffraction import conventions
 from sem.diffraction.conventions import Axes, Convention
@@ -120,22 +120,18 @@ class Detector(nn.Module):
     def forward(self, physics: str = "nanobragg") -> DetectorFrame:
         """Where the pixels are after all rotations, differentiable in every parameter."""
         axes = self.axes
-        angles, two_theta = self.rotation * DEGREE, self.two_theta * DEGREE
-
-        def swung(vector: Tensor) -> Tensor:
-            return about_axis(about_xyz(vector, angles), axes.two_theta, two_theta)
-
+        tilted = about_xyz(torch.stack([axes.fast, axes.slow, axes.normal]), self.rotation * DEGREE)
         # taken before two-theta, which swings the detector on its arm: the distance stays that of the arm
-        ratio = axes.beam @ about_xyz(axes.normal, angles)
+        ratio = axes.beam @ tilted[2]
         if self.close_distance is None:
             close = (ratio * self.distance * MILLIMETRE).abs()
         else:
             close = self.close_distance * MILLIMETRE
         distance = close / ratio
-        fast, slow, normal = swung(axes.fast), swung(axes.slow), swung(axes.normal)
+        fast, slow, normal = about_axis(tilted, axes.two_theta, self.two_theta * DEGREE)
         if self.pivot_in(physics) == "sample":
             near = self.near_point * MILLIMETRE
-            origin = swung(close * axes.normal - near[0] * axes.fast - near[1] * axes.slow)
+            origin = close * normal - near[0] * fast - near[1] * slow
         else:
             spot = self.convention.fast_slow(self.beam_center, self.pixel_size, self.size[1]) * MILLIMETRE
             origin = distance * axes.beam - spot[0] * fast - spot[1] * slow

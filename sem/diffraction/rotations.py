@@ -29,6 +29,14 @@ def about_axis(vectors: Tensor, axis: Tensor, angle: Tensor) -> Tensor:
 
 def about_xyz(vectors: Tensor, angles: Tensor) -> Tensor:
     """``vectors`` ``[..., 3]`` turned about x, then y, then z by the three ``angles`` in radians."""
-    for axis, angle in zip(torch.eye(3, dtype=vectors.dtype, device=vectors.device), angles, strict=True):
-        vectors = about_axis(vectors, axis, angle)
-    return vectors
+    generators = _GENERATORS.to(vectors)
+    # Rodrigues about all three axes at once: 1 + sin K + (1 - cos) K^2
+    x, y, z = torch.eye(3).to(vectors) + (
+        torch.sin(angles)[:, None, None] * generators
+        + (1 - torch.cos(angles))[:, None, None] * (generators @ generators)
+    )
+    return vectors @ (z @ y @ x).mT
+
+
+_GENERATORS = torch.linalg.cross(torch.eye(3)[:, None, :], torch.eye(3)[None, :, :]).mT
+"""K with ``K v = axis x v`` for x, y and z, ``[3, 3, 3]``."""

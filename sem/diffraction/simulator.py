@@ -110,8 +110,8 @@ class Simulator(nn.Module):
     def forward(self, *, reference: bool = False) -> Tensor:
         """The image ``[slow, fast]``: float32 of the native operator, or float64 of its twin (``reference``)."""
         axes = self.detector.axes
-        orientation = self.crystal(axes.spindle, self.physics)
-        _, stars = self.crystal.vectors(self.physics)
+        real, stars = self.crystal.vectors(self.physics)
+        spread_out = self.crystal.shape in ("gauss", "tophat")  # spots whose size is measured in reciprocal space
         stars = stars / ANGSTROM
         scale = CLASSICAL_RADIUS_SQUARED * self.beam.fluence
         per_gram = AVOGADRO / WATER_MASS
@@ -121,11 +121,11 @@ class Simulator(nn.Module):
             self.detector(self.physics),
             self.beam(axes, self.source_weighting),
             Domains(
-                orientation,
+                self.crystal.turned(real * ANGSTROM, axes.spindle),
                 cells=self.crystal.cells,
                 shape=self.crystal.shape,
                 fudge=self.crystal.fudge,
-                reciprocal_metric=stars @ stars.T,
+                reciprocal_metric=stars @ stars.T if spread_out else None,
                 phi_carryover=self._carries_over(),
             ),
             self.reflections(self.interpolate),
