@@ -2,6 +2,7 @@
 
 import gzip
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,15 @@ def file(tmp_path):
         return path
 
     return write
+
+
+def test_an_orientation_matrix_from_the_command_line():
+    path = Path(__file__).parent / "golden" / "mat.txt"
+    crystal = experiment_from(f"-mat {path} -lambda 2 -default_F 1 -N 3".split()).simulator.crystal
+    columns = torch.from_numpy(np.loadtxt(path)) / 2
+    real, stars = crystal.vectors()
+    torch.testing.assert_close(stars.detach(), columns.T)
+    torch.testing.assert_close((real @ columns).detach(), torch.eye(3, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("name", ["a.hkl", "a.hkl.gz"])

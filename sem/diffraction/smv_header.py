@@ -27,7 +27,7 @@ def smv_header(simulator: Simulator) -> dict[str, str]:
     spot_fast, spot_slow = float(spot @ fast) / MILLIMETRE, float(spot @ slow) / MILLIMETRE
     near_fast, near_slow = -float(origin @ fast) / MILLIMETRE, -float(origin @ slow) / MILLIMETRE
     dials = [float(origin @ torch.tensor(axis, dtype=torch.float64)) / MILLIMETRE for axis in DIALS_AXES]
-    center_x, center_y = detector.beam_center.tolist()
+    center_x, center_y = detector.convention.center_of((spot_fast, spot_slow), pixel, slow_size)
     numbers = {
         "PIXEL_SIZE": pixel,
         "DISTANCE": along / MILLIMETRE,
