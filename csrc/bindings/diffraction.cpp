@@ -123,12 +123,14 @@ void bind_diffraction(py::module_& module) {
                const py::gil_scoped_release unlocked;
                cpu::diffraction_backward(args, Queue{nullptr, threads});
              });
-  // The serial reference's intermediate values of one pixel: (name, (layer, subpixel, source, position, mosaic), values).
-  module.def("diffraction_trace", [](const Whole& whole, const Numbers& numbers, const Whole& sizes,
-                                     const Addresses& tensors, std::int32_t slow, std::int32_t fast, bool double_precision) {
-    return double_precision ? trace<double>(whole, numbers, sizes, tensors, slow, fast)
-                            : trace<float>(whole, numbers, sizes, tensors, slow, fast);
-  });
+  // The serial reference's intermediate values of one pixel: (name, (layer, subpixel, source, position, mosaic),
+  // values).
+  module.def("diffraction_trace",
+             [](const Whole& whole, const Numbers& numbers, const Whole& sizes, const Addresses& tensors,
+                std::int32_t slow, std::int32_t fast, bool double_precision) {
+               return double_precision ? trace<double>(whole, numbers, sizes, tensors, slow, fast)
+                                       : trace<float>(whole, numbers, sizes, tensors, slow, fast);
+             });
 }
 
 }  // namespace sem::bindings

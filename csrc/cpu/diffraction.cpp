@@ -48,72 +48,93 @@ class ImageKernel {
         shares_(static_cast<double>(in_.sources) * set_.oversample * set_.oversample),
         default_(static_cast<float>(plan.in.default_factor[0])) {}
 
-  vfloat forward(const Tile& tile, const Triple* table, bool fresh) const {
-    TilePosition at;
-    Sum total;
-    if (!exact_) total.value = broadcast(background_);
-    vfloat own{}, capture{};
-    const vint limit = interpolated_steps(tile);
+  // kPair tiles side by side: one alone would wait for its own square root and divisions.
+  static constexpr int kPair = 2;
+
+  void forward(const Tile& tile, const Triple* table, bool fresh, vfloat (&image)[kPair]) const {
+    TilePosition at[kPair];
+    Sum total[kPair];
+    vdouble own[kPair], capture[kPair];
+    vint limit[kPair];
+    for (int t = 0; t < kPair; ++t) {
+      if (!exact_) total[t].value = broadcast(background_);
+      limit[t] = interpolated_steps({tile.row, tile.fast + t * kLanes});
+    }
     std::int32_t number = 0;
-    for (std::int64_t k = 0; k < plan_.places(); ++k) {
-      const Place place = plan_.place(k);
-      plan_.locate(tile.row, tile.fast, place, at);
-      if (exact_ || k + 1 == plan_.places()) capture = factors_.capture(at, place.layer);
-      if (!exact_ && k == 0) own = factors_.polarisation(at, 0) * factors_.solid_angle(at);
+    plan_.for_each_place([&](const Place& place) SEM_INLINE_LAMBDA {
+      for (int t = 0; t < kPair; ++t) {
+        plan_.locate(tile.row, tile.fast + t * kLanes, place, at[t]);
+        if (exact_ || place == plan_.last_place()) capture[t] = to_double(factors_.capture(at[t], place.layer));
+        if (!exact_ && place == plan_.first_place())
+          own[t] = factors_.polarisation(at[t], 0) * factors_.solid_angle(at[t]);
+      }
       const Triple* row = table + plan_.row_table_at(place);
       for (std::int64_t s = 0; s < in_.sources; ++s) {
         const float weight = plan_.source(s).weight;
-        Sum sum = exact_ ? Sum{} : total;
         const vfloat constant = broadcast(weight * default_ * default_);
+        Sum sum[kPair];
+        for (int t = 0; t < kPair; ++t)
+          if (!exact_) sum[t] = total[t];
         for (std::int64_t o = 0; o < plan_.orientations; ++o, ++number) {
           const std::int64_t orientation = plan_.orientation_of(o, fresh);
-          const std::int64_t step = s * plan_.orientations + orientation;
-          const TileIndices h = indices(at, plan_.step(s, orientation), row[step]);
-          const vfloat lattice = lattice_.value(h.rest, h.delta);
-          if constexpr (kPlain) {
-            sum.add(lattice * constant);
-          } else {
-            const vfloat f = cell_value(h, limit, number);
-            sum.add((weight * f * f) * lattice);
+          const StepPlan& step = plan_.step(s, orientation);
+          const Triple& start = row[s * plan_.orientations + orientation];
+#pragma GCC unroll 2
+          for (int t = 0; t < kPair; ++t) {
+            const TileIndices h = indices(at[t], step, start);
+            const vfloat lattice = lattice_.value(h.rest, h.delta);
+            if constexpr (kPlain) {
+              sum[t].add(lattice * constant);
+            } else {
+              const vfloat f = cell_value(h, limit[t], number);
+              sum[t].add((weight * f * f) * lattice);
+            }
           }
         }
-        if (set_.d_min > 0) {
-          const vint resolved = factors_.resolved(at, s);
-          const Sum before = exact_ ? Sum{} : total;
-          sum = {select(resolved, sum.value, before.value), select(resolved, sum.lost, before.lost)};
-        }
-        if (exact_) {
-          const vfloat factor = capture * factors_.polarisation(at, s) * factors_.solid_angle(at);
-          total.add((scale_ * sum.value + static_cast<float>(in_.background[0] / shares_)) * factor);
-        } else {
-          total = sum;
+        for (int t = 0; t < kPair; ++t) {
+          if (set_.d_min > 0) {
+            const vint resolved = factors_.resolved(at[t], s);
+            const Sum before = exact_ ? Sum{} : total[t];
+            sum[t] = {select(resolved, sum[t].value, before.value), select(resolved, sum[t].lost, before.lost)};
+          }
+          if (exact_) {
+            const vdouble factor = capture[t] * factors_.polarisation(at[t], s) * factors_.solid_angle(at[t]);
+            total[t].add((scale_ * sum[t].value + static_cast<float>(in_.background[0] / shares_)) * to_float(factor));
+          } else {
+            total[t] = sum[t];
+          }
         }
       }
-    }
-    return exact_ ? total.value : scale_ * total.value * capture * own;
+    });
+    for (int t = 0; t < kPair; ++t)
+      image[t] =
+          exact_ ? total[t].value : to_float(to_double(total[t].value) * (in_.scale[0] / steps_) * capture[t] * own[t]);
   }
 
   void backward(const Tile& tile, const Triple* table, bool fresh, vfloat grad, GradientSums& to) const {
     TilePosition at, first;
     vfloat own{}, intensity = broadcast(background_);
-    const std::int64_t places = plan_.places();
-    const Place last_place = plan_.place(places - 1);
+    const bool one_place = plan_.one_place();
+    const Place last_place = plan_.last_place();
     plan_.locate(tile.row, tile.fast, last_place, at);
     if (!exact_) {
-      own = factors_.capture(at, last_place.layer);
-      plan_.locate(tile.row, tile.fast, plan_.place(0), first);
-      own = own * factors_.polarisation(first, 0) * factors_.solid_angle(first);
+      if (one_place)
+        first = at;
+      else
+        plan_.locate(tile.row, tile.fast, plan_.first_place(), first);
+      own = factors_.capture(at, last_place.layer) *
+            to_float(factors_.polarisation(first, 0) * factors_.solid_angle(first));
     }
     const vint limit = interpolated_steps(tile);
     std::int32_t number = 0;
-    for (std::int64_t k = 0; k < places; ++k) {
-      const Place place = plan_.place(k);
-      if (places > 1) plan_.locate(tile.row, tile.fast, place, at);
+    plan_.for_each_place([&](const Place& place) SEM_INLINE_LAMBDA {
+      if (!one_place) plan_.locate(tile.row, tile.fast, place, at);
       const Triple* row = table + plan_.row_table_at(place);
       vfloat by_d[3] = {}, by_p[3] = {};
       for (std::int64_t s = 0; s < in_.sources; ++s) {
         const SourcePlan& source = plan_.source(s);
-        if (exact_) own = factors_.capture(at, place.layer) * factors_.polarisation(at, s) * factors_.solid_angle(at);
+        if (exact_)
+          own = factors_.capture(at, place.layer) * to_float(factors_.polarisation(at, s) * factors_.solid_angle(at));
         const vint resolved = factors_.resolved(at, s);
         const vfloat by_intensity = select(resolved, grad * own * scale_, vfloat{});
         vfloat x[3], by_x[3] = {};
@@ -140,15 +161,15 @@ class ImageKernel {
         }
       }
       position_gradient(at, tile.row, place, by_d, by_p, to);
-    }
+    });
     if (exact_) return;
     accumulate(to.scale(), grad * own * intensity);
     accumulate(to.background(), grad * own);
     const vfloat by_log = grad * own * intensity * scale_;
     vfloat by_d[3] = {}, by_p[3] = {};
-    factor_gradients(first, 0, 0, by_log, true, places == 1, by_d, by_p, to);
-    position_gradient(first, tile.row, plan_.place(0), by_d, by_p, to);
-    if (places == 1) return;
+    factor_gradients(first, 0, 0, by_log, true, one_place, by_d, by_p, to);
+    position_gradient(first, tile.row, plan_.first_place(), by_d, by_p, to);
+    if (one_place) return;
     vfloat last_by_d[3] = {}, last_by_p[3] = {};
     factor_gradients(at, 0, last_place.layer, by_log, false, true, last_by_d, last_by_p, to);
     position_gradient(at, tile.row, last_place, last_by_d, last_by_p, to);
@@ -160,8 +181,7 @@ class ImageKernel {
     TilePosition at;
     std::int32_t earliest[kLanes], number = 0;
     for (std::int32_t& step : earliest) step = -1;
-    for (std::int64_t k = 0; k < plan_.places(); ++k) {
-      const Place place = plan_.place(k);
+    plan_.for_each_place([&](const Place& place) {
       plan_.locate(tile.row, tile.fast, place, at);
       const Triple* row = table + plan_.row_table_at(place);
       for (std::int64_t s = 0; s < in_.sources; ++s) {
@@ -176,7 +196,7 @@ class ImageKernel {
             if (outside[l] != 0 && earliest[l] < 0) earliest[l] = number;
         }
       }
-    }
+    });
     const std::int64_t pixel = tile.pixel(set_);
     for (int l = first_lane; l <= last_lane; ++l)
       if (earliest[l] >= 0 && (in_.mask == nullptr || in_.mask[pixel + l] != 0)) {
@@ -315,31 +335,33 @@ class ImageKernel {
 struct LaneRange {
   int first, last;
 };
+template <int kPixels>
 LaneRange lanes_of(const DiffractionSettings& set, std::int64_t fast) {
   const std::int64_t first = set.fast_first - fast, last = set.fast_last - fast;
-  return {first > 0 ? static_cast<int>(first) : 0, last < kLanes - 1 ? static_cast<int>(last) : kLanes - 1};
+  return {first > 0 ? static_cast<int>(first) : 0, last < kPixels - 1 ? static_cast<int>(last) : kPixels - 1};
 }
 bool chosen(const DiffractionInputs<float>& in, std::int64_t pixel) {
   return in.mask == nullptr || in.mask[pixel] != 0;
 }
 
 // Calls visit(tile, lanes) for the tiles of a row that hold a pixel to compute, from left to right, until it returns
-// false. Tiles begin at multiples of sixteen, so that a pixel's lane does not depend on the region.
-template <class Visit>
+// false. Tiles begin at multiples of their size, so that a pixel's lane does not depend on the region.
+template <int kPixels, class Visit>
 void for_each_tile(const DiffractionInputs<float>& in, std::int64_t row, Visit visit) {
   const DiffractionSettings& set = in.settings;
-  for (std::int64_t fast = set.fast_first / kLanes * kLanes; fast <= set.fast_last; fast += kLanes) {
-    const LaneRange lanes = lanes_of(set, fast);
-    bool needed = false;
+  for (std::int64_t fast = set.fast_first / kPixels * kPixels; fast <= set.fast_last; fast += kPixels) {
+    const LaneRange lanes = lanes_of<kPixels>(set, fast);
+    bool needed = in.mask == nullptr;
     for (int l = lanes.first; l <= lanes.last; ++l) needed = needed || chosen(in, row * set.fast_pixels + fast + l);
     if (needed && !visit(Tile{row, fast}, lanes)) return;
   }
 }
 
 // The lane of the first pixel, which no orientation is carried over to, or -1.
+template <int kPixels>
 int fresh_lane(const DiffractionPlan& plan, const Tile& tile) {
   const std::int64_t lane = plan.first_pixel - tile.pixel(plan.set);
-  return plan.set.phi_carryover && lane >= 0 && lane < kLanes ? static_cast<int>(lane) : -1;
+  return plan.set.phi_carryover && lane >= 0 && lane < kPixels ? static_cast<int>(lane) : -1;
 }
 
 template <class Kernel>
@@ -359,9 +381,9 @@ SwitchOff find_switch_off(const DiffractionPlan& plan, Triple* tables, Queue que
       known = earliest_row;
       if (row > known) continue;
       plan.fill_row_table(row, table);
-      for_each_tile(plan.in, row, [&](const Tile& tile, LaneRange lanes) {
+      for_each_tile<kLanes>(plan.in, row, [&](const Tile& tile, LaneRange lanes) {
         SwitchOff found;
-        const int lone = fresh_lane(plan, tile);
+        const int lone = fresh_lane<kLanes>(plan, tile);
         bool any_found = false;
         if (lone >= 0) any_found = kernel.find_outside(tile, table, true, lone, lone, found);
         if (!any_found)
@@ -396,16 +418,25 @@ void forward(const DiffractionForward<float>& args, const DiffractionPlan& plan,
       std::memset(out, 0, static_cast<std::size_t>(set.fast_pixels) * sizeof(float));
       if (row < set.slow_first || row > set.slow_last) continue;
       plan.fill_row_table(row, table);
-      for_each_tile(plan.in, row, [&](const Tile& tile, LaneRange lanes) {
-        float image[kLanes];
-        store(image, kernel.forward(tile, table, false));
-        if (const int lone = fresh_lane(plan, tile); lone >= 0) {
-          float fresh[kLanes];
-          store(fresh, kernel.forward(tile, table, true));
-          image[lone] = fresh[lone];
+      for_each_tile<Kernel::kPair * kLanes>(plan.in, row, [&](const Tile& tile, LaneRange lanes) {
+        constexpr int kPixels = Kernel::kPair * kLanes;
+        vfloat image[Kernel::kPair];
+        float pixels[kPixels];
+        kernel.forward(tile, table, false, image);
+        std::memcpy(pixels, image, sizeof pixels);
+        if (const int lone = fresh_lane<kPixels>(plan, tile); lone >= 0) {
+          float fresh[kPixels];
+          kernel.forward(tile, table, true, image);
+          std::memcpy(fresh, image, sizeof fresh);
+          pixels[lone] = fresh[lone];
+        }
+        if (plan.in.mask == nullptr) {
+          std::memcpy(out + tile.fast + lanes.first, pixels + lanes.first,
+                      static_cast<std::size_t>(lanes.last - lanes.first + 1) * sizeof(float));
+          return true;
         }
         for (int l = lanes.first; l <= lanes.last; ++l)
-          if (chosen(plan.in, tile.pixel(set) + l)) out[tile.fast + l] = image[l];
+          if (chosen(plan.in, tile.pixel(set) + l)) out[tile.fast + l] = pixels[l];
         return true;
       });
     }
@@ -433,9 +464,9 @@ void backward(const DiffractionBackward<float>& args, const DiffractionPlan& pla
       GradientSums sums(layout, lane_sums, partials.data() + chunk * layout.doubles());
       for (std::int64_t row = rows * chunk / chunks; row < rows * (chunk + 1) / chunks; ++row) {
         plan.fill_row_table(set.slow_first + row, table);
-        for_each_tile(plan.in, set.slow_first + row, [&](const Tile& tile, LaneRange lanes) {
+        for_each_tile<kLanes>(plan.in, set.slow_first + row, [&](const Tile& tile, LaneRange lanes) {
           float grad[kLanes] = {}, fresh[kLanes] = {};
-          const int lone = fresh_lane(plan, tile);
+          const int lone = fresh_lane<kLanes>(plan, tile);
           for (int l = lanes.first; l <= lanes.last; ++l)
             if (chosen(plan.in, tile.pixel(set) + l))
               (l == lone ? fresh : grad)[l] = args.grad_out[tile.pixel(set) + l];

@@ -7,13 +7,12 @@
 
 namespace sem::cpu::SEM_ISA {
 
-// sin(pi sqrt z) / (pi sqrt z) for z <= 1/4: relative error 5e-9 (weighted least squares toward the minimax).
-SEM_INLINE vfloat sine_over_angle(vfloat z) {
+// sin(pi sqrt z) / (pi sqrt z) - 1 for z <= 1/4: error 5e-9 (weighted least squares toward the minimax).
+SEM_INLINE vfloat sine_remainder(vfloat z) {
   vfloat p = broadcast(0.02468823795f);
   p = p * z - 0.19042638317f;
   p = p * z + 0.81171240435f;
-  p = p * z - 1.6449330816f;
-  return p * z + 0.99999999469f;
+  return (p * z - 1.6449330816f) * z;
 }
 
 // C of pi cot(pi x) = 1 / x - x C(x^2) for x^2 = z <= 1/4: relative error 1.3e-8, made the same way.
@@ -56,45 +55,35 @@ struct LatticeFactor;
 
 template <>
 struct LatticeFactor<DomainShape::square> {
-  // Below this distance sin(pi N delta) / sin(pi delta) is N to float32, and above it nothing underflows.
-  static constexpr float kSmall = 1e-9f;
-
   explicit LatticeFactor(const BlockShape& block) : block_(block) {}
 
-  // `wide` in double, because u = N delta - n would lose N times the rounding of delta.
   SEM_INLINE vfloat value(const vdouble (&wide)[3], const vfloat (&delta)[3]) const {
-    vfloat top = broadcast(1.0f), bottom = broadcast(1.0f);
+    Product product;
     for (int a = 0; a < 3; ++a) {
       if (block_.skipped[a]) continue;
-      vfloat d = vabs(delta[a]), u = turn(wide[a], a);
-      const auto small = d < kSmall;
-      d = select(small, broadcast(kSmall), d);
-      u = select(small, broadcast(kSmall * static_cast<float>(block_.cells[a])), u);
-      top *= u * sine_over_angle(u * u);
-      bottom *= d * sine_over_angle(d * d);
+      const float cells = static_cast<float>(block_.cells[a]);
+      const vfloat u = turn(wide[a], a);
+      product.multiply(cells, vabs(delta[a] * cells) < 0.5f, u, u * u, delta[a], delta[a] * delta[a]);
     }
-    const vfloat ratio = top / bottom;
-    return ratio * ratio;
+    return product.square();
   }
 
   SEM_INLINE void slopes(const vdouble (&wide)[3], const vfloat (&delta)[3], LatticeSlopes& out) const {
-    out.value = broadcast(1.0f);
+    Product product;
     for (int a = 0; a < 3; ++a) {
       out.by_delta[a] = out.by_cells[a] = vfloat{};
       if (block_.skipped[a]) continue;
       const float cells = static_cast<float>(block_.cells[a]);
-      const vfloat d = away_from_zero(delta[a]), reduced = turn(wide[a], a);
+      const vfloat d = delta[a], u = turn(wide[a], a), scaled = d * cells, uu = u * u, dd = d * d;
+      const auto near = vabs(scaled) < 0.5f;
+      product.multiply(cells, near, u, uu, d, dd);
       vint unused;
-      const vfloat n = round_to_int(d * cells - reduced, unused);
-      const vfloat u = select(vabs(delta[a]) < kSmall, d * cells, away_from_zero(reduced));
-      const vfloat uu = u * u, dd = d * d, pole = 1.0f / (u * d);
+      const vfloat n = round_to_int(scaled - u, unused), pole = 1.0f / (away_from_zero(u) * d);
       const vfloat uc = u * cotangent_remainder(uu), dc = d * cotangent_remainder(dd);
-      const vfloat ratio = (u * sine_over_angle(uu)) * (u * sine_over_angle(uu)) /
-                           ((d * sine_over_angle(dd)) * (d * sine_over_angle(dd)));
-      out.by_delta[a] = 2.0f * (n * pole - (cells * uc - dc));
-      out.by_cells[a] = 2.0f * (dd * pole - d * uc);
-      out.value *= ratio;
+      out.by_delta[a] = 2.0f * (select(near, vfloat{}, n * pole) - (cells * uc - dc));
+      out.by_cells[a] = 2.0f * (select(near, broadcast(1.0f / cells), dd * pole) - d * uc);
     }
+    out.value = product.square();
     for (int a = 0; a < 3; ++a) {
       out.by_delta[a] *= out.value;
       out.by_cells[a] *= out.value;
@@ -103,12 +92,32 @@ struct LatticeFactor<DomainShape::square> {
   }
 
  private:
-  // N delta less its nearest whole number.
+  // The product over axes of sin(pi u) / sin(pi delta). Each is u / delta, or just N where u = N delta, times 1 + x for
+  // a small x; the ones are kept apart, so that near a Bragg spot the product is rounded once.
+  struct Product {
+    vfloat outer = broadcast(1.0f), inner = broadcast(1.0f), top{}, bottom{};
+
+    template <class Mask>
+    SEM_INLINE void multiply(float cells, Mask near, vfloat u, vfloat uu, vfloat d, vfloat dd) {
+      outer *= select(near, broadcast(cells), u);
+      inner *= select(near, broadcast(1.0f), d);
+      const vfloat x = sine_remainder(uu), y = sine_remainder(dd);
+      top += x + top * x;
+      bottom += y + bottom * y;
+    }
+    SEM_INLINE vfloat square() const {
+      const vfloat whole = outer / inner, excess = (top - bottom) / (bottom + 1.0f);
+      return (whole * whole) * (excess * (excess + 2.0f) + 1.0f);
+    }
+  };
+
+  // u = N delta less its nearest whole number; in double, because N times the rounding of delta would be lost.
   SEM_INLINE vfloat turn(vdouble delta, int a) const {
     const vdouble scaled = delta * block_.cells[a];
     return to_float(scaled - nearest_whole(scaled));
   }
   static SEM_INLINE vfloat away_from_zero(vfloat x) {
+    constexpr float kSmall = 1e-12f;
     vfloat size = vabs(x);
     size = select(size < kSmall, broadcast(kSmall), size);
     return as_float(as_int(size) | (as_int(x) & static_cast<std::int32_t>(0x80000000)));

@@ -55,6 +55,8 @@ struct TilePosition {
 
 struct Place {
   std::int32_t layer, sub_slow, sub_fast;
+
+  bool operator==(const Place&) const = default;
 };
 
 class DiffractionPlan {
@@ -68,6 +70,9 @@ class DiffractionPlan {
         steps_(static_cast<std::size_t>(steps_per_place)) {
     for (int a = 0; a < 4; ++a) axes[a] = triple(in.frame + 3 * a);
     sub = set.pixel_size / set.oversample;
+    double offsets[kLanes];
+    for (int l = 0; l < kLanes; ++l) offsets[l] = set.pixel_size * l;
+    std::memcpy(&lane_offsets_, offsets, sizeof offsets);
     for (std::int64_t s = 0; s < in.sources; ++s) plan_source(s);
     const std::int64_t from_row = set.slow_first, to_row = set.slow_last;
     for (std::int64_t s = from_row; s <= to_row && first_pixel < 0; ++s)
@@ -85,10 +90,15 @@ class DiffractionPlan {
     return set.phi_carryover && !fresh && o < in.mosaics ? o + orientations - in.mosaics : o;
   }
 
-  std::int64_t places() const { return std::int64_t{set.layers} * set.oversample * set.oversample; }
-  Place place(std::int64_t number) const {
-    const std::int32_t os = set.oversample, n = static_cast<std::int32_t>(number);
-    return {n / (os * os), n / os % os, n % os};
+  // Layers and subpixels, in the order of the sums.
+  Place first_place() const { return {0, 0, 0}; }
+  Place last_place() const { return {set.layers - 1, set.oversample - 1, set.oversample - 1}; }
+  bool one_place() const { return set.layers == 1 && set.oversample == 1; }
+  template <class Visit>
+  SEM_INLINE void for_each_place(Visit visit) const {
+    for (std::int32_t layer = 0; layer < set.layers; ++layer)
+      for (std::int32_t sub_slow = 0; sub_slow < set.oversample; ++sub_slow)
+        for (std::int32_t sub_fast = 0; sub_fast < set.oversample; ++sub_fast) visit(Place{layer, sub_slow, sub_fast});
   }
   double slow_coordinate(std::int64_t row, const Place& at) const {
     return sub * static_cast<double>(row * set.oversample + at.sub_slow) + sub / 2;
@@ -116,10 +126,8 @@ class DiffractionPlan {
 
   SEM_INLINE void locate(std::int64_t row, std::int64_t fast, const Place& at, TilePosition& out) const {
     const Triple start = row_start(row, at);
-    const double first = static_cast<double>(fast * set.oversample + at.sub_fast), stride = set.oversample;
-    double lane[kLanes];
-    for (int l = 0; l < kLanes; ++l) lane[l] = sub * (first + stride * l) + sub / 2;
-    std::memcpy(&out.f, lane, sizeof lane);
+    const double first = static_cast<double>(fast * set.oversample + at.sub_fast);
+    out.f = lane_offsets_ + (sub * first + sub / 2);
     for (int i = 0; i < 3; ++i) out.p[i] = out.f * axes[1][i] + start[i];
     if (set.curved) bend(out);
     const vdouble square = out.p[0] * out.p[0] + out.p[1] * out.p[1] + out.p[2] * out.p[2];
@@ -176,6 +184,7 @@ class DiffractionPlan {
     std::memcpy(at.p, p, sizeof p);
   }
 
+  vdouble lane_offsets_;
   ScratchOf<SourcePlan> sources_;
   ScratchOf<StepPlan> steps_;
 };

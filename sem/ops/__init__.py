@@ -2,7 +2,6 @@
 
 from sem.ops.cayley import cayley
 from sem.ops.cg import cg_solve
-
 from sem.ops.diffraction import TracedValue, diffraction, diffraction_trace
 from sem.ops.diffraction_inputs import (
     Curvature,

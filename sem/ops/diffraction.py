@@ -177,8 +177,8 @@ def diffraction_trace(
     return [TracedValue(name, tuple(step), tuple(values)) for name, step, values in found]
 
 
-# Below, `tensors` are those of Geometry in their order, float64 but for the float32 table and the bool mask; `whole` and
-# `real` are Settings.
+# Below, `tensors` are those of Geometry in their order, float64 but for the float32 table and the bool mask; `whole`
+# and `real` are Settings.
 _NAMES = [field.name for field in fields(Geometry)]
 _TABLE, _MASK = _NAMES.index("table"), _NAMES.index("mask")
 _ARGUMENTS = "int[] whole, float[] real, " + ", ".join(f"Tensor {name}" for name in _NAMES)

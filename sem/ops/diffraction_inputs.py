@@ -1,7 +1,7 @@
 """What a diffraction image is computed from: a detector, sources, a crystal's domains and its structure factors.
 
-Lengths are metres, angles are carried by vectors. Vectors and scalars that have a gradient are torch tensors, float64 by
-habit (the geometry of an image needs it); plain numbers and lists are accepted and have none.
+Lengths are metres, angles are carried by vectors. Vectors and scalars that have a gradient are torch tensors, float64
+by habit (the geometry of an image needs it); plain numbers and lists are accepted and have none.
 """
 
 from __future__ import annotations

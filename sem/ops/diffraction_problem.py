@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -64,7 +65,8 @@ class Settings:
     @classmethod
     def of(cls, whole: list[int], real: list[float]) -> Settings:
         left, right = iter(whole), iter(real)
-        return cls(*(next(right) if field.type == "float" else next(left) for field in fields(cls)))
+        values: dict[str, Any] = {f.name: next(right) if f.type == "float" else next(left) for f in fields(cls)}
+        return cls(**values)
 
 
 @dataclass(frozen=True)
@@ -242,8 +244,11 @@ def _region(region: Region | None, slow: int, fast: int, like: Tensor) -> tuple[
     if region is None:
         return whole, none
     _instance("region", region, Region)
-    roi = whole if region.roi is None else tuple(boundary.count("roi", edge) for edge in region.roi)
-    if region.roi is not None and (len(roi) != 4 or not (roi[0] <= roi[1] < fast and roi[2] <= roi[3] < slow)):
+    roi = whole
+    if region.roi is not None and len(region.roi) == 4:
+        first, last, slow_first, slow_last = (boundary.count("roi", edge) for edge in region.roi)
+        roi = (first, last, slow_first, slow_last)
+    if region.roi is not None and (roi is whole or not (roi[0] <= roi[1] < fast and roi[2] <= roi[3] < slow)):
         raise ValueError(
             f"roi: expected (fast first, fast last, slow first, slow last), inclusive and inside {slow} slow x "
             f"{fast} fast pixels, got {tuple(region.roi)}"
@@ -260,8 +265,8 @@ def _region(region: Region | None, slow: int, fast: int, like: Tensor) -> tuple[
 
 
 def check_values(geometry: Geometry) -> None:
-    """Refuse numbers that make an image meaningless. Reads the tensors, so it is called where that costs nothing: by the
-    CPU operator and the twin, outside every transformation."""
+    """Refuse numbers that make an image meaningless. Reads the tensors, so it is called where that costs nothing: by
+    the CPU operator, inside every transformation."""
     for name, field, wanted, good in (
         ("wavelength", "wavelength", "values > 0 (metres)", geometry.wavelength > 0),
         ("close_distance", "close_distance", "a number > 0 (metres)", geometry.close_distance > 0),

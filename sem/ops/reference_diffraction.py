@@ -221,7 +221,7 @@ def _structure_factor(
         return g.default_factor
     first = (settings.first_h, settings.first_k, settings.first_l)
     place = [whole.to(torch.int64) - start for whole, start in zip(h.nearest, first, strict=True)]
-    inside = _all(*((0 <= at) & (at < size) for at, size in zip(place, table.shape, strict=True)))
+    inside = _all(*((at >= 0) & (at < size) for at, size in zip(place, table.shape, strict=True)))
     at = [axis.clamp(0, size - 1) for axis, size in zip(place, table.shape, strict=True)]
     nearest = torch.where(inside, table[at[0], at[1], at[2]], g.default_factor)
     if not settings.tricubic:
