@@ -1,4 +1,5 @@
 import io
+import json
 import signal
 import subprocess
 import sys
@@ -76,7 +77,7 @@ def test_yaml_and_overrides(text_folder, tmp_path, capsys):
     assert (config.training.max_steps, config.training.learning_rate) == (2, 2e-4)
     output = capsys.readouterr().out
     assert "step 1 (50 %)" in output
-    score = read_csv(folder / "metrics.csv")[-1]["val_bits_per_byte"]
+    score = json.loads((folder / "final.json").read_text())["val_bits_per_byte"]
     assert f"done after step 2, {score:.4f} bits per" in output
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from sem.commands import check, diffraction, generate, info, launch, report, tokenizer, train
+from sem.commands import check, diffraction, generate, info, launch, report, tokenizer, trace, train
 from sem.config import check_option_names
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ COMMANDS: dict[str, ModuleType] = {
     "report": report,
     "launch": launch,
     "tokenizer": tokenizer,
+    "trace": trace,
 }
 
 

@@ -40,6 +40,10 @@ void bind_cayley(py::module_& module);
 void bind_laplacian_cg(py::module_& module);
 void bind_pit(py::module_& module);
 void bind_scan(py::module_& module);
+void bind_rms_norm(py::module_& module);
+void bind_gated_rotation(py::module_& module);
+void bind_causal_conv(py::module_& module);
+void bind_state_space(py::module_& module);
 void bind_diffraction(py::module_& module);
 
 }  // namespace sem::bindings

@@ -14,5 +14,9 @@ PYBIND11_MODULE(_cpu, module) {
   sem::bindings::bind_laplacian_cg(module);
   sem::bindings::bind_pit(module);
   sem::bindings::bind_scan(module);
+  sem::bindings::bind_rms_norm(module);
+  sem::bindings::bind_gated_rotation(module);
+  sem::bindings::bind_causal_conv(module);
+  sem::bindings::bind_state_space(module);
   sem::bindings::bind_diffraction(module);
 }

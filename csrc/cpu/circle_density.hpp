@@ -100,26 +100,28 @@ class CircleDensity {
   // From moments to values on the bins to coefficients of the cells.
   void spread() {
     const Taps& tap = Taps::table();
+    for (std::int32_t i = 0; i < kReach; ++i) {  // in this order: circles of fewer than kReach bins wrap repeatedly
+      store(moments_ + (bins_ + i) * kLanes, load(moments_ + i * kLanes));
+      store(moments_ - (i + 1) * kLanes, load(moments_ + (bins_ - 1 - i) * kLanes));
+    }
+    std::int32_t k = 0;
+    for (; k + kLanes <= bins_; k += kLanes) {
+      vfloat terms[kLanes];
+      for (int i = 0; i < kLanes; i += kBlock) gather<kBlock>(tap, k + i, terms + i);
+      store(on_bins_ + k, horizontal_sums(terms));
+    }
+    for (; k < bins_; ++k) {
+      vfloat terms[1];
+      gather<1>(tap, k, terms);
+      on_bins_[k] = horizontal_sum(terms[0]);
+    }
     for (std::int32_t i = 0; i < kReach; ++i) {
-      store(moments_ - (i + 1) * kLanes, load(moments_ + wrapped(-1 - i) * kLanes));
-      store(moments_ + (bins_ + i) * kLanes, load(moments_ + wrapped(i) * kLanes));
+      on_bins_[bins_ + i] = on_bins_[i];
+      on_bins_[-1 - i] = on_bins_[bins_ - 1 - i];
     }
-    for (std::int32_t k = 0; k < bins_; ++k) {
-      vfloat sum{};
-#pragma GCC unroll 13
-      for (int m = -kReach; m <= kReach; ++m) sum += tap(m) * load(moments_ + (k - m) * kLanes);
-      on_bins_[k] = horizontal_sum(sum);
-    }
-    for (std::int32_t i = 0; i < kReach; ++i) {
-      on_bins_[-1 - i] = on_bins_[wrapped(-1 - i)];
-      on_bins_[bins_ + i] = on_bins_[wrapped(i)];
-    }
-    for (std::int32_t b = 0; b < bins_; ++b) {
-      vfloat sum{};
-#pragma GCC unroll 13
-      for (int m = -kReach; m <= kReach; ++m) sum += tap(m) * on_bins_[b + m];
-      store(coefficients_ + b * kLanes, sum);
-    }
+    std::int32_t b = 0;
+    for (; b + kBlock <= bins_; b += kBlock) scatter<kBlock>(tap, b);
+    for (; b < bins_; ++b) scatter<1>(tap, b);
   }
 
   // The sum at sixteen phases, with as many derivatives as asked for; the others are not to be read.
@@ -139,7 +141,37 @@ class CircleDensity {
   }
 
  private:
-  std::int32_t wrapped(std::int32_t bin) const { return (bin + kReach * bins_) % bins_; }
+  // Neighbouring bins share all but one of the cells they reach, so several are done at once: each vector loaded feeds
+  // kBlock multiply-adds.
+  static constexpr int kBlock = kRegisterLanes == kLanes ? 4 : 2;
+
+  // The terms of the values on kCount bins from `first` on, yet to be summed over cells and powers.
+  template <int kCount>
+  SEM_INLINE void gather(const Taps& tap, std::int32_t first, vfloat* terms) const {
+    vfloat sum[kCount] = {};
+#pragma GCC unroll 32
+    for (int i = -kReach; i < kReach + kCount; ++i) {
+      const vfloat moments = load(moments_ + (first + i) * kLanes);
+#pragma GCC unroll 4
+      for (int n = 0; n < kCount; ++n)
+        if (n - i >= -kReach && n - i <= kReach) sum[n] += tap(n - i) * moments;
+    }
+    for (int n = 0; n < kCount; ++n) terms[n] = sum[n];
+  }
+
+  // The coefficients of the cells of kCount bins from `first` on.
+  template <int kCount>
+  SEM_INLINE void scatter(const Taps& tap, std::int32_t first) {
+    vfloat sum[kCount] = {};
+#pragma GCC unroll 32
+    for (int i = -kReach; i < kReach + kCount; ++i) {
+      const vfloat value = broadcast(on_bins_[first + i]);
+#pragma GCC unroll 4
+      for (int n = 0; n < kCount; ++n)
+        if (i - n >= -kReach && i - n <= kReach) sum[n] += tap(i - n) * value;
+    }
+    for (int n = 0; n < kCount; ++n) store(coefficients_ + (first + n) * kLanes, sum[n]);
+  }
 
   static SEM_INLINE std::int32_t cell(const float* cells, int lane) {
     std::int32_t index;

@@ -3,12 +3,16 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "sem/causal_conv.hpp"
 #include "sem/cayley.hpp"
 #include "sem/diffraction.hpp"
+#include "sem/gated_rotation.hpp"
 #include "sem/laplacian.hpp"
 #include "sem/laplacian_cg.hpp"
 #include "sem/pit.hpp"
+#include "sem/rms_norm.hpp"
 #include "sem/scan.hpp"
+#include "sem/state_space.hpp"
 
 namespace sem::cpu {
 namespace {
@@ -92,6 +96,14 @@ SEM_DISPATCH(pit_forward, PitForward<float>)
 SEM_DISPATCH(pit_backward, PitBackward<float>)
 SEM_DISPATCH(scan_forward, ScanForward<float>)
 SEM_DISPATCH(scan_backward, ScanBackward<float>)
+SEM_DISPATCH(rms_norm_forward, RmsNormForward<float>)
+SEM_DISPATCH(rms_norm_backward, RmsNormBackward<float>)
+SEM_DISPATCH(gated_rotation_forward, GatedRotationForward<float>)
+SEM_DISPATCH(gated_rotation_backward, GatedRotationBackward<float>)
+SEM_DISPATCH(causal_conv_forward, CausalConvForward<float>)
+SEM_DISPATCH(causal_conv_backward, CausalConvBackward<float>)
+SEM_DISPATCH(state_space_forward, StateSpaceForward<float>)
+SEM_DISPATCH(state_space_backward, StateSpaceBackward<float>)
 SEM_DISPATCH(diffraction_forward, DiffractionForward<float>)
 SEM_DISPATCH(diffraction_backward, DiffractionBackward<float>)
 

@@ -3,7 +3,7 @@
 #include "cpu/channel_block.hpp"
 #include "cpu/scratch.hpp"
 #include "cpu/tile.hpp"
-#include "cpu/vector_math.hpp"
+#include "cpu/transition.hpp"
 
 // Lanes are sixteen neighbouring channels and the recurrence runs along time in registers, one step after the other, so
 // a sequence cut in two with the state handed over gives the bits of the whole. Threads share the (batch row, span of
@@ -13,10 +13,6 @@ namespace sem::cpu::SEM_ISA {
 namespace {
 
 constexpr int kSpan = 8;
-constexpr float kMaxPhase = 8000.0f;  // the range of vsincos
-constexpr float kShrink = 0x1p-22f;
-constexpr float kBelowOne = 1.0f - 0x1p-24f;  // the next float32 below 1
-constexpr float kNaN = __builtin_nanf("");
 
 struct Span {
   std::int64_t row, first_block, blocks;
@@ -41,26 +37,9 @@ class Spans {
   std::int64_t blocks_, width_, per_row_, count_;
 };
 
-// A = exp(-m decay) exp(i p frequency). Rounding can leave |A| a little above 1 where m decay is below 1e-7; there it
-// is made a little smaller than 1, so that no state grows by rounding over any number of steps. m = p = 0 gives 1
-// exactly. A phase beyond the range of vsincos gives NaN.
-SEM_INLINE Complex transition(vfloat m, vfloat p, vfloat decay, vfloat frequency) {
-  const vfloat phase = p * frequency;
-  vfloat sine, cosine;
-  vsincos(select(vabs(phase) < kMaxPhase, phase, broadcast(kNaN)), sine, cosine);
-  const vfloat radius = vexp(-(m * decay));
-  const Complex a{radius * cosine, radius * sine};
-  const vfloat im_square = a.im * a.im;
-  const vfloat square = a.re * a.re + im_square;
-  const vfloat inverse_root = (1.5f - kShrink) - 0.5f * square;
-  const vint too_large = (kBelowOne < square) & (0.0f < im_square);
-  const vfloat scale = select(too_large, inverse_root, broadcast(1.0f));
-  return {scale * a.re, scale * a.im};
-}
-
 struct ForwardBlock {
   ChannelBlock channels;
-  vfloat decay, frequency;
+  Transition transition;
   Complex h;
 };
 
@@ -71,21 +50,20 @@ void forward_span(const ScanForward<float>& args, Span span) {
   for (std::int64_t k = 0; k < span.blocks; ++k) {
     ForwardBlock& block = blocks[k];
     block.channels = ChannelBlock(args.shape, span.first_block + k);
-    block.decay = block.channels.load_real(args.decay);
-    block.frequency = block.channels.load_real(args.frequency);
+    block.transition = {block.channels.load_real(args.decay), block.channels.load_real(args.frequency)};
     block.h = block.channels.load_complex(args.initial_state + span.row * width * 2);
   }
   for (std::int64_t begin = 0; begin < steps; begin += kLanes) {
     const std::int64_t end = begin + kLanes < steps ? begin + kLanes : steps;
     for (std::int64_t k = 0; k < span.blocks; ++k) {
       const ChannelBlock channels = blocks[k].channels;
-      const vfloat decay = blocks[k].decay, frequency = blocks[k].frequency;
+      const Transition transition = blocks[k].transition;
       Complex h = blocks[k].h;
       for (std::int64_t t = begin; t < end; ++t) {
         const std::int64_t step = span.row * steps + t;
         const vfloat m = channels.spread(args.dt_mag + step * groups);
         const vfloat p = channels.spread(args.dt_phase + step * groups);
-        const Complex a = transition(m, p, decay, frequency);
+        const Complex a = transition(m, p);
         channels.prefetch(args.x + (step + kLanes) * width * 2);
         const Complex x = channels.load_complex(args.x + step * width * 2);
         h = {a.re * h.re + (m * x.re - a.im * h.im), a.re * h.im + (m * x.im + a.im * h.re)};
@@ -131,6 +109,7 @@ SEM_INLINE void sum_groups(vfloat (&rows)[kLanes], const ChannelBlock& channels,
 
 struct BackwardBlock {
   ChannelBlock channels;
+  Transition transition;
   vfloat decay, frequency;
   Complex carried;  // conj(A_{t+1}) l_{t+1}
   BlockSum decay_sum, frequency_sum;
@@ -146,6 +125,7 @@ void backward_span(const ScanBackward<float>& args, const Partials& partials, Sp
     block.channels = ChannelBlock(args.shape, span.first_block + k);
     block.decay = block.channels.load_real(args.decay);
     block.frequency = block.channels.load_real(args.frequency);
+    block.transition = {block.decay, block.frequency};
     block.carried = block.channels.load_complex(args.grad_final + span.row * width * 2);
   }
   for (std::int64_t begin = partials.padded_steps - kLanes; begin >= 0; begin -= kLanes) {
@@ -154,6 +134,7 @@ void backward_span(const ScanBackward<float>& args, const Partials& partials, Sp
       BackwardBlock& block = blocks[k];
       const ChannelBlock channels = block.channels;
       const vfloat decay = block.decay, frequency = block.frequency;
+      const Transition transition = block.transition;
       Complex carried = block.carried;
       BlockSum decay_sum = block.decay_sum, frequency_sum = block.frequency_sum;
       vfloat to_mag[kLanes]{}, to_phase[kLanes]{};
@@ -161,7 +142,7 @@ void backward_span(const ScanBackward<float>& args, const Partials& partials, Sp
         const std::int64_t step = span.row * steps + t;
         const vfloat m = channels.spread(args.dt_mag + step * groups);
         const vfloat p = channels.spread(args.dt_phase + step * groups);
-        const Complex a = transition(m, p, decay, frequency);
+        const Complex a = transition(m, p);
         channels.prefetch(args.x + (step - kLanes) * width * 2);
         channels.prefetch(args.grad_states + (step - kLanes) * width * 2);
         channels.prefetch(args.states + (step - kLanes - 1) * width * 2);

@@ -12,6 +12,9 @@
 #ifdef _OPENMP
 #include <omp.h>
 #endif
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
 
 #define SEM_INLINE inline __attribute__((always_inline))
 // After the parameters of a lambda.
@@ -181,7 +184,24 @@ template <class Vector>
 SEM_INLINE Vector vmin(Vector a, Vector b) {
   return select(a < b, a, b);
 }
+#ifdef __AVX512F__
+// GCC writes the general form as a comparison into a mask and a blend. (Its unmasked functions warn about a value of
+// their own that is not initialised.)
+SEM_INLINE vfloat vmax(vfloat a, vfloat b) { return _mm512_maskz_max_ps(0xffff, a, b); }
+SEM_INLINE vfloat vmin(vfloat a, vfloat b) { return _mm512_maskz_min_ps(0xffff, a, b); }
+#endif
 SEM_INLINE vfloat vabs(vfloat a) { return as_float(as_int(a) & 0x7fffffff); }
+
+// 1 / sqrt(a), to 1.5 units in the last place, for normal a > 0.
+#ifdef __AVX512F__
+SEM_INLINE vfloat vrsqrt(vfloat a) {
+  const vfloat estimate = _mm512_maskz_rsqrt14_ps(0xffff, a);  // to 2^-14; one Newton step squares the error
+  const vfloat defect = 1.0f - a * estimate * estimate;
+  return estimate + estimate * (0.5f * defect);
+}
+#else
+SEM_INLINE vfloat vrsqrt(vfloat a) { return 1.0f / vsqrt(a); }
+#endif
 
 // The lower and upper eight lanes, and back, in registers: a copy through memory would wait for the store buffer.
 using vhalf = Lanes<float, kLanes / 2>;

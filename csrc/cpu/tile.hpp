@@ -78,6 +78,21 @@ SEM_INLINE void transpose(Lanes<float, kCount> (&rows)[kCount]) {
   }
 }
 
+// Lane l is the sum of the lanes of rows[l], in a fixed order.
+SEM_INLINE vfloat horizontal_sums(const vfloat (&rows)[kLanes]) {
+  constexpr int kHalf = kLanes / 2;
+  vhalf total[2];
+#pragma GCC unroll 2
+  for (int half = 0; half < 2; ++half) {
+    vhalf part[kHalf];
+#pragma GCC unroll 8
+    for (int l = 0; l < kHalf; ++l) part[l] = lower_half(rows[half * kHalf + l]) + upper_half(rows[half * kHalf + l]);
+    transpose<kHalf>(part);
+    total[half] = ((part[0] + part[1]) + (part[2] + part[3])) + ((part[4] + part[5]) + (part[6] + part[7]));
+  }
+  return join_halves(total[0], total[1]);
+}
+
 // Missing rows (the last tile of an array) are filled with zeros.
 inline void load_tile(const float* array, std::int64_t width, std::int64_t tile, int rows, float* out) {
   const float* base = array + tile * kLanes * width;

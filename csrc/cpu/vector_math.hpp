@@ -14,8 +14,8 @@ SEM_INLINE vfloat round_to_int(vfloat x, vint& integer) {
   return shifted - kMagic;
 }
 
-// exp(x); x below -87.3 gives about 1e-38, above 88.3 about 2e38 (no overflow, no denormals).
-SEM_INLINE vfloat vexp(vfloat x) {
+// exp(x) = power (1 + rest) with a power of two and |rest| < 0.42; x below -87.3 is taken as that, above 88.3 likewise.
+SEM_INLINE void exp_parts(vfloat x, vfloat& power, vfloat& rest) {
   x = select(x < -87.3f, broadcast(-87.3f), x);
   x = select(x > 88.3f, broadcast(88.3f), x);
   vint n;
@@ -28,8 +28,15 @@ SEM_INLINE vfloat vexp(vfloat x) {
   p = p * r + 1.0f / 24.0f;
   p = p * r + 1.0f / 6.0f;
   p = p * r + 0.5f;
-  p = (p * r) * r + r + 1.0f;
-  return p * as_float((n + 127) << 23);
+  rest = (p * r) * r + r;
+  power = as_float((n + 127) << 23);
+}
+
+// exp(x); x below -87.3 gives about 1e-38, above 88.3 about 2e38 (no overflow, no denormals).
+SEM_INLINE vfloat vexp(vfloat x) {
+  vfloat power, rest;
+  exp_parts(x, power, rest);
+  return (rest + 1.0f) * power;
 }
 
 // sin(x) and cos(x) for |x| < 8000 (pi/2 is subtracted in three parts).
@@ -60,10 +67,10 @@ SEM_INLINE void vsincos(vfloat x, vfloat& sine, vfloat& cosine) {
 }
 
 // The angle of x + iy as octant * pi/4 + rest, with an integer octant in [-4, 4] and |rest| <= pi/8, so that a multiple
-// of the octant can be taken off exactly. x and y not both zero; max(|x|, |y|) in the normal range and below 2^126.
+// of the octant can be taken off exactly; 0 for x = y = 0. Accurate where max(|x|, |y|) is normal and below 2^126.
 SEM_INLINE void octant_angle(vfloat x, vfloat y, vfloat& octant, vfloat& rest) {
   const vfloat ax = vabs(x), ay = vabs(y);
-  const vfloat large = vmax(ax, ay), small = vmin(ax, ay);
+  const vfloat large = vmax(vmax(ax, ay), broadcast(0x1p-126f)), small = vmin(ax, ay);
   const vint diagonal = large * 0.414213562373095f < small;
   // atan(t) for t <= tan(pi/8), else pi/4 + atan((t - 1) / (t + 1))
   const vfloat t = select(diagonal, small - large, small) / select(diagonal, small + large, large);

@@ -2,23 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <complex>
+
+#include "reference/complex.hpp"
 
 namespace sem::reference {
-namespace {
-
-template <class Real>
-std::complex<Real> read(const Real* blocks, std::int64_t index) {
-  return {blocks[2 * index], blocks[2 * index + 1]};
-}
-
-template <class Real>
-void write(Real* blocks, std::int64_t index, std::complex<Real> value) {
-  blocks[2 * index] = value.real();
-  blocks[2 * index + 1] = value.imag();
-}
-
-}  // namespace
 
 template <class Real>
 void scan_forward(const ScanForward<Real>& args) {

@@ -47,20 +47,23 @@ def rms(psi):
     return psi.to(torch.complex128).abs().square().mean(-1).sqrt()
 
 
-def results(function, psi, reference_rms, strength, direction, **options):
-    """Output and gradients of ``sum Re(conj(direction) out)`` to every tensor argument."""
-    inputs = [
-        tensor.detach().clone().requires_grad_() for tensor in (psi, reference_rms, strength) if tensor is not None
-    ]
-    arguments = inputs if reference_rms is not None else [inputs[0], None, inputs[1]]
-    out = function(*arguments, **options)
+def results(function, psi, reference_rms, strength, direction, kerr=None, **options):
+    """Output and gradients of ``sum Re(conj(direction) out)`` to every tensor argument, kerr last."""
+    tensors = (psi, reference_rms, strength, kerr)
+    arguments = [tensor if tensor is None else tensor.detach().clone().requires_grad_() for tensor in tensors]
+    out = function(*arguments[:3], kerr=arguments[3], **options)
+    inputs = [tensor for tensor in arguments if tensor is not None]
     return out.detach(), torch.autograd.grad((direction.conj() * out).real.sum(), inputs)
 
 
-def twin_results(psi, reference_rms, strength, direction, **options):
+def twin_results(psi, reference_rms, strength, direction, kerr=None, **options):
     """The same from the float64 twin."""
-    arguments = (double(tensor) for tensor in (psi, reference_rms, strength, direction))
+    arguments = (double(tensor) for tensor in (psi, reference_rms, strength, direction, kerr))
     return results(reference.pit, *arguments, **options)
+
+
+def kerr_of(width, seed=4):
+    return torch.randn(width, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -78,6 +81,59 @@ def test_values_and_gradients_match_the_float64_twin(tokens, width, rule):
         # The terms of the strength gradient cancel; sigma |direction| |out| bounds the sum of their sizes.
         bound = 2 * math.pi / 32 * float(torch.linalg.vector_norm(direction) * torch.linalg.vector_norm(out))
         assert abs(float(grads[-1] - expected[-1])) <= 1e-5 * abs(float(expected[-1])) + 1e-7 * bound
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(("tokens", "width"), SIZES)
+def test_kerr_values_and_gradients_match_the_float64_twin(tokens, width, rule):
+    psi, direction = wave(tokens, width), wave(tokens, width, seed=1, bunched=False)
+    kerr = kerr_of(width)
+    for reference_rms in (None, 0.5 + torch.rand(tokens, generator=torch.Generator().manual_seed(2))):
+        arguments = (psi, reference_rms, torch.tensor(0.5), direction, kerr)
+        out, grads = results(pit, *arguments, rule=rule)
+        exact, expected = twin_results(*arguments, rule=rule)
+        assert error(out, exact) <= 2e-6
+        for grad, want in zip(grads[:-2], expected[:-2], strict=True):
+            assert error(grad, want) <= 1e-5
+        # Terms of the kerr gradient cancel between rows as those of the strength gradient do; this is their size.
+        intensity = psi.abs().square()
+        size = direction.abs() * out.abs() * intensity / intensity.mean(-1, keepdim=True)
+        limit = 1e-5 * expected[-1].abs() + 1e-7 * torch.linalg.vector_norm(size, dim=0)
+        difference = torch.linalg.vector_norm(grads[-1] - expected[-1])
+        assert difference <= torch.linalg.vector_norm(limit)
+
+
+def test_kerr_by_hand():
+    psi = torch.tensor([1.0 + 0j, 0 + 3j])  # intensities 1 and 9, mean 5
+    kerr = torch.tensor([0.5, 1.0])
+    expected = psi * torch.exp(1j * torch.tensor([0.5 * 1 / 5, 1.0 * 9 / 5]))
+    torch.testing.assert_close(pit(psi, None, 0.0, kerr=kerr), expected)
+    assert torch.equal(pit(psi, None, 0.3, kerr=torch.zeros(2)), pit(psi, None, 0.3))
+
+
+def test_kerr_comes_before_the_density_is_taken():
+    psi, kerr = wave(9, 50), kerr_of(50)
+    turned = pit(psi, None, 0.0, kerr=kerr)
+    assert error(pit(psi, None, 1.0, kerr=kerr), pit(turned, None, 1.0)) <= 2e-6
+
+
+def test_kerr_of_zero_rows_and_bad_rows():
+    direction = wave(4, 19, seed=1)
+    psi, kerr = wave(4, 19), kerr_of(19)
+    psi[1] = 0
+    out, grads = results(pit, psi, None, torch.tensor(0.5), direction, kerr)
+    assert torch.equal(out[1], torch.zeros(19, dtype=torch.complex64)) and torch.equal(grads[0][1], direction[1])
+    assert torch.isfinite(grads[2]).all()
+    kept = [0, 2, 3]
+    without_row = results(pit, psi[kept], None, torch.tensor(0.5), direction[kept], kerr)[1]
+    assert error(grads[2], without_row[2]) <= 1e-6
+    psi[2, 3] = math.nan
+    out, bad = results(pit, psi, None, torch.tensor(0.5), direction, kerr)
+    assert torch.isnan(torch.view_as_real(out[2])).all() and torch.isnan(bad[2]).all()
+    assert torch.equal(bad[0][[0, 1, 3]], grads[0][[0, 1, 3]])
+    kerr[5] = math.nan
+    out, _ = results(pit, psi, None, torch.tensor(0.5), direction, kerr)
+    assert torch.isnan(torch.view_as_real(out[[0, 2, 3]])).all() and not torch.isnan(torch.view_as_real(out[1])).any()
 
 
 @pytest.mark.parametrize("bins", [4, 5, 12, 13, 33, 64, 512])
@@ -211,10 +267,11 @@ def test_twin_gradients_to_second_order(rule, with_reference):
     psi = wave(2, 4).to(torch.complex128).requires_grad_()
     strength = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
     target = torch.tensor([0.8, 1.7], dtype=torch.float64, requires_grad=True)
-    inputs = (psi, strength, target) if with_reference else (psi, strength)
+    kerr = torch.randn(4, dtype=torch.float64, requires_grad=True)
+    inputs = (psi, strength, kerr, target) if with_reference else (psi, strength, kerr)
 
-    def function(psi, strength, target=None):
-        return reference.pit(psi, target, strength, 8, rule)
+    def function(psi, strength, kerr, target=None):
+        return reference.pit(psi, target, strength, 8, rule, kerr=kerr)
 
     assert torch.autograd.gradcheck(function, inputs)
     assert torch.autograd.gradgradcheck(function, inputs)
@@ -224,19 +281,20 @@ def test_twin_gradients_to_second_order(rule, with_reference):
 @pytest.mark.parametrize("rule", [0, 1])
 def test_opcheck(rows, rule):
     psi, grad, strength = torch.randn(rows, 5, 2), torch.randn(rows, 5, 2), torch.tensor(0.5)
-    for target in (torch.rand(rows), torch.empty(0)):
-        torch.library.opcheck(torch.ops.sem.pit_forward.default, (psi, target, strength, 32, rule))
-        torch.library.opcheck(torch.ops.sem.pit_backward.default, (psi, target, strength, grad, 32, rule))
+    for target, kerr in ((torch.rand(rows), torch.empty(0)), (torch.empty(0), torch.rand(5))):
+        torch.library.opcheck(torch.ops.sem.pit_forward.default, (psi, target, strength, kerr, 32, rule))
+        torch.library.opcheck(torch.ops.sem.pit_backward.default, (psi, target, strength, kerr, grad, 32, rule))
 
 
 def test_compile_fullgraph():
-    def loss(psi, target, strength):
-        return pit(psi, target, strength).abs().pow(3).sum() + pit(psi, None, 0.3).real.sum()
+    def loss(psi, target, strength, kerr):
+        return pit(psi, target, strength, kerr=kerr).abs().pow(3).sum() + pit(psi, None, 0.3).real.sum()
 
     arguments = [
         wave(6, 24).requires_grad_(),
         torch.rand(6).requires_grad_(),
         torch.tensor(0.5, requires_grad=True),
+        kerr_of(24).requires_grad_(),
     ]
     eager = torch.autograd.grad(loss(*arguments), arguments)
     compiled = torch.autograd.grad(torch.compile(loss, fullgraph=True, backend="aot_eager")(*arguments), arguments)
@@ -245,19 +303,21 @@ def test_compile_fullgraph():
 
 
 def test_func_grad_and_vmap():
-    def loss(psi, target, strength):
-        return (pit(psi, target, strength) * weight).real.sum()
+    def loss(psi, target, strength, kerr=None):
+        return (pit(psi, target, strength, kerr=kerr) * weight).real.sum()
 
     weight = wave(4, 9, seed=3)
-    psi, target, strength = wave(4, 9), torch.rand(4) + 0.5, torch.tensor(0.5)
-    inputs = [tensor.clone().requires_grad_() for tensor in (psi, target, strength)]
+    psi, target, strength, kerr = wave(4, 9), torch.rand(4) + 0.5, torch.tensor(0.5), kerr_of(9)
+    inputs = [tensor.clone().requires_grad_() for tensor in (psi, target, strength, kerr)]
     expected = torch.autograd.grad(loss(*inputs), inputs)
-    for a, b in zip(torch.func.grad(loss, argnums=(0, 1, 2))(psi, target, strength), expected, strict=True):
+    for a, b in zip(torch.func.grad(loss, argnums=(0, 1, 2, 3))(psi, target, strength, kerr), expected, strict=True):
         assert torch.equal(a, b)
 
     batch = wave(5, 4, 9, seed=7)
     assert torch.equal(torch.vmap(lambda p: pit(p, target, strength))(batch), pit(batch, target.expand(5, 4), strength))
     assert torch.equal(torch.vmap(lambda p: pit(p, None, strength))(batch), pit(batch, None, strength))
+    turned = torch.vmap(lambda p: pit(p, None, strength, kerr=kerr))(batch)
+    assert torch.equal(turned, pit(batch, None, strength, kerr=kerr))
     strengths = torch.linspace(0, 1, 5)
     swept = torch.vmap(lambda s: pit(psi, None, s))(strengths)
     assert torch.equal(swept, torch.stack([pit(psi, None, s) for s in strengths]))
@@ -297,19 +357,19 @@ def test_narrow_inputs_are_widened_and_get_narrow_gradients(dtype):
 
 def test_a_rows_bits_do_not_depend_on_the_batch_or_the_threads():
     psi, direction, target = wave(67, 50), wave(67, 50, seed=1), torch.rand(67) + 0.5
-    strength = torch.tensor(0.5)
+    strength, kerr = torch.tensor(0.5), kerr_of(50)
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        out, grads = results(pit, psi, target, strength, direction)
+        out, grads = results(pit, psi, target, strength, direction, kerr)
         torch.set_num_threads(2)
-        again, again_grads = results(pit, psi, target, strength, direction)
+        again, again_grads = results(pit, psi, target, strength, direction, kerr)
     finally:
         torch.set_num_threads(threads)
     assert torch.equal(out, again)
     assert all(torch.equal(a, b) for a, b in zip(grads, again_grads, strict=True))
     for rows in (slice(3, 4), slice(20, 49), torch.arange(66, -1, -1)):
-        part, part_grads = results(pit, psi[rows], target[rows], strength, direction[rows])
+        part, part_grads = results(pit, psi[rows], target[rows], strength, direction[rows], kerr)
         assert torch.equal(part, out[rows])
         assert torch.equal(part_grads[0], grads[0][rows]) and torch.equal(part_grads[1], grads[1][rows])
 
@@ -370,6 +430,10 @@ def test_no_tensor_with_a_bins_axis_and_only_inputs_are_saved():
         ({"strength": torch.ones(2)}, ValueError, "strength: expected one element"),
         ({"strength": "1"}, TypeError, "strength: expected a number"),
         ({"strength": math.nan}, ValueError, "strength: expected a finite number"),
+        ({"kerr": torch.ones(5)}, ValueError, r"kerr: expected shape \[6\], got \[5\]"),
+        ({"kerr": torch.ones(6).double()}, TypeError, "kerr: expected float32"),
+        ({"kerr": torch.ones(6, device="meta")}, ValueError, "kerr: expected device cpu"),
+        ({"kerr": 0.5}, TypeError, "kerr: expected a torch.Tensor, got float"),
         ({"num_bins": 3}, ValueError, "num_bins: expected at least 4, got 3"),
         ({"num_bins": 5000}, ValueError, "num_bins: expected at most 4096, got 5000"),
         ({"num_bins": 32.0}, TypeError, "num_bins: expected an int, got float"),

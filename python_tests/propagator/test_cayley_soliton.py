@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from sem.diagnostics import Diagnostics
-from sem.ops import SolveError, Topology, reference
+from sem.ops import SolveError, Topology, pit, reference
 from sem.propagator import CayleySolitonPropagator, CayleySolitonStack
 from sem.propagator.cayley_soliton import cayley_residual, kerr_rotation
 
@@ -52,6 +52,29 @@ def test_tokens_do_not_see_each_other():
     changed = psi.clone()
     changed[:, 11:] += 1
     assert torch.equal(stack(psi)[:, :11], stack(changed)[:, :11])
+
+
+def test_training_keeps_one_wave_a_layer():
+    torch.manual_seed(0)
+    tokens, dim, layers = 512, 64, 4
+    psi = torch.randn(tokens, dim, dtype=torch.complex64, requires_grad=True)
+    kept = {}
+
+    def keep(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        out = CayleySolitonStack(dim, layers, dt=0.1)(psi)
+    del kept[psi.untyped_storage().data_ptr()]  # the caller's
+    assert sum(kept.values()) / layers <= 1.5 * psi.nbytes
+    assert out.untyped_storage().data_ptr() in kept
+
+
+def test_kerr_alone_and_kerr_of_pit_are_the_same_rotation():
+    torch.manual_seed(0)
+    psi, alpha = torch.randn(7, 33, dtype=torch.complex64), torch.randn(33)
+    torch.testing.assert_close(kerr_rotation(psi, alpha), pit(psi, None, 0.0, kerr=alpha), rtol=1e-5, atol=1e-5)
 
 
 def test_zero_tokens_stay_zero_with_finite_gradients():

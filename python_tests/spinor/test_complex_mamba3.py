@@ -4,7 +4,8 @@ import torch
 from sem.layers import ComplexLinear, ComplexRMSNorm
 from sem.ops import scan
 from sem.spinor import ComplexMamba3Layer
-from sem.spinor.complex_mamba3 import CausalConv, GatedBlockRotation, SelectiveStates, magnitude_gate
+from sem.spinor.complex_mamba3 import CausalConv, GatedBlockRotation, SelectiveStates
+from sem.spinor.states import _composed, _mix
 
 
 def affine(layer, z):
@@ -37,33 +38,6 @@ def test_norm_of_a_zero_token_is_zero_with_finite_gradient():
     assert torch.equal(out, torch.zeros_like(out)) and torch.isfinite(torch.view_as_real(z.grad)).all()
 
 
-def test_magnitude_gate(z):
-    theta = torch.randn(16)
-    expected = z * (1 - torch.exp(-z.abs().square() * theta.exp()))
-    torch.testing.assert_close(magnitude_gate(z, theta), expected)
-
-
-def test_gradient_of_the_norm():
-    torch.manual_seed(0)
-    norm = ComplexRMSNorm(3).double()
-    x = torch.randn(2, 3, dtype=torch.complex128)
-    x[0, 1] = 0  # not active: the mean is over two
-    gamma = torch.randn(3, dtype=torch.float64, requires_grad=True)
-    inputs = (x[:1, ::2].clone().requires_grad_(), x[1:].requires_grad_(), gamma)
-
-    def call(ends, whole, gamma):
-        row = torch.stack([ends[:, 0], torch.zeros_like(ends[:, 0]), ends[:, 1]], -1)
-        return torch.func.functional_call(norm, {"gamma": gamma}, torch.cat([row, whole]))
-
-    assert torch.autograd.gradcheck(call, inputs)
-
-
-def test_gradient_of_the_magnitude_gate():
-    torch.manual_seed(0)
-    x = torch.randn(2, 4, dtype=torch.complex128, requires_grad=True)
-    assert torch.autograd.gradcheck(magnitude_gate, (x, torch.randn(4, dtype=torch.float64, requires_grad=True)))
-
-
 def test_gated_block_rotation(z):
     layer = GatedBlockRotation(16, 4)
     z.requires_grad_()
@@ -85,13 +59,19 @@ def test_causal_convolution(z):
     torch.testing.assert_close(layer(z), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_causal_convolution_gradient():
-    torch.manual_seed(0)
-    layer = CausalConv(3, 4).double()
-    x = torch.randn(2, 5, 3, dtype=torch.complex128, requires_grad=True)
-    assert torch.autograd.gradcheck(
-        lambda x, taps: torch.func.functional_call(layer, {"taps": taps}, x), (x, layer.taps)
-    )
+def test_causal_convolution_with_the_magnitude_gate(z):
+    layer = CausalConv(16, 4)
+    theta = torch.randn(16)
+    v = layer(z)
+    expected = v * (1 - torch.exp(-v.abs().square() * theta.exp()))
+    torch.testing.assert_close(layer(z, theta), expected)
+
+
+def test_a_scale_of_a_complex_linear_map(z):
+    layer, scale = ComplexLinear(16, 5), torch.tensor(0.3, requires_grad=True)
+    torch.testing.assert_close(layer(z, scale), 0.3 * layer(z))
+    (grad,) = torch.autograd.grad(layer(z, scale).real.sum(), scale)
+    torch.testing.assert_close(grad, layer(z).real.sum(), rtol=1e-4, atol=1e-4)
 
 
 def test_selective_states(z):
@@ -122,9 +102,9 @@ def recorded_states(layer, z, initial):
     return torch.einsum("gpn,bsgn->bsgp", out_of, states.unflatten(-1, (layer.groups, -1))).flatten(-2), last
 
 
-@pytest.mark.parametrize("cached", [1, 150, 2**19])
-def test_gradients_of_selective_states(z, cached, monkeypatch):
-    monkeypatch.setattr("sem.spinor.states._CACHED", cached)
+@pytest.mark.parametrize("mix", [_mix, _composed], ids=["kernel", "composed"])
+def test_gradients_of_selective_states(z, mix, monkeypatch):
+    monkeypatch.setattr("sem.spinor.states._mix", mix)
     layer = SelectiveStates(16, 3, 4)
     initial = torch.randn(2, 12, dtype=torch.complex64, requires_grad=True)
     leaves = [z.requires_grad_(), initial, *layer.parameters()]

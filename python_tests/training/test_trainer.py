@@ -44,7 +44,10 @@ def test_run_folder_holds_everything(tmp_path):
         "peak_memory_mib",
         "elapsed_seconds",
     } <= set(last)
-    assert result.figures["val_bits_per_byte"] == last["val_bits_per_byte"]
+    assert result.figures["loss"] == last["loss"]
+    scores = json.loads((tmp_path / "final.json").read_text())
+    assert scores == {"step": result.step} | {name: result.figures[name] for name in scores if name != "step"}
+    assert result.figures["val_bits_per_byte"] != last["val_bits_per_byte"]  # that was on the first part alone
 
 
 def test_bits_per_byte_by_hand():

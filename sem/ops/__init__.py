@@ -1,5 +1,6 @@
 """Operators on complex waves: float32 kernels with exact gradients, usable in any model."""
 
+from sem.ops.causal_conv import causal_conv
 from sem.ops.cayley import cayley
 from sem.ops.cg import cg_solve
 from sem.ops.diffraction import TracedValue, diffraction, diffraction_trace
@@ -12,11 +13,15 @@ from sem.ops.diffraction_inputs import (
     Sources,
     StructureFactors,
 )
+from sem.ops.gated_rotation import gated_rotation
 from sem.ops.laplacian import laplacian_matvec
 from sem.ops.laplacian_cg import laplacian_cg
 from sem.ops.pit import phase_entropy, pit
+from sem.ops.rms_norm import complex_rms_norm
 from sem.ops.scan import scan
+from sem.ops.soliton_step import soliton_step
 from sem.ops.solve import OnFailure, SolveError, SolveInfo, SolveStatus
+from sem.ops.state_space import state_space
 from sem.ops.topology import Topology
 
 __all__ = [
@@ -33,13 +38,18 @@ __all__ = [
     "StructureFactors",
     "Topology",
     "TracedValue",
+    "causal_conv",
     "cayley",
     "cg_solve",
+    "complex_rms_norm",
     "diffraction",
     "diffraction_trace",
+    "gated_rotation",
     "laplacian_cg",
     "laplacian_matvec",
     "phase_entropy",
     "pit",
     "scan",
+    "soliton_step",
+    "state_space",
 ]

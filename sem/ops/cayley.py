@@ -213,6 +213,14 @@ def _empty_gradients(psi: Tensor, packed: Tensor) -> _Solved:
     )
 
 
+def act_on_adjoint(operator: str, status: Tensor, on_failure: str) -> None:
+    """:func:`act_on_failure` for the backward solve, of which the kernel reports the status alone."""
+    if on_failure == "ignore":
+        return
+    unknown = torch.full_like(status, torch.nan, dtype=torch.float32)
+    act_on_failure(f"{operator} (adjoint)", SolveInfo(status, torch.zeros_like(status), unknown), on_failure)
+
+
 class _Cayley(Function):
     generate_vmap_rule = True
 
@@ -236,9 +244,7 @@ class _Cayley(Function):
         grad_psi, grad_weight, grad_half_dt, status = _gradients(
             psi, psi_out, grad.contiguous(), edge_weight, half_dt, packed, ctx.tol, ctx.max_iter, to_weights
         )
-        if ctx.on_failure != "ignore":
-            unknown = torch.full_like(status, torch.nan, dtype=torch.float32)
-            act_on_failure("cayley (adjoint)", SolveInfo(status, torch.zeros_like(status), unknown), ctx.on_failure)
+        act_on_adjoint("cayley", status, ctx.on_failure)
         return (
             grad_psi if ctx.needs_input_grad[0] else None,
             grad_weight if ctx.needs_input_grad[1] else None,

@@ -1,4 +1,4 @@
-"""pit: phase-information transport, which spreads the phases of a row over the circle, and its gradients."""
+"""pit: Kerr rotation and phase-information transport, which spreads a row's phases over the circle; gradients."""
 
 from __future__ import annotations
 
@@ -25,17 +25,22 @@ def pit(
     strength: Tensor | float,
     num_bins: int = 32,
     rule: str = "score",
+    *,
+    kerr: Tensor | None = None,
 ) -> Tensor:
     """Move every phase of a row toward lower phase density, then give the row the RMS ``reference_rms``.
 
-    With ``sigma = 2 pi / num_bins``, ``u_d = arg(psi_d) / sigma``, ``g(x) = exp(-x**2 / 2)`` on the circle::
+    With ``kerr``, every phase first turns in proportion to its intensity (Kerr rotation). With
+    ``sigma = 2 pi / num_bins`` and ``g(x) = exp(-x**2 / 2)`` on the circle::
 
+        kerr_phase_d = kerr_d * |psi_d|**2 / mean |psi|**2      (0 without kerr)
+        u_d   = (arg(psi_d) + kerr_phase_d) / sigma             phases counted in bins
         rho_k = sum_d g(u_d - k)                density on the bins
         n(u)  = sum_k g(u - k) rho_k            density at a phase; sum_k g(u - k) is constant to 6e-9
         score:          s_d = d/du log n(u_d)               shift_d = -strength * sigma * f(s_d)
         density_ratio:  s_d = n_uniform / n(u_d) - 1        shift_d = +strength * sigma * f(s_d)
         f(s)  = s / sqrt(1 + s**2)
-        out_d = psi_d * exp(i * shift_d) * reference_rms / rms(psi)
+        out_d = psi_d * exp(i * (kerr_phase_d + shift_d)) * reference_rms / rms(psi)
 
     ``score`` raises the entropy of the phase density of bunched phases for every strength in (0, 1];
     ``density_ratio`` does not in general and is here for comparison. No shift exceeds ``strength * sigma``.
@@ -53,6 +58,8 @@ def pit(
         strength: number or one-element real tensor, the largest shift in bins.
         num_bins: bins on the circle, 4 to 4096.
         rule: ``"score"`` or ``"density_ratio"``.
+        kerr: ``[D]`` real, the Kerr rotation in radians at mean intensity; None for none. A NaN or Inf in it
+            makes every row NaN, those of zeros apart.
 
     Returns:
         The form of ``psi``: complex64 ``[..., D]`` or float32 ``[..., D, 2]``. Computed in float32 whatever
@@ -60,7 +67,7 @@ def pit(
         or Inf gives NaN.
 
     Gradients, exact and of first order: ``psi`` (through the density too, so all phases of a row act on each
-    other), ``reference_rms`` and ``strength`` (NaN when a row is NaN). The backward pass keeps the inputs
+    other), ``reference_rms``, ``strength`` and ``kerr`` (NaN when a row is NaN). The backward pass keeps the inputs
     alone and computes the density again; neither pass holds anything of size ``D * num_bins``.
 
     Raises:
@@ -85,10 +92,15 @@ def pit(
         reference = boundary.real("reference_rms", reference_rms, blocks.shape[:-2]).reshape(-1)
         boundary.same_device("reference_rms", reference, blocks)
     scale = boundary.scalar("strength", strength, blocks)
-    bins = _bins(num_bins)
+    if kerr is None:
+        rotation = blocks.new_empty(0)
+    else:
+        rotation = boundary.real("kerr", kerr, blocks.shape[-2:-1])
+        boundary.same_device("kerr", rotation, blocks)
+    bins = bin_count(num_bins)
     number = RULES.index(boundary.choice("rule", rule, RULES))
     rows = blocks.reshape(-1, *blocks.shape[-2:])
-    return restore(_Pit.apply(rows, reference, scale, bins, number).reshape(blocks.shape))
+    return restore(_Pit.apply(rows, reference, scale, rotation, bins, number).reshape(blocks.shape))
 
 
 @torch.no_grad()
@@ -109,7 +121,7 @@ def phase_entropy(psi: Tensor, num_bins: int = 32) -> Tensor:
     """
     blocks, _ = boundary.wave("psi", psi)
     note_autocast("phase_entropy", blocks.device.type)
-    bins = _bins(num_bins)
+    bins = bin_count(num_bins)
     waves = torch.view_as_complex(blocks.reshape(-1, *blocks.shape[-2:]))
     parts = [_entropy(part, bins) for part in waves.split(max(1, _CHUNK // waves.shape[1]))]
     return torch.cat(parts).reshape(blocks.shape[:-2])
@@ -138,16 +150,18 @@ def _entropy(waves: Tensor, bins: int) -> Tensor:
     return torch.where(torch.isfinite(waves).all(-1), entropy, math.nan).float()
 
 
-def _bins(num_bins: int) -> int:
+def bin_count(num_bins: int) -> int:
+    """``num_bins`` if it is one that :func:`pit` takes."""
     bins = boundary.count("num_bins", num_bins, least=4)
     if bins > _MOST_BINS:
         raise ValueError(f"num_bins: expected at most {_MOST_BINS}, got {bins}")
     return bins
 
 
-# Below, psi is [rows, D, 2]; reference_rms is [rows], or [0] where every row keeps its own RMS.
+# Below, psi is [rows, D, 2]; reference_rms is [rows], or [0] where every row keeps its own RMS; kerr is [D], or [0]
+# where there is no Kerr rotation.
 @torch.library.custom_op("sem::pit_forward", mutates_args=())
-def pit_forward(psi: Tensor, reference_rms: Tensor, strength: Tensor, num_bins: int, rule: int) -> Tensor:
+def pit_forward(psi: Tensor, reference_rms: Tensor, strength: Tensor, kerr: Tensor, num_bins: int, rule: int) -> Tensor:
     out = torch.empty_like(psi)
     native.backend(psi.device.type).pit_forward(
         psi.shape[0],
@@ -157,6 +171,7 @@ def pit_forward(psi: Tensor, reference_rms: Tensor, strength: Tensor, num_bins: 
         psi.data_ptr(),
         reference_rms.data_ptr(),
         strength.data_ptr(),
+        kerr.data_ptr(),
         out.data_ptr(),
         torch.get_num_threads(),
     )
@@ -164,16 +179,16 @@ def pit_forward(psi: Tensor, reference_rms: Tensor, strength: Tensor, num_bins: 
 
 
 @pit_forward.register_fake
-def _(psi: Tensor, reference_rms: Tensor, strength: Tensor, num_bins: int, rule: int) -> Tensor:
+def _(psi: Tensor, reference_rms: Tensor, strength: Tensor, kerr: Tensor, num_bins: int, rule: int) -> Tensor:
     return torch.empty_like(psi)
 
 
 @torch.library.custom_op("sem::pit_backward", mutates_args=())
 def pit_backward(
-    psi: Tensor, reference_rms: Tensor, strength: Tensor, grad: Tensor, num_bins: int, rule: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients to ``psi``, ``reference_rms`` and ``strength``."""
-    grads = torch.empty_like(psi), torch.empty_like(reference_rms), torch.empty_like(strength)
+    psi: Tensor, reference_rms: Tensor, strength: Tensor, kerr: Tensor, grad: Tensor, num_bins: int, rule: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients to ``psi``, ``reference_rms``, ``strength`` and ``kerr``."""
+    grads = _empty_gradients(psi, reference_rms, strength, kerr)
     native.backend(psi.device.type).pit_backward(
         psi.shape[0],
         psi.shape[1],
@@ -182,6 +197,7 @@ def pit_backward(
         psi.data_ptr(),
         reference_rms.data_ptr(),
         strength.data_ptr(),
+        kerr.data_ptr(),
         grad.data_ptr(),
         *(out.data_ptr() for out in grads),
         torch.get_num_threads(),
@@ -191,13 +207,19 @@ def pit_backward(
 
 @pit_backward.register_fake
 def _(
-    psi: Tensor, reference_rms: Tensor, strength: Tensor, grad: Tensor, num_bins: int, rule: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(psi), torch.empty_like(reference_rms), torch.empty_like(strength)
+    psi: Tensor, reference_rms: Tensor, strength: Tensor, kerr: Tensor, grad: Tensor, num_bins: int, rule: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return _empty_gradients(psi, reference_rms, strength, kerr)
+
+
+def _empty_gradients(
+    psi: Tensor, reference_rms: Tensor, strength: Tensor, kerr: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return torch.empty_like(psi), torch.empty_like(reference_rms), torch.empty_like(strength), torch.empty_like(kerr)
 
 
 register_row_vmap(pit_forward, row_args=(0, 1), per_row_outputs=(True,))
-register_row_vmap(pit_backward, row_args=(0, 1, 3), per_row_outputs=(True, True, False))
+register_row_vmap(pit_backward, row_args=(0, 1, 4), per_row_outputs=(True, True, False, False))
 
 _gradients = first_order(pit_backward, "pit")
 
@@ -206,19 +228,17 @@ class _Pit(Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(psi: Tensor, reference_rms: Tensor, strength: Tensor, num_bins: int, rule: int) -> Tensor:
-        return pit_forward(psi, reference_rms, strength, num_bins, rule)
+    def forward(psi: Tensor, reference_rms: Tensor, strength: Tensor, kerr: Tensor, num_bins: int, rule: int) -> Tensor:
+        return pit_forward(psi, reference_rms, strength, kerr, num_bins, rule)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        psi, reference_rms, strength, ctx.num_bins, ctx.rule = inputs
-        ctx.save_for_backward(psi, reference_rms, strength)
+        psi, reference_rms, strength, kerr, ctx.num_bins, ctx.rule = inputs
+        ctx.save_for_backward(psi, reference_rms, strength, kerr)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        grads = _gradients(*ctx.saved_tensors, grad.contiguous(), ctx.num_bins, ctx.rule)
-        needed = ctx.needs_input_grad[:3]
+        psi, reference_rms, strength, kerr = ctx.saved_tensors
+        grads = _gradients(psi, reference_rms, strength, kerr, grad.contiguous(), ctx.num_bins, ctx.rule)
+        needed = ctx.needs_input_grad[:4]
         return *(grad if need else None for grad, need in zip(grads, needed, strict=True)), None, None
-
-
-# torch.func.grad differentiates this call too, so it must be a Function; it says that derivatives end here.

@@ -50,12 +50,20 @@ def pit(
     strength: Tensor | float,
     num_bins: int = 32,
     rule: str = "score",
+    *,
+    kerr: Tensor | None = None,
 ) -> Tensor:
     """Twin of :func:`sem.ops.pit`: every phase against every bin. ``psi`` complex ``[..., D]``."""
     sigma = 2 * math.pi / num_bins
     largest = torch.view_as_real(psi.detach()).abs().amax((-2, -1)).unsqueeze(-1)
     scale = torch.ldexp(torch.ones_like(largest), 1 - torch.frexp(largest).exponent)
-    re, im = (psi * scale).real, (psi * scale).imag
+    wave = psi * scale
+    power = wave.real.square() + wave.imag.square()
+    mean_power = torch.where(largest > 0, power.mean(-1, keepdim=True), 1.0)
+    if kerr is not None:
+        kerr_phase = kerr * power / mean_power
+        wave = wave * torch.polar(torch.ones_like(kerr_phase), kerr_phase)
+    re, im = wave.real, wave.imag
     counted = torch.maximum(re.abs(), im.abs()) > 2.0**-100
     phase = torch.atan2(torch.where(counted, im, 0.0), torch.where(counted, re, 1.0)) / sigma
 
@@ -76,12 +84,23 @@ def pit(
     shift = torch.where(counted, strength * sigma * s / torch.sqrt(1 + s * s), 0.0)
 
     turned = torch.complex(re, im) * torch.polar(torch.ones_like(shift), shift)
-    if reference_rms is None:
-        out = turned / scale
-    else:
-        mean_square = (re * re + im * im).mean(-1, keepdim=True)
-        out = turned * (reference_rms.unsqueeze(-1) / torch.where(largest > 0, mean_square, 1.0).sqrt())
-    return torch.where(torch.isfinite(largest), out, math.nan)
+    gain = 1 / scale if reference_rms is None else reference_rms.unsqueeze(-1) / mean_power.sqrt()
+    return torch.where(torch.isfinite(largest), turned * gain, math.nan)
+
+
+def soliton_step(
+    psi: Tensor,
+    kerr: Tensor,
+    strength: Tensor | float,
+    edge_weight: Tensor,
+    topology: Topology,
+    half_dt: Tensor | float,
+    num_bins: int = 32,
+    rule: str = "score",
+) -> Tensor:
+    """Twin of :func:`sem.ops.soliton_step`. ``psi`` complex ``[..., D]``."""
+    turned = pit(psi, None, strength, num_bins, rule, kerr=kerr)
+    return cayley(turned, edge_weight, topology, half_dt)
 
 
 def scan(
@@ -103,3 +122,44 @@ def scan(
         h = a_t * h + driven
         states.append(h)
     return torch.stack(states, 1) if states else x, h
+
+
+def complex_rms_norm(z: Tensor, gamma: Tensor, eps: float = 1e-6) -> Tensor:
+    """Twin of :func:`sem.ops.complex_rms_norm`. ``z`` complex ``[..., D]``."""
+    power = z.real.square() + z.imag.square()
+    mean = power.sum(-1, keepdim=True) / (power > 1e-12).sum(-1, keepdim=True).clamp_min(1)
+    return z * (gamma / (mean.clamp_min(1e-24).sqrt() + eps))
+
+
+def gated_rotation(x: Tensor, logits: Tensor, blocks: Tensor) -> Tensor:
+    """Twin of :func:`sem.ops.gated_rotation`. ``x`` complex ``[..., D]``, ``blocks`` complex ``[D / b, b, b]``."""
+    turned = torch.einsum("gij,...gj->...gi", blocks, x.unflatten(-1, blocks.shape[:2])).flatten(-2)
+    return x + torch.sigmoid(1.7015 * logits) * (turned - x)
+
+
+def causal_conv(
+    x: Tensor, taps: Tensor, bias: Tensor, theta: Tensor | None = None, history: Tensor | None = None
+) -> Tensor:
+    """Twin of :func:`sem.ops.causal_conv`. ``x`` complex ``[B, S, C]``, ``taps`` complex ``[W, C]``."""
+    before = x.new_zeros(x.shape[0], len(taps) - 1, x.shape[2]) if history is None else history
+    padded = torch.cat([before, x], 1)
+    v = bias + sum(padded[:, k : k + x.shape[1]] * tap for k, tap in enumerate(taps))
+    return v if theta is None else v * -torch.expm1(-(v.real.square() + v.imag.square()) * theta.exp())
+
+
+def state_space(
+    x: Tensor,
+    dt_mag: Tensor,
+    dt_phase: Tensor,
+    into: Tensor,
+    out_of: Tensor,
+    decay: Tensor,
+    frequency: Tensor,
+    initial_state: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Twin of :func:`sem.ops.state_space`: :func:`scan` between two products. ``x`` complex ``[B, S, D]``, ``into``
+    complex ``[G, N, D / G]``, ``out_of`` complex ``[G, D / G, N]``."""
+    groups, states, width = into.shape
+    drive = torch.einsum("gnp,bsgp->bsgn", into, x.unflatten(2, (groups, width))).flatten(2)
+    every_state, last = scan(drive, dt_mag, dt_phase, decay, frequency, initial_state)
+    return torch.einsum("gpn,bsgn->bsgp", out_of, every_state.unflatten(2, (groups, states))).flatten(2), last

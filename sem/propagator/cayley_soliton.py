@@ -6,12 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from sem.diagnostics import Diagnostics
-from sem.layers import intensity, pair_sum, real_blocks
-from sem.ops import OnFailure, Topology, cayley, phase_entropy, pit, reference
+from sem.layers import intensity
+from sem.ops import OnFailure, Topology, cayley, phase_entropy, pit, reference, soliton_step
 from sem.ops.solve import SolveInfo
 from sem.precision import note_autocast
 from sem.propagator.hamiltonian import MultiScaleHamiltonian
@@ -20,37 +18,12 @@ from sem.propagator.hamiltonian import MultiScaleHamiltonian
 def kerr_rotation(psi: Tensor, alpha: Tensor) -> Tensor:
     """Turns each entry's phase by ``alpha_d |psi_d|^2 / mean_d |psi_d|^2`` (0 for an all-zero token).
 
-    ``psi`` complex64 ``[..., D]``, ``alpha`` real ``[D]``, in radians. Moduli do not change.
+    ``psi`` complex64 ``[..., D]``, ``alpha`` real ``[D]``, in radians. Moduli do not change. What :func:`sem.ops.pit`
+    does with ``kerr`` before anything else, for layers without phase equalisation.
     """
-    return _KerrRotation.apply(psi, alpha)[0]
-
-
-class _KerrRotation(Function):
-    """:func:`kerr_rotation`, and the mean intensities ``[...]`` on which it is based."""
-
-    @staticmethod
-    def forward(ctx: Any, psi: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
-        power = intensity(psi)
-        mean = power.mean(-1)
-        inverse = mean.clamp_min(torch.finfo(mean.dtype).tiny).reciprocal().unsqueeze(-1)
-        phase = power.mul_(inverse).mul_(alpha)
-        turn = torch.complex(phase.cos(), phase.sin())
-        ctx.save_for_backward(psi, alpha, turn, inverse)
-        return psi * turn, mean
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor, grad_mean: Tensor) -> tuple[Tensor, Tensor]:
-        psi, alpha, turn, inverse = ctx.saved_tensors
-        grad_psi = grad * turn.conj_physical()
-        # a phase moves the output along i out, which back in the frame of psi is i psi
-        grad_phase = pair_sum(real_blocks(grad_psi) * real_blocks(1j * psi))
-        share = intensity(psi).mul_(inverse)  # power over its mean
-        along = grad_phase * share
-        grad_alpha = along.flatten(0, -2).sum(0)
-        pull = along.mul_(alpha).mean(-1, keepdim=True)
-        grad_power = (grad_phase * alpha).sub_(pull).mul_(inverse).add_(grad_mean.unsqueeze(-1) / psi.shape[-1])
-        return grad_psi.add_(psi * grad_power.mul_(2)), grad_alpha
+    power = intensity(psi)
+    share = power / power.mean(-1, keepdim=True).clamp_min(torch.finfo(power.dtype).tiny)
+    return psi * torch.polar(torch.ones_like(share), alpha * share)
 
 
 @torch.no_grad()
@@ -144,39 +117,48 @@ class CayleySolitonPropagator(nn.Module):
         note_autocast("propagator", psi.device.type)
         with torch.autocast(psi.device.type, enabled=False):
             psi = psi.to(torch.complex64)
-            turned = self.nonlinear_step(psi, diagnostics)
             edge_weight = self.hamiltonian.edge_weight()
-            out, info = cayley(
-                turned,
-                edge_weight,
-                self.hamiltonian.topology,
-                self.half_dt,
-                self.cg_tol,
-                self.cg_max_iter,
-                on_failure=self.on_failure,
-                return_info=True,
-            )
-        if diagnostics is not None:
-            _record_solve(diagnostics, info)
-            if diagnostics.thorough:
-                residual = cayley_residual(turned, out, edge_weight, self.hamiltonian.topology, self.half_dt)
-                diagnostics.record("cg_true_residual", residual, "max")
+            out, info = self._step(psi, edge_weight)
+            if diagnostics is not None:
+                _record_solve(diagnostics, info)
+                self._record_waves(diagnostics, psi, out, edge_weight)
         return out
 
-    def nonlinear_step(self, psi: Tensor, diagnostics: Diagnostics | None = None) -> Tensor:
-        """Kerr rotation and phase equalisation; the token's RMS is put back to what it was before both."""
-        turned, power = _KerrRotation.apply(psi, self.alpha)
+    def _step(self, psi: Tensor, edge_weight: Tensor) -> tuple[Tensor, SolveInfo]:
+        solve: dict[str, Any] = {
+            "edge_weight": edge_weight,
+            "topology": self.hamiltonian.topology,
+            "half_dt": self.half_dt,
+            "tol": self.cg_tol,
+            "max_iter": self.cg_max_iter,
+            "on_failure": self.on_failure,
+            "return_info": True,
+        }
         if not self.pit_enabled:
-            return turned
-        rms = power.clamp_min(torch.finfo(power.dtype).tiny).sqrt()
+            return cayley(kerr_rotation(psi, self.alpha), **solve)
+        # the wave between the two steps is not kept for the backward pass
+        return soliton_step(psi, self.alpha, self._strength(), num_bins=self.pit_num_bins, rule=self.pit_rule, **solve)
+
+    def _strength(self) -> Tensor:
         # a strength that training drove below 0 would bunch the phases instead; (0, 1] is where entropy must rise
-        strength = self.pit_strength.abs().clamp(max=1)
-        equalised = pit(turned, rms, strength, self.pit_num_bins, self.pit_rule)
-        if diagnostics is not None:
-            with torch.no_grad():
-                diagnostics.record("phase_entropy_before", phase_entropy(turned, self.pit_num_bins))
-                diagnostics.record("phase_entropy_after", phase_entropy(equalised, self.pit_num_bins))
-        return equalised
+        return self.pit_strength.abs().clamp(max=1)
+
+    def nonlinear_step(self, psi: Tensor) -> Tensor:
+        """The wave after Kerr rotation and phase equalisation, before the Cayley step; the token keeps its RMS."""
+        if not self.pit_enabled:
+            return kerr_rotation(psi, self.alpha)
+        return pit(psi, None, self._strength(), self.pit_num_bins, self.pit_rule, kerr=self.alpha)
+
+    @torch.no_grad()
+    def _record_waves(self, diagnostics: Diagnostics, psi: Tensor, out: Tensor, edge_weight: Tensor) -> None:
+        turned = self.nonlinear_step(psi)
+        if self.pit_enabled:
+            rotated = kerr_rotation(psi, self.alpha)
+            diagnostics.record("phase_entropy_before", phase_entropy(rotated, self.pit_num_bins))
+            diagnostics.record("phase_entropy_after", phase_entropy(turned, self.pit_num_bins))
+        if diagnostics.thorough:
+            residual = cayley_residual(turned, out, edge_weight, self.hamiltonian.topology, self.half_dt)
+            diagnostics.record("cg_true_residual", residual, "max")
 
 
 class CayleySolitonStack(nn.Module):

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from sem.layers import ComplexLinear, ComplexRMSNorm
-from sem.spinor.gates import GatedBlockRotation, magnitude_gate
+from sem.ops import causal_conv
+from sem.spinor.gates import GatedBlockRotation
 from sem.spinor.states import SelectiveStates
 
 
@@ -65,8 +63,8 @@ class ComplexMamba3Layer(nn.Module):
         self.gate_theta._no_weight_decay = True  # type: ignore[attr-defined]
 
     def forward(self, psi: Tensor) -> Tensor:
-        x = self.conv(self.rotation(self.norm(psi)))
-        return psi + self.residual * self.out(self.mixer(magnitude_gate(x, self.gate_theta)))
+        x = self.conv(self.rotation(self.norm(psi)), self.gate_theta)
+        return psi + self.out(self.mixer(x), self.residual)
 
     def start(self, batch: int) -> SpinorState:
         """The state before the first position of ``batch`` sequences."""
@@ -77,13 +75,14 @@ class ComplexMamba3Layer(nn.Module):
     def advance(self, psi: Tensor, state: SpinorState) -> tuple[Tensor, SpinorState]:
         """What :meth:`forward` gives for ``psi [B, S, dim]`` behind the positions that left ``state``, and the state
         these leave."""
-        x, history = self.conv.advance(self.rotation(self.norm(psi)), state.history)
-        mixed, states = self.mixer.advance(magnitude_gate(x, self.gate_theta), state.states)
-        return psi + self.residual * self.out(mixed), SpinorState(history, states)
+        x, history = self.conv.advance(self.rotation(self.norm(psi)), state.history, self.gate_theta)
+        mixed, states = self.mixer.advance(x, state.states)
+        return psi + self.out(mixed, self.residual), SpinorState(history, states)
 
 
 class CausalConv(nn.Module):
-    """Complex depthwise convolution over the last ``width`` positions. Complex ``[B, S, dim]`` to the same.
+    """Complex depthwise convolution over the last ``width`` positions, and the magnitude gate where its ``theta`` is
+    given: :func:`sem.ops.causal_conv`. Complex ``[B, S, dim]`` to the same.
 
     The bias is a wave that does not turn with the position. What the gates do to it becomes content that any position
     can read, so it does not start at zero.
@@ -97,51 +96,10 @@ class CausalConv(nn.Module):
         self.bias = nn.Parameter(0.35 * torch.randn(2 * dim))
         self.taps._no_weight_decay = True  # type: ignore[attr-defined]
 
-    def forward(self, x: Tensor) -> Tensor:
-        return _CausalConv.apply(x, *self._complex())
+    def forward(self, x: Tensor, theta: Tensor | None = None, history: Tensor | None = None) -> Tensor:
+        return causal_conv(x, self.taps, torch.stack(self.bias.chunk(2), -1), theta, history)
 
-    def advance(self, x: Tensor, history: Tensor) -> tuple[Tensor, Tensor]:
+    def advance(self, x: Tensor, history: Tensor, theta: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """What :meth:`forward` gives behind ``history``, the last ``width - 1`` inputs, and the history it leaves."""
-        padded = torch.cat([history, x], 1)
-        after = _convolve(padded, *self._complex())[:, len(self.taps) - 1 :]
-        return after, padded[:, x.shape[1] :].clone()
-
-    def _complex(self) -> tuple[Tensor, Tensor]:
-        return torch.view_as_complex(self.taps), torch.complex(*self.bias.chunk(2))
-
-
-def _convolve(x: Tensor, taps: Tensor, bias: Tensor) -> Tensor:
-    out = torch.addcmul(bias, x, taps[-1])
-    for at, before, tap in _lags(x.shape[1], taps):
-        out[:, at].addcmul_(x[:, before], tap)
-    return out
-
-
-def _lags(length: int, taps: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
-    """Positions, those that a tap other than the last takes to them, and the tap."""
-    for lag in range(1, min(len(taps), length)):
-        yield slice(lag, None), slice(None, length - lag), taps[-1 - lag]
-
-
-class _CausalConv(Function):
-    """``out_t = bias + sum_k taps_k x_{t + k - width + 1}``, with zeros before the first position. By hand because each
-    slice of a recorded sum costs a full-size buffer in the backward."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, taps: Tensor, bias: Tensor) -> Tensor:
-        ctx.save_for_backward(x, taps)
-        return _convolve(x, taps, bias)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x, taps = ctx.saved_tensors
-        turned = taps.conj_physical()
-        mirrored = grad.conj_physical()
-        grad_x = grad * turned[-1]
-        grad_taps = torch.zeros_like(taps)
-        grad_taps[-1] = (mirrored * x).sum((0, 1))
-        for lag, (at, before, tap) in enumerate(_lags(x.shape[1], turned), 1):
-            grad_x[:, before].addcmul_(grad[:, at], tap)
-            grad_taps[-1 - lag] = (mirrored[:, at] * x[:, before]).sum((0, 1))
-        return grad_x, grad_taps.conj_physical_(), grad.sum((0, 1))
+        recent = torch.cat([history, x[:, -history.shape[1] :]], 1) if history.shape[1] else history
+        return self(x, theta, history), recent[:, recent.shape[1] - history.shape[1] :].clone()

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
-from torch.autograd import Function
-from torch.autograd.function import once_differentiable
-
-from sem.precision import product_dtype
 
 
 def product(rows: Tensor, matrices: Tensor, out: Tensor, dtype: torch.dtype) -> Tensor:
@@ -30,27 +24,3 @@ def outer_product(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
     if left.shape[2] > right.shape[2]:  # the longer side goes along the lanes of the matrix product
         return outer_product(right, left, dtype).transpose(1, 2)
     return torch.bmm(left.permute(1, 2, 0).to(dtype), right.transpose(0, 1).to(dtype)).to(right.dtype)
-
-
-def map_groups(rows: Tensor, matrices: Tensor) -> Tensor:
-    """``matrices[g] [out, in]`` applied to ``rows[:, g]``: ``[R, G, in]`` to ``[R, G, out]``, differentiable.
-
-    Under autocast the products are autocast's.
-    """
-    return _MapGroups.apply(rows, matrices, product_dtype(rows))
-
-
-class _MapGroups(Function):
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, matrices: Tensor, dtype: torch.dtype) -> Tensor:
-        ctx.save_for_backward(rows, matrices)
-        ctx.dtype = dtype
-        out = rows.new_empty(*rows.shape[:2], matrices.shape[1])
-        return product(rows, matrices.transpose(1, 2), out, dtype)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        rows, matrices = ctx.saved_tensors
-        grad_rows = product(grad, matrices, torch.empty_like(rows), ctx.dtype)
-        return grad_rows, outer_product(grad, rows, ctx.dtype), None

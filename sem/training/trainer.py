@@ -50,7 +50,8 @@ class TrainingResult:
 
     Attributes:
         step: steps done.
-        figures: the last value of everything that was measured.
+        figures: the last value of everything that was measured; of a run that came to its end, ``val_...`` are the
+            scores in ``final.json``.
         interrupted_by: name of the signal that ended it early, or None.
     """
 
@@ -160,9 +161,8 @@ class SEMTrainer:
                 save_precision(self.folder, self.model, self.precision)
             for log in loop.logs:
                 log.close()
-        if interrupted_by is None:
-            self._finish(display, loop.state.step)
-        return TrainingResult(loop.state.step, loop.figures, interrupted_by)
+        final = self._finish(display, loop.state.step) if interrupted_by is None else {}
+        return TrainingResult(loop.state.step, loop.figures | final, interrupted_by)
 
     def _choose_device(self) -> torch.device:
         """The device of this process, checked against the configuration."""
@@ -260,12 +260,13 @@ class SEMTrainer:
             display.message(self.device_note)
         save_precision(self.folder, self.model, self.precision)
 
-    def _finish(self, display: ProgressDisplay, step: int) -> None:
+    def _finish(self, display: ProgressDisplay, step: int) -> dict[str, float]:
+        """Write what a run leaves at its end; returns the scores on the held-out text."""
         display.message("scoring the held-out text")
-        figures = {"step": step} | self.validate(final=True)
+        figures = self.validate(final=True)
         if not self.ranks.is_first:
-            return
-        write_text(self.folder / "final.json", json.dumps(figures, indent=2) + "\n")
+            return figures
+        write_text(self.folder / "final.json", json.dumps({"step": step} | figures, indent=2) + "\n")
         display.message(f"writing curves and a sample to {self.folder}")
         try:
             if (table := self.folder / "metrics.csv").exists():  # training.loggers may name others alone
@@ -273,6 +274,7 @@ class SEMTrainer:
         except ImportError:
             display.message("no curves.png: pip install 'sem[train]' for it")
         write_text(self.folder / "sample.txt", self.sample())
+        return figures
 
 
 def build_schedule(config: SEMConfig) -> Schedule:

@@ -27,12 +27,12 @@ LIMITS = {
 }
 
 
-def scan_inputs(batch: int, steps: int, channels: int) -> list[Tensor]:
+def scan_inputs(batch: int, steps: int, channels: int, groups: int = GROUPS) -> list[Tensor]:
     """``x``, ``dt_mag``, ``dt_phase``, ``decay`` and ``frequency`` in the ranges of a model that trains."""
     source = generator(1)
 
     def log_uniform(low: float, high: float) -> Tensor:
-        exponent = torch.empty(batch, steps, GROUPS).uniform_(math.log(low), math.log(high), generator=source)
+        exponent = torch.empty(batch, steps, groups).uniform_(math.log(low), math.log(high), generator=source)
         return exponent.exp()
 
     decay = torch.empty(channels).uniform_(0.1, 8, generator=source)
