@@ -29,7 +29,7 @@ ONLY = {
     "data": {"config", "config_sections", "files"},
     "diffraction": {"files", "ops"},
     "ops": {"native", "precision"},
-    "trace": {"files", "ops"},
+    "trace": {"diffraction", "files", "ops"},
     "layers": {"ops"},
     "precision": set(),
     "files": set(),

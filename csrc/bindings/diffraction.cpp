@@ -75,16 +75,20 @@ DiffractionInputs<Real> inputs_from(const Whole& whole, const Numbers& numbers, 
   return in;
 }
 
-template <class Real>
-py::list trace(const Whole& whole, const Numbers& numbers, const Whole& sizes, const Addresses& tensors,
-               std::int32_t slow, std::int32_t fast) {
-  const DiffractionForward<Real> args{inputs_from<Real>(whole, numbers, sizes, tensors), nullptr};
+py::list listed(const std::vector<TracedValue>& trace) {
   py::list out;
-  for (const TracedValue& found : reference::diffraction_trace(args, slow, fast)) {
+  for (const TracedValue& found : trace) {
     const std::array<std::int32_t, 5> step{found.layer, found.subpixel, found.source, found.position, found.mosaic};
     out.append(py::make_tuple(found.name, step, Numbers(found.value, found.value + found.count)));
   }
   return out;
+}
+
+template <class Real>
+py::list reference_trace(const Whole& whole, const Numbers& numbers, const Whole& sizes, const Addresses& tensors,
+                         std::int32_t slow, std::int32_t fast) {
+  const DiffractionForward<Real> args{inputs_from<Real>(whole, numbers, sizes, tensors), nullptr};
+  return listed(reference::diffraction_trace(args, slow, fast));
 }
 
 }  // namespace
@@ -123,13 +127,20 @@ void bind_diffraction(py::module_& module) {
                const py::gil_scoped_release unlocked;
                cpu::diffraction_backward(args, Queue{nullptr, threads});
              });
-  // The serial reference's intermediate values of one pixel: (name, (layer, subpixel, source, position, mosaic),
-  // values).
-  module.def("diffraction_trace",
+  // Intermediate values of one pixel: (name, (layer, subpixel, source, position, mosaic), values), of the kernel and of
+  // the serial reference.
+  module.def("diffraction_trace", [](const Whole& whole, const Numbers& numbers, const Whole& sizes,
+                                     const Addresses& tensors, std::int32_t slow, std::int32_t fast, int threads) {
+    std::vector<TracedValue> out;
+    const DiffractionTrace args{inputs_from<float>(whole, numbers, sizes, tensors), slow, fast, &out};
+    cpu::diffraction_trace(args, Queue{nullptr, threads});
+    return listed(out);
+  });
+  module.def("diffraction_reference_trace",
              [](const Whole& whole, const Numbers& numbers, const Whole& sizes, const Addresses& tensors,
                 std::int32_t slow, std::int32_t fast, bool double_precision) {
-               return double_precision ? trace<double>(whole, numbers, sizes, tensors, slow, fast)
-                                       : trace<float>(whole, numbers, sizes, tensors, slow, fast);
+               return (double_precision ? reference_trace<double> : reference_trace<float>)(whole, numbers, sizes,
+                                                                                            tensors, slow, fast);
              });
 }
 

@@ -68,6 +68,16 @@ struct LatticeFactor<DomainShape::square> {
     return product.square();
   }
 
+  // One axis of F_latt but for its sign.
+  SEM_INLINE vfloat axis(int a, vdouble wide, vfloat delta) const {
+    if (block_.skipped[a]) return broadcast(1.0f);
+    const float cells = static_cast<float>(block_.cells[a]);
+    const vfloat u = turn(wide, a);
+    Product product;
+    product.multiply(cells, vabs(delta * cells) < 0.5f, u, u * u, delta, delta * delta);
+    return vabs(product.amplitude());
+  }
+
   SEM_INLINE void slopes(const vdouble (&wide)[3], const vfloat (&delta)[3], LatticeSlopes& out) const {
     Product product;
     for (int a = 0; a < 3; ++a) {
@@ -105,6 +115,7 @@ struct LatticeFactor<DomainShape::square> {
       top += x + top * x;
       bottom += y + bottom * y;
     }
+    SEM_INLINE vfloat amplitude() const { return (outer / inner) * ((top - bottom) / (bottom + 1.0f) + 1.0f); }
     SEM_INLINE vfloat square() const {
       const vfloat whole = outer / inner, excess = (top - bottom) / (bottom + 1.0f);
       return (whole * whole) * (excess * (excess + 2.0f) + 1.0f);

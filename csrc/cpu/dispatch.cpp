@@ -106,5 +106,6 @@ SEM_DISPATCH(state_space_forward, StateSpaceForward<float>)
 SEM_DISPATCH(state_space_backward, StateSpaceBackward<float>)
 SEM_DISPATCH(diffraction_forward, DiffractionForward<float>)
 SEM_DISPATCH(diffraction_backward, DiffractionBackward<float>)
+SEM_DISPATCH(diffraction_trace, DiffractionTrace)
 
 }  // namespace sem::cpu

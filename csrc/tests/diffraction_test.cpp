@@ -16,7 +16,7 @@ using testing::converted;
 using testing::relative_error;
 
 // A tilted detector near the beam, two sources, positions x mosaics orientations of a triclinic cell.
-struct Setup {
+struct Experiment {
   int slow = 5, fast = 37, positions = 2, mosaics = 2, oversample = 1, layers = 1, table = 0;
   DomainShape shape = DomainShape::square;
   DiffractionMode mode = DiffractionMode::nanobragg;
@@ -52,13 +52,13 @@ struct Gradients {
 };
 
 struct Problem {
-  explicit Problem(const Setup& setup) : setup(setup) {
+  explicit Problem(const Experiment& experiment) : experiment(experiment) {
     const double c = std::cos(0.05), s = std::sin(0.05), pixel = 4e-4;
     value.frame = {0, 0, 0, s, 0, c, 0, -1, 0, c, 0, -s};
     const double start[3] = {0.1, 0, 0};
     for (int i = 0; i < 3; ++i)
-      value.frame[i] =
-          start[i] - 0.4 * setup.fast * pixel * value.frame[3 + i] - 0.5 * setup.slow * pixel * value.frame[6 + i];
+      value.frame[i] = start[i] - 0.4 * experiment.fast * pixel * value.frame[3 + i] -
+                       0.5 * experiment.slow * pixel * value.frame[6 + i];
     value.close = {0.0995};
     value.curvature = {0.1, 1, 0.01, -0.02};
     for (int k = 0; k < 2; ++k) {
@@ -69,7 +69,7 @@ struct Problem {
       value.weight[k] = 0.7 + 0.4 * k;
     }
     const double cell[9] = {42e-10, 0, 3e-10, 4e-10, 51e-10, 0, 0, 5e-10, 60e-10};
-    for (int k = 0; k < setup.positions * setup.mosaics; ++k)
+    for (int k = 0; k < experiment.positions * experiment.mosaics; ++k)
       for (int row = 0; row < 3; ++row) {
         const double angle = 0.3 + 0.02 * k, x = cell[3 * row], y = cell[3 * row + 1];
         value.orientation.push_back(x * std::cos(angle) - y * std::sin(angle));
@@ -86,40 +86,40 @@ struct Problem {
     value.scale = {1.5};
     value.background = {40};
     grad_out = testing::normal_array<double>(pixels(), 5);
-    for (std::size_t k = 0; setup.masked && k < pixels(); ++k) mask.push_back(k % 3 != 0);
+    for (std::size_t k = 0; experiment.masked && k < pixels(); ++k) mask.push_back(k % 3 != 0);
   }
 
-  std::size_t pixels() const { return static_cast<std::size_t>(setup.slow) * setup.fast; }
+  std::size_t pixels() const { return static_cast<std::size_t>(experiment.slow) * experiment.fast; }
   std::size_t table_size() const {
-    return static_cast<std::size_t>(setup.table) * (setup.table + 1) * (setup.table + 2);
+    return static_cast<std::size_t>(experiment.table) * (experiment.table + 1) * (experiment.table + 2);
   }
 
   template <class Real>
   DiffractionInputs<Real> view(const std::vector<Real>& table) {
     DiffractionInputs<Real> in;
     DiffractionSettings& set = in.settings;
-    set.slow_pixels = setup.slow;
-    set.fast_pixels = setup.fast;
-    set.fast_last = setup.fast - 1;
-    set.slow_last = setup.slow - 1;
-    set.oversample = setup.oversample;
-    set.layers = setup.layers;
-    set.layer_step = setup.layers > 1 ? 2e-4 : 0;
+    set.slow_pixels = experiment.slow;
+    set.fast_pixels = experiment.fast;
+    set.fast_last = experiment.fast - 1;
+    set.slow_last = experiment.slow - 1;
+    set.oversample = experiment.oversample;
+    set.layers = experiment.layers;
+    set.layer_step = experiment.layers > 1 ? 2e-4 : 0;
     set.attenuation = 2e3;
-    set.point_pixel = setup.point_pixel;
-    set.curved = setup.curved;
+    set.point_pixel = experiment.point_pixel;
+    set.curved = experiment.curved;
     set.polarised = true;
-    set.shape = setup.shape;
-    set.phi_carryover = setup.carryover;
-    set.tricubic = setup.tricubic;
-    for (std::int32_t& index : set.first_index) index = -setup.table / 2;
-    set.mode = setup.mode;
+    set.shape = experiment.shape;
+    set.phi_carryover = experiment.carryover;
+    set.tricubic = experiment.tricubic;
+    for (std::int32_t& index : set.first_index) index = -experiment.table / 2;
+    set.mode = experiment.mode;
     set.pixel_size = 4e-4;
-    set.d_min = setup.d_min;
+    set.d_min = experiment.d_min;
     in.sources = 2;
-    in.positions = setup.positions;
-    in.mosaics = setup.mosaics;
-    for (int a = 0; a < 3 && setup.table > 0; ++a) in.table_shape[a] = setup.table + a;
+    in.positions = experiment.positions;
+    in.mosaics = experiment.mosaics;
+    for (int a = 0; a < 3 && experiment.table > 0; ++a) in.table_shape[a] = experiment.table + a;
     in.frame = value.frame.data();
     in.close_distance = value.close.data();
     in.curvature = value.curvature.data();
@@ -136,7 +136,7 @@ struct Problem {
     in.polarisation_axis = value.axis.data();
     in.scale = value.scale.data();
     in.background = value.background.data();
-    in.mask = setup.masked ? mask.data() : nullptr;
+    in.mask = experiment.masked ? mask.data() : nullptr;
     return in;
   }
 
@@ -170,41 +170,41 @@ struct Problem {
     return sum;
   }
 
-  Setup setup;
+  Experiment experiment;
   Gradients value;
   std::vector<double> grad_out;
   std::vector<std::uint8_t> mask;
 };
 
-std::vector<std::pair<std::string, Setup>> setups() {
-  std::vector<std::pair<std::string, Setup>> found;
-  const auto add = [&](const char* name, const std::function<void(Setup&)>& change) {
+std::vector<std::pair<std::string, Experiment>> experiments() {
+  std::vector<std::pair<std::string, Experiment>> found;
+  const auto add = [&](const char* name, const std::function<void(Experiment&)>& change) {
     for (const DiffractionMode mode : {DiffractionMode::nanobragg, DiffractionMode::exact}) {
-      Setup setup;
-      setup.mode = mode;
-      change(setup);
-      found.push_back({std::string(name) + (mode == DiffractionMode::exact ? "Exact" : ""), setup});
+      Experiment experiment;
+      experiment.mode = mode;
+      change(experiment);
+      found.push_back({std::string(name) + (mode == DiffractionMode::exact ? "Exact" : ""), experiment});
     }
   };
-  add("Square", [](Setup&) {});
-  add("Round", [](Setup& s) { s.shape = DomainShape::round; });
-  add("Gauss", [](Setup& s) { s.shape = DomainShape::gauss; });
-  add("Tophat", [](Setup& s) { s.shape = DomainShape::tophat; });
-  add("Thick", [](Setup& s) { s.layers = 3, s.oversample = 2, s.fast = 17; });
-  add("Curved", [](Setup& s) { s.curved = true, s.fast = 17; });
-  add("Points", [](Setup& s) { s.point_pixel = true; });
-  add("Table", [](Setup& s) { s.table = 9; });
-  add("Tricubic", [](Setup& s) { s.table = 61, s.tricubic = true, s.fast = 18; });
-  add("TricubicOutside", [](Setup& s) { s.table = 9, s.tricubic = true; });
-  add("CarryOver", [](Setup& s) { s.positions = 3, s.carryover = true; });
-  add("Masked", [](Setup& s) { s.masked = true, s.carryover = true, s.d_min = 2.8e-10; });
-  add("OnePixel", [](Setup& s) { s.slow = s.fast = 1; });
-  add("OneTile", [](Setup& s) { s.fast = 16; });
-  add("NoRows", [](Setup& s) { s.slow = 0; });
+  add("Square", [](Experiment&) {});
+  add("Round", [](Experiment& s) { s.shape = DomainShape::round; });
+  add("Gauss", [](Experiment& s) { s.shape = DomainShape::gauss; });
+  add("Tophat", [](Experiment& s) { s.shape = DomainShape::tophat; });
+  add("Thick", [](Experiment& s) { s.layers = 3, s.oversample = 2, s.fast = 17; });
+  add("Curved", [](Experiment& s) { s.curved = true, s.fast = 17; });
+  add("Points", [](Experiment& s) { s.point_pixel = true; });
+  add("Table", [](Experiment& s) { s.table = 9; });
+  add("Tricubic", [](Experiment& s) { s.table = 61, s.tricubic = true, s.fast = 18; });
+  add("TricubicOutside", [](Experiment& s) { s.table = 9, s.tricubic = true; });
+  add("CarryOver", [](Experiment& s) { s.positions = 3, s.carryover = true; });
+  add("Masked", [](Experiment& s) { s.masked = true, s.carryover = true, s.d_min = 2.8e-10; });
+  add("OnePixel", [](Experiment& s) { s.slow = s.fast = 1; });
+  add("OneTile", [](Experiment& s) { s.fast = 16; });
+  add("NoRows", [](Experiment& s) { s.slow = 0; });
   return found;
 }
 
-class DiffractionCases : public ::testing::TestWithParam<std::pair<std::string, Setup>> {};
+class DiffractionCases : public ::testing::TestWithParam<std::pair<std::string, Experiment>> {};
 
 TEST_P(DiffractionCases, CpuMatchesTheReference) {
   Problem problem(GetParam().second);
@@ -245,14 +245,14 @@ TEST_P(DiffractionCases, ReferenceGradientsMatchFiniteDifferences) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Setups, DiffractionCases, ::testing::ValuesIn(setups()),
+INSTANTIATE_TEST_SUITE_P(Experiments, DiffractionCases, ::testing::ValuesIn(experiments()),
                          [](const auto& info) { return info.param.first; });
 
 // On the beam every cell scatters in phase: F_latt = Na Nb Nc.
 TEST(DiffractionReference, TheBeamByHand) {
-  Setup setup;
-  setup.slow = setup.fast = 1;
-  Problem problem(setup);
+  Experiment experiment;
+  experiment.slow = experiment.fast = 1;
+  Problem problem(experiment);
   problem.value.frame = {0.1, 2e-4, -2e-4, 0, 0, 1, 0, -1, 0, 1, 0, 0};
   problem.value.close = {0.1};
   problem.value.incident = {1, 0, 0, 1, 0, 0};
@@ -262,11 +262,11 @@ TEST(DiffractionReference, TheBeamByHand) {
 }
 
 TEST(DiffractionCpu, ThreadsDoNotChangeABit) {
-  Setup setup;
-  setup.slow = 40;
-  setup.table = 9;
-  setup.tricubic = true;
-  Problem problem(setup);
+  Experiment experiment;
+  experiment.slow = 40;
+  experiment.table = 9;
+  experiment.tricubic = true;
+  Problem problem(experiment);
   const auto run = [&](int threads) {
     auto grads =
         problem.backward<float>([&](const auto& args) { cpu::diffraction_backward(args, {nullptr, threads}); });
@@ -279,14 +279,35 @@ TEST(DiffractionCpu, ThreadsDoNotChangeABit) {
   EXPECT_EQ(run(1), run(5));
 }
 
-TEST(DiffractionTrace, EndsWithThePixel) {
-  Problem problem(Setup{});
-  const auto out = problem.forward<double>([](const auto& args) { reference::diffraction_forward(args); });
-  const DiffractionForward<double> args{problem.view<double>(problem.value.table), nullptr};
-  const auto trace = reference::diffraction_trace(args, 2, 7);
-  ASSERT_FALSE(trace.empty());
-  EXPECT_EQ(std::string(trace.back().name), "I_pixel_final");
-  EXPECT_EQ(trace.back().value[0], out[2 * 37 + 7]);
+TEST_P(DiffractionCases, TracesEndWithThePixelAndAgree) {
+  Problem problem(GetParam().second);
+  const auto image = problem.forward<float>([](const auto& args) { cpu::diffraction_forward(args, {nullptr, 1}); });
+  const auto exact = problem.forward<double>([](const auto& args) { reference::diffraction_forward(args); });
+  const auto table = converted<float>(problem.value.table);
+  for (std::size_t pixel = 0; pixel < problem.pixels(); pixel += 23) {
+    const auto slow = static_cast<std::int32_t>(pixel / problem.experiment.fast);
+    const auto fast = static_cast<std::int32_t>(pixel % problem.experiment.fast);
+    std::vector<TracedValue> trace;
+    cpu::diffraction_trace({problem.view<float>(table), slow, fast, &trace}, {nullptr, 1});
+    const DiffractionForward<double> args{problem.view<double>(problem.value.table), nullptr};
+    const auto truth = reference::diffraction_trace(args, slow, fast);
+    ASSERT_EQ(trace.size(), truth.size());
+    if (trace.empty()) continue;
+    EXPECT_EQ(std::string(trace.back().name), "I_pixel_final");
+    EXPECT_EQ(static_cast<float>(trace.back().value[0]), image[pixel]);
+    EXPECT_EQ(truth.back().value[0], exact[pixel]);
+    for (std::size_t k = 0; k < trace.size(); ++k) {
+      const TracedValue &a = trace[k], &b = truth[k];
+      ASSERT_EQ(std::string(a.name), b.name);
+      EXPECT_TRUE(a.layer == b.layer && a.subpixel == b.subpixel && a.source == b.source && a.position == b.position &&
+                  a.mosaic == b.mosaic)
+          << a.name;
+      ASSERT_EQ(a.count, b.count) << a.name;
+      double size = 1e-30;
+      for (int i = 0; i < b.count; ++i) size = std::max(size, std::abs(b.value[i]));
+      for (int i = 0; i < b.count; ++i) EXPECT_NEAR(a.value[i], b.value[i], 1e-6 * size) << a.name << " of " << pixel;
+    }
+  }
 }
 
 }  // namespace

@@ -50,6 +50,8 @@ def simulate(arguments: Sequence[str]) -> int:
     if experiment.show_config:
         _print_config(experiment)
         return 0
+    if experiment.trace_pixel is not None:
+        _print_trace(experiment, experiment.trace_pixel)
     with torch.no_grad():
         image = experiment.simulator(reference=experiment.reference)
     for path in _write(experiment, image):
@@ -80,6 +82,14 @@ def compare(arguments: Sequence[str]) -> int:
     if options.plot is not None:
         comparison.plot_difference(first, second, options.plot, (options.first, options.second))
     return 0
+
+
+def _print_trace(experiment: Experiment, pixel: tuple[int, int]) -> None:
+    from sem.trace.diffraction import trace_diffraction
+
+    trace = trace_diffraction(experiment.simulator, pixel, backend="reference" if experiment.reference else "native")
+    for name, values in trace.entries:
+        print(f"TRACE: {name} = {' '.join(map(repr, values))}")
 
 
 def _write(experiment: Experiment, image: Tensor) -> Iterable[str]:

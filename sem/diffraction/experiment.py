@@ -60,6 +60,7 @@ class Experiment:
     notes: tuple[str, ...] = ()
     reference: bool = False
     show_config: bool = False
+    trace_pixel: tuple[int, int] | None = None
 
 
 def experiment_from(arguments: Sequence[str]) -> Experiment:
@@ -111,6 +112,7 @@ def experiment_from(arguments: Sequence[str]) -> Experiment:
         tuple(notes),
         reference=values.get("reference", False),
         show_config=values.get("show_config", False),
+        trace_pixel=values.get("trace_pixel"),
     )
 
 

@@ -200,7 +200,7 @@ FLAGS: tuple[Flag, ...] = (
     _ignored("-printout_pixel", OUTPUT, "prints one pixel", 2),
     _ignored("-progress", OUTPUT, "progress meter"),
     _ignored("-noprogress", OUTPUT, "no progress meter"),
-    _missing("-trace_pixel", OUTPUT, "prints the intermediate values of one pixel", 2),
+    _flag("-trace_pixel", OUTPUT, "trace_pixel", "prints the intermediate values of a pixel: slow, fast", WHOLE, 2),
     _ignored("-stol", REFLECTIONS, "background profile, which nanoBragg reads and does not use", 1),
     _ignored("-4stol", REFLECTIONS, "the same", 1),
     _ignored("-Q", REFLECTIONS, "the same", 1),

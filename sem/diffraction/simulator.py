@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from sem.diffraction.crystal import Crystal
 from sem.diffraction.detector import PHYSICS, Detector
 from sem.diffraction.parameters import ANGSTROM, MICROMETRE, MILLIMETRE, choice, nonnegative, parameter
 from sem.diffraction.reflections import Reflections
-from sem.ops.diffraction import diffraction
+from sem.ops.diffraction import TracedValue, diffraction, diffraction_trace
 from sem.ops.diffraction_inputs import Domains, Region
 from sem.ops.diffraction_problem import CLASSICAL_RADIUS_SQUARED
 from sem.ops.reference_diffraction import diffraction as diffraction_twin
@@ -109,6 +110,19 @@ class Simulator(nn.Module):
 
     def forward(self, *, reference: bool = False) -> Tensor:
         """The image ``[slow, fast]``: float32 of the native operator, or float64 of its twin (``reference``)."""
+        compute = diffraction_twin if reference else diffraction
+        arguments, options = self._problem()
+        return compute(*arguments, **options)
+
+    def trace(
+        self, pixel: tuple[int, int], *, backend: str = "native", dtype: torch.dtype | None = None
+    ) -> list[TracedValue]:
+        """Every intermediate value of one pixel ``(slow, fast)``; see :func:`sem.ops.diffraction_trace`."""
+        arguments, options = self._problem()
+        return diffraction_trace(pixel, *arguments, **options, backend=backend, dtype=dtype)
+
+    def _problem(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """What the operator is called with."""
         axes = self.detector.axes
         real, stars = self.crystal.vectors(self.physics)
         spread_out = self.crystal.shape in ("gauss", "tophat")  # spots whose size is measured in reciprocal space
@@ -116,8 +130,7 @@ class Simulator(nn.Module):
         scale = CLASSICAL_RADIUS_SQUARED * self.beam.fluence
         per_gram = AVOGADRO / WATER_MASS
         background = WATER_FACTOR**2 * scale * (self.water * MICROMETRE) ** 3 * 1e6 * per_gram
-        compute = diffraction_twin if reference else diffraction
-        return compute(
+        arguments = (
             self.detector(self.physics),
             self.beam(axes, self.source_weighting),
             Domains(
@@ -129,13 +142,16 @@ class Simulator(nn.Module):
                 phi_carryover=self._carries_over(),
             ),
             self.reflections(self.interpolate),
-            polarisation=self.beam.polarisation_along(axes),
-            region=Region(self.region, self.mask),
-            scale=scale,
-            background=background,
-            d_min=self.d_min * ANGSTROM,
-            mode=self.physics,
+            self.beam.polarisation_along(axes),
+            Region(self.region, self.mask),
         )
+        options = {
+            "scale": scale,
+            "background": background,
+            "d_min": self.d_min * ANGSTROM,
+            "mode": self.physics,
+        }
+        return arguments, options
 
     def _carries_over(self) -> bool:
         """Whether the first spindle angle is one that nanoBragg does not turn the crystal to."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from sem import native
+from sem.ops import boundary
 from sem.ops.diffraction_inputs import DetectorFrame, Domains, Number, Polarisation, Region, Sources, StructureFactors
 from sem.ops.diffraction_problem import (
     CLASSICAL_RADIUS_SQUARED,
@@ -22,6 +23,9 @@ from sem.ops.diffraction_problem import (
 )
 from sem.ops.registration import first_order, register_row_vmap
 from sem.precision import note_autocast
+
+BACKENDS = ("native", "reference")
+"""What computes a trace."""
 
 
 def diffraction(
@@ -139,16 +143,20 @@ def diffraction_trace(
     background: Number = 0.0,
     d_min: float = 0.0,
     mode: str = "nanobragg",
-    dtype: torch.dtype = torch.float64,
+    backend: str = "reference",
+    dtype: torch.dtype | None = None,
 ) -> list[TracedValue]:
     """Every intermediate value of one pixel of :func:`diffraction`, named, in the order computed.
 
     Args:
         pixel: ``(slow, fast)``.
-        dtype: float32 (coordinates and indices in float64, rounded once, as the kernels have them) or float64, of the
-            serial reference implementation that computes it.
+        backend: ``"native"``, the CPU kernel that computes the image, or ``"reference"``, the serial implementation it
+            is tested against.
+        dtype: of the reference, float64 (the default) or float32, with coordinates and indices in float64, rounded
+            once; the kernel has float32.
 
-    The other arguments are those of :func:`diffraction`. A pixel outside ``region`` has no values.
+    The other arguments are those of :func:`diffraction`. A pixel outside ``region`` has no values. The kernel computes
+    ``F_latt`` squared, of all axes together: its sign and its axes are worked out for the trace by the same arithmetic.
 
     Example:
         >>> from sem.ops import DetectorFrame, Domains, Sources, StructureFactors
@@ -159,8 +167,10 @@ def diffraction_trace(
         >>> {value.name: round(value.values[0], 3) for value in trace}["F_latt"]
         125.0
     """
-    if dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"dtype: expected torch.float32 or torch.float64, got {dtype}")
+    native_kernel = boundary.choice("backend", backend, BACKENDS) == "native"
+    dtype = dtype or (torch.float32 if native_kernel else torch.float64)
+    if dtype not in ((torch.float32,) if native_kernel else (torch.float32, torch.float64)):
+        raise ValueError(f"dtype: expected torch.float32, or of the reference torch.float64, got {dtype}")
     geometry, settings = resolve(
         detector, sources, domains, factors, polarisation, region, scale, background, d_min, mode
     )
@@ -171,9 +181,12 @@ def diffraction_trace(
             f"pixel: expected (slow, fast) inside {settings.slow_pixels} x {settings.fast_pixels}, got {tuple(pixel)}"
         )
     tensors = [t.cpu().to(dtype) if t is geometry.table else t.cpu() for t in geometry.tensors()]
-    found = native.backend("cpu").diffraction_trace(
-        *settings.numbers(), _sizes(tensors), [t.data_ptr() for t in tensors], slow, fast, dtype == torch.float64
-    )
+    arguments = (*settings.numbers(), _sizes(tensors), [t.data_ptr() for t in tensors], slow, fast)
+    kernels = native.backend("cpu")
+    if native_kernel:
+        found = kernels.diffraction_trace(*arguments, torch.get_num_threads())
+    else:
+        found = kernels.diffraction_reference_trace(*arguments, dtype == torch.float64)
     return [TracedValue(name, tuple(step), tuple(values)) for name, step, values in found]
 
 

@@ -122,11 +122,18 @@ struct DiffractionBackward {
 };
 
 // One named quantity of a pixel: a number or a vector, and the step it belongs to (-1 where it belongs to none).
+// Reference and kernels name the same quantities.
 struct TracedValue {
   const char* name;
   std::int32_t layer, subpixel, source, position, mosaic;  // subpixels slow by slow
   std::int32_t count;                                      // 1 or 3
   double value[3];
+};
+
+struct DiffractionTrace {
+  DiffractionInputs<float> in;
+  std::int32_t slow = 0, fast = 0;
+  std::vector<TracedValue>* out = nullptr;
 };
 
 namespace reference {
@@ -142,6 +149,8 @@ std::vector<TracedValue> diffraction_trace(const DiffractionForward<Real>& args,
 namespace cpu {
 void diffraction_forward(const DiffractionForward<float>& args, Queue queue);
 void diffraction_backward(const DiffractionBackward<float>& args, Queue queue);
+// What the image's own kernel computes for one pixel. It has F_latt squared and no sign; the trace's are worked out.
+void diffraction_trace(const DiffractionTrace& args, Queue queue);
 }  // namespace cpu
 
 }  // namespace sem

@@ -25,16 +25,16 @@ TWIN_LIMIT = 1e-3
 """The twin in float32 has no better indices than float32 gives."""
 
 
-def frame(pixels: int) -> DetectorFrame:
-    """A square detector behind the crystal, the beam at its middle."""
+def frame(pixels: int, rows: range) -> DetectorFrame:
+    """Some rows of a square detector behind the crystal, the beam at its middle."""
     half = pixels * PIXEL / 2
     return DetectorFrame(
-        origin=[DISTANCE, half, -half],
+        origin=[DISTANCE, half - rows.start * PIXEL, -half],
         fast=[0.0, 0.0, 1.0],
         slow=[0.0, -1.0, 0.0],
         normal=[1.0, 0.0, 0.0],
         pixel_size=PIXEL,
-        shape=(pixels, pixels),
+        shape=(len(rows), pixels),
         close_distance=DISTANCE,
     )
 
@@ -50,14 +50,14 @@ def orientations(positions: int, mosaics: int) -> Tensor:
 
 
 def problem(
-    pixels: int, positions: int = 1, mosaics: int = 1, sources: int = 1
+    pixels: int, positions: int = 1, mosaics: int = 1, sources: int = 1, rows: range | None = None
 ) -> tuple[Tensor, Callable[..., Tensor]]:
-    """The orientations, and the image of them as a function of the implementation."""
+    """The orientations, and the image of them (of all rows if not told which) as a function of the implementation."""
     beam = Sources(
         torch.tensor([[-1.0, 0.0, 0.0]], dtype=torch.float64).repeat(sources, 1),
         WAVELENGTH * torch.linspace(1, 1.01, sources, dtype=torch.float64),
     )
-    detector, polarisation = frame(pixels), Polarisation([0.0, 0.0, 1.0])
+    detector, polarisation = frame(pixels, range(pixels) if rows is None else rows), Polarisation([0.0, 0.0, 1.0])
 
     def image(function: Callable[..., Tensor], orientation: Tensor, **options: object) -> Tensor:
         domains = Domains(orientation, [5.0, 5.0, 5.0])
