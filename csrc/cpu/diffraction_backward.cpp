@@ -51,7 +51,7 @@ class BackwardKernel : public ImageKernel<kShape, kPlain> {
         accumulate(sums + 3 * kLanes, -along);
         accumulate(sums + 4 * kLanes, by_intensity * term);
         if (exact_) {
-          const vfloat before = scale_ * source.weight * term + static_cast<float>(in_.background[0] / shares_);
+          const vfloat before = scale_ * source.weight * term + share_;
           accumulate(to.scale(), grad * own * source.weight * term);
           accumulate(to.background(), grad * own);
           factor_gradients(at, s, place.layer, grad * own * before, true, true, by_d, by_p, to);
@@ -88,7 +88,7 @@ class BackwardKernel : public ImageKernel<kShape, kPlain> {
   using Base::plan_;
   using Base::scale_;
   using Base::set_;
-  using Base::shares_;
+  using Base::share_;
 
   // Adds what one source's reflections give; returns sum F_cell^2 L.
   SEM_INLINE vfloat source_backward(const TilePosition& at, std::int64_t s, const Triple* row, bool fresh, vint limit,

@@ -28,7 +28,7 @@ class ForwardKernel : public ImageKernel<kShape, kPlain> {
  public:
   using ImageKernel<kShape, kPlain>::ImageKernel;
 
-  // kPair tiles side by side: one alone would wait for its own square root and divisions.
+  // Two tiles side by side: one alone would wait for its own square root and divisions.
   static constexpr int kPair = 2;
 
   template <class Watch = Unwatched>
@@ -38,34 +38,33 @@ class ForwardKernel : public ImageKernel<kShape, kPlain> {
     Sum total[kPair];
     vdouble own[kPair], capture[kPair];
     vint limit[kPair];
-    for (int t = 0; t < kPair; ++t) {
+    both([&](auto t) SEM_INLINE_LAMBDA {
       if (!exact_) total[t].value = broadcast(background_);
       limit[t] = interpolated_steps({tile.row, tile.fast + t * kLanes});
-    }
+    });
     std::int32_t number = 0;
     plan_.for_each_place([&](const Place& place) SEM_INLINE_LAMBDA {
-      for (int t = 0; t < kPair; ++t) {
+      const bool is_first = place == plan_.first_place(), is_last = place == plan_.last_place();
+      both([&](auto t) SEM_INLINE_LAMBDA {
         plan_.locate(tile.row, tile.fast + t * kLanes, place, at[t]);
-        if (exact_ || place == plan_.last_place()) capture[t] = to_double(factors_.capture(at[t], place.layer));
-        if (!exact_ && place == plan_.first_place())
-          own[t] = factors_.polarisation(at[t], 0) * factors_.solid_angle(at[t]);
+        if (exact_ || is_last) capture[t] = to_double(factors_.capture(at[t], place.layer));
+        if (!exact_ && is_first) own[t] = factors_.polarisation(at[t], 0) * factors_.solid_angle(at[t]);
         if constexpr (kWatched) watch.on_place(t, place, at[t], factors_);
-      }
+      });
       const Triple* row = table + plan_.row_table_at(place);
       for (std::int64_t s = 0; s < in_.sources; ++s) {
         const float weight = plan_.source(s).weight;
         const vfloat constant = broadcast(weight * default_ * default_);
         Sum sum[kPair];
-        for (int t = 0; t < kPair; ++t) {
+        both([&](auto t) SEM_INLINE_LAMBDA {
           if (!exact_) sum[t] = total[t];
           if constexpr (kWatched) watch.on_source(t, s, at[t], factors_);
-        }
+        });
         for (std::int64_t o = 0; o < plan_.orientations; ++o, ++number) {
           const std::int64_t orientation = plan_.orientation_of(o, fresh);
           const StepPlan& step = plan_.step(s, orientation);
           const Triple& start = row[s * plan_.orientations + orientation];
-#pragma GCC unroll 2
-          for (int t = 0; t < kPair; ++t) {
+          both([&](auto t) SEM_INLINE_LAMBDA {
             const TileIndices h = indices(at[t], step, start);
             const vfloat lattice = lattice_.value(h.rest, h.delta);
             vfloat f = broadcast(default_);
@@ -76,9 +75,9 @@ class ForwardKernel : public ImageKernel<kShape, kPlain> {
               sum[t].add((weight * f * f) * lattice);
             }
             if constexpr (kWatched) watch.on_step(t, o, h, lattice_, lattice, f, sum[t].value);
-          }
+          });
         }
-        for (int t = 0; t < kPair; ++t) {
+        both([&](auto t) SEM_INLINE_LAMBDA {
           if (set_.d_min > 0) {
             const vint resolved = factors_.resolved(at[t], s);
             const Sum before = exact_ ? Sum{} : total[t];
@@ -86,26 +85,33 @@ class ForwardKernel : public ImageKernel<kShape, kPlain> {
           }
           if (exact_) {
             const vdouble factor = capture[t] * factors_.polarisation(at[t], s) * factors_.solid_angle(at[t]);
-            total[t].add((scale_ * sum[t].value + static_cast<float>(in_.background[0] / shares_)) * to_float(factor));
+            total[t].add((scale_ * sum[t].value + share_) * to_float(factor));
           } else {
             total[t] = sum[t];
           }
-        }
+        });
       }
     });
-    for (int t = 0; t < kPair; ++t) {
-      image[t] =
-          exact_ ? total[t].value : to_float(to_double(total[t].value) * (in_.scale[0] / steps_) * capture[t] * own[t]);
+    both([&](auto t) SEM_INLINE_LAMBDA {
+      image[t] = exact_ ? total[t].value : to_float(to_double(total[t].value) * exact_scale_ * capture[t] * own[t]);
       if constexpr (kWatched) watch.on_image(t, total[t].value, image[t]);
-    }
+    });
   }
 
  private:
+  // For both tiles, with constant indices: arrays that a loop indexes would stay in memory.
+  template <class Visit>
+  static SEM_INLINE void both(Visit visit) {
+    visit(std::integral_constant<int, 0>());
+    visit(std::integral_constant<int, 1>());
+  }
+
   using Base = ImageKernel<kShape, kPlain>;
   using Base::background_;
   using Base::cell_value;
   using Base::default_;
   using Base::exact_;
+  using Base::exact_scale_;
   using Base::factors_;
   using Base::in_;
   using Base::indices;
@@ -114,8 +120,7 @@ class ForwardKernel : public ImageKernel<kShape, kPlain> {
   using Base::plan_;
   using Base::scale_;
   using Base::set_;
-  using Base::shares_;
-  using Base::steps_;
+  using Base::share_;
 };
 
 }  // namespace sem::cpu::SEM_ISA

@@ -30,10 +30,12 @@ class ImageKernel {
         factors_(plan),
         off_(off),
         exact_(plan.set.mode == DiffractionMode::exact),
-        steps_(static_cast<double>(plan.steps_per_place) * set_.oversample * set_.oversample),
-        scale_(static_cast<float>(plan.in.scale[0] / steps_)),
+        exact_scale_(plan.in.scale[0] /
+                     (static_cast<double>(plan.steps_per_place) * set_.oversample * set_.oversample)),
+        scale_(static_cast<float>(exact_scale_)),
         background_(static_cast<float>(plan.in.background[0])),
-        shares_(static_cast<double>(in_.sources) * set_.oversample * set_.oversample),
+        share_(static_cast<float>(plan.in.background[0] /
+                                  (static_cast<double>(in_.sources) * set_.oversample * set_.oversample))),
         default_(static_cast<float>(plan.in.default_factor[0])) {}
 
   // The first step of this tile that cannot be interpolated, if there is one.
@@ -103,9 +105,9 @@ class ImageKernel {
   const Factors factors_;
   const SwitchOff off_;
   const bool exact_;
-  const double steps_;
+  const double exact_scale_;
   const float scale_, background_;
-  const double shares_;  // that the background is divided into in mode exact
+  const float share_;  // of the background, in mode exact
   const float default_;
 };
 

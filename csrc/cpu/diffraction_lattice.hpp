@@ -55,13 +55,16 @@ struct LatticeFactor;
 
 template <>
 struct LatticeFactor<DomainShape::square> {
-  explicit LatticeFactor(const BlockShape& block) : block_(block) {}
+  explicit LatticeFactor(const BlockShape& block) : block_(block) {
+    for (int a = 0; a < 3; ++a) cells_[a] = static_cast<float>(block.cells[a]);
+  }
 
   SEM_INLINE vfloat value(const vdouble (&wide)[3], const vfloat (&delta)[3]) const {
     Product product;
+#pragma GCC unroll 3
     for (int a = 0; a < 3; ++a) {
       if (block_.skipped[a]) continue;
-      const float cells = static_cast<float>(block_.cells[a]);
+      const float cells = cells_[a];
       const vfloat u = turn(wide[a], a);
       product.multiply(cells, vabs(delta[a] * cells) < 0.5f, u, u * u, delta[a], delta[a] * delta[a]);
     }
@@ -71,7 +74,7 @@ struct LatticeFactor<DomainShape::square> {
   // One axis of F_latt but for its sign.
   SEM_INLINE vfloat axis(int a, vdouble wide, vfloat delta) const {
     if (block_.skipped[a]) return broadcast(1.0f);
-    const float cells = static_cast<float>(block_.cells[a]);
+    const float cells = cells_[a];
     const vfloat u = turn(wide, a);
     Product product;
     product.multiply(cells, vabs(delta * cells) < 0.5f, u, u * u, delta, delta * delta);
@@ -80,10 +83,11 @@ struct LatticeFactor<DomainShape::square> {
 
   SEM_INLINE void slopes(const vdouble (&wide)[3], const vfloat (&delta)[3], LatticeSlopes& out) const {
     Product product;
+#pragma GCC unroll 3
     for (int a = 0; a < 3; ++a) {
       out.by_delta[a] = out.by_cells[a] = vfloat{};
       if (block_.skipped[a]) continue;
-      const float cells = static_cast<float>(block_.cells[a]);
+      const float cells = cells_[a];
       const vfloat d = delta[a], u = turn(wide[a], a), scaled = d * cells, uu = u * u, dd = d * d;
       const auto near = vabs(scaled) < 0.5f;
       product.multiply(cells, near, u, uu, d, dd);
@@ -135,6 +139,7 @@ struct LatticeFactor<DomainShape::square> {
   }
 
   const BlockShape& block_;
+  float cells_[3];
 };
 
 // s(y) = 3 (sin x / x - cos x) / x^2 of y = x^2, as a power series.
@@ -257,7 +262,7 @@ struct LatticeFactor {
   }
   SEM_INLINE vfloat of(vfloat x) const {
     if constexpr (kShape == DomainShape::tophat) {
-      return select(x < static_cast<float>(kTophatEdge), broadcast(height_), vfloat{});
+      return select(x < static_cast<float>(kTophatEdge), broadcast(height_), x - x);  // 0 but where x is NaN
     } else {
       return height_ * vexp(x * static_cast<float>(-2 / kGaussWidth));
     }

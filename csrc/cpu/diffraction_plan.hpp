@@ -132,7 +132,7 @@ class DiffractionPlan {
     if (set.curved) bend(out);
     const vdouble square = out.p[0] * out.p[0] + out.p[1] * out.p[1] + out.p[2] * out.p[2];
     // One Newton step from float32: relative error 3e-14.
-    const vdouble rough = to_double(1.0f / vsqrt(to_float(square)));
+    const vdouble rough = to_double(vrsqrt(to_float(square)));
     out.inverse_r = rough * (1.5 - (0.5 * square) * (rough * rough));
     out.inverse_r_float = to_float(out.inverse_r);
     for (int i = 0; i < 3; ++i) out.d[i] = to_float(out.p[i] * out.inverse_r);

@@ -96,8 +96,8 @@ class Tracer {
     const auto odd = [](double whole) { return std::fmod(whole, 2) != 0; };
     const bool even_block = std::fmod(cells, 2) == 0;
     const double turns = std::rint(cells * rest), left = std::fma(cells, rest, -turns);
-    const bool opposite = turns != 0 && (left < 0) != (rest < 0);
-    return odd(turns) != (even_block && odd(nearest)) != opposite ? -1 : 1;
+    const int flips = odd(turns) + (even_block && odd(nearest)) + (turns != 0 && (left < 0) != (rest < 0));
+    return flips % 2 != 0 ? -1 : 1;
   }
   double sphere_sign(const double (&rest)[3]) const {
     double sum = 0;

@@ -77,7 +77,7 @@ class Reflection {
       }
     const double x = fudge * distance * volume * volume;
     if (set_.shape == DomainShape::tophat) {
-      out.value = static_cast<Real>(x < kTophatEdge ? volume : 0);
+      out.value = static_cast<Real>(x < kTophatEdge ? volume : x - x);
       for (int a = 0; a < 3; ++a) out.by_cells[a] = static_cast<Real>(out.value / in_.cells[a]);
       return out;
     }

@@ -193,7 +193,7 @@ def _lattice_factor(h: _Indices, g: Geometry, settings: Settings) -> Tensor:
     x = g.fudge * distance * cells.square()
     if shape == "gauss":
         return cells * torch.exp(-x / GAUSS_WIDTH)
-    return cells * (x < TOPHAT_EDGE)
+    return torch.where(x < TOPHAT_EDGE, cells, x - x)  # 0 but where x is NaN
 
 
 def _interference(rest: Tensor, cells: Tensor) -> Tensor:
