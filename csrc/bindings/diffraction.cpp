@@ -102,7 +102,7 @@ void bind_diffraction(py::module_& module) {
   });
   module.def("diffraction_backward",
              [](const Whole& whole, const Numbers& numbers, const Whole& sizes, const Addresses& tensors,
-                Address grad_out, const Addresses& gradients, int threads) {
+                Address grad_out, const Addresses& gradients, bool geometry, int threads) {
                DiffractionBackward<float> args;
                args.in = inputs_from<float>(whole, numbers, sizes, tensors);
                args.grad_out = pointer<const float>(grad_out);
@@ -124,6 +124,7 @@ void bind_diffraction(py::module_& module) {
                args.polarisation_axis = next();
                args.scale = next();
                args.background = next();
+               args.geometry = geometry;
                const py::gil_scoped_release unlocked;
                cpu::diffraction_backward(args, Queue{nullptr, threads});
              });

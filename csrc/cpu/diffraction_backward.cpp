@@ -8,32 +8,34 @@ namespace {
 template <DomainShape kShape, bool kPlain>
 class BackwardKernel : public ImageKernel<kShape, kPlain> {
  public:
-  using ImageKernel<kShape, kPlain>::ImageKernel;
+  BackwardKernel(const DiffractionBackward<float>& args, const DiffractionPlan& plan, const SwitchOff& off)
+      : ImageKernel<kShape, kPlain>(plan, off), geometry_(args.geometry) {}
 
   void backward(const Tile& tile, const Triple* table, bool fresh, vfloat grad, GradientSums& to) const {
     TilePosition at, first;
     vfloat own{}, intensity = broadcast(background_);
     const bool one_place = plan_.one_place();
     const Place last_place = plan_.last_place();
-    plan_.locate(tile.row, tile.fast, last_place, at);
-    if (!exact_) {
+    plan_.template locate<kPlain>(table + plan_.row_table_at(last_place), tile.fast, last_place, at);
+    if (!exact()) {
       if (one_place)
         first = at;
       else
-        plan_.locate(tile.row, tile.fast, plan_.first_place(), first);
+        plan_.template locate<kPlain>(table, tile.fast, plan_.first_place(), first);
       own = factors_.capture(at, last_place.layer) *
-            to_float(factors_.polarisation(first, 0) * factors_.solid_angle(first));
+            to_float(factors_.template polarisation<kPlain>(first, 0) * factors_.solid_angle(first));
     }
     const vint limit = interpolated_steps(tile);
     std::int32_t number = 0;
     plan_.for_each_place([&](const Place& place) SEM_INLINE_LAMBDA {
-      if (!one_place) plan_.locate(tile.row, tile.fast, place, at);
       const Triple* row = table + plan_.row_table_at(place);
+      if (!one_place) plan_.template locate<kPlain>(row, tile.fast, place, at);
       vfloat by_d[3] = {}, by_p[3] = {};
       for (std::int64_t s = 0; s < in_.sources; ++s) {
         const SourcePlan& source = plan_.source(s);
-        if (exact_)
-          own = factors_.capture(at, place.layer) * to_float(factors_.polarisation(at, s) * factors_.solid_angle(at));
+        if (exact())
+          own = factors_.capture(at, place.layer) *
+                to_float(factors_.template polarisation<kPlain>(at, s) * factors_.solid_angle(at));
         const vint resolved = factors_.resolved(at, s);
         const vfloat by_intensity = select(resolved, grad * own * scale_, vfloat{});
         vfloat x[3], by_x[3] = {};
@@ -42,28 +44,31 @@ class BackwardKernel : public ImageKernel<kShape, kPlain> {
         term = select(resolved, term, vfloat{});
         number += static_cast<std::int32_t>(plan_.orientations);
         float* sums = to.source(s);
-        vfloat along{};
-        for (int i = 0; i < 3; ++i) {
-          by_d[i] += by_x[i];
-          along += by_x[i] * x[i];
-          accumulate(sums + i * kLanes, -by_x[i]);
+        if (geometry_) {
+          vfloat along{};
+          for (int i = 0; i < 3; ++i) {
+            by_d[i] += by_x[i];
+            along += by_x[i] * x[i];
+            accumulate(sums + i * kLanes, -by_x[i]);
+          }
+          accumulate(sums + 3 * kLanes, -along);
         }
-        accumulate(sums + 3 * kLanes, -along);
         accumulate(sums + 4 * kLanes, by_intensity * term);
-        if (exact_) {
+        if (exact()) {
           const vfloat before = scale_ * source.weight * term + share_;
           accumulate(to.scale(), grad * own * source.weight * term);
           accumulate(to.background(), grad * own);
-          factor_gradients(at, s, place.layer, grad * own * before, true, true, by_d, by_p, to);
+          if (geometry_) factor_gradients(at, s, place.layer, grad * own * before, true, true, by_d, by_p, to);
         } else {
           intensity += source.weight * term;
         }
       }
-      position_gradient(at, tile.row, place, by_d, by_p, to);
+      if (geometry_) position_gradient(at, tile.row, place, by_d, by_p, to);
     });
-    if (exact_) return;
+    if (exact()) return;
     accumulate(to.scale(), grad * own * intensity);
     accumulate(to.background(), grad * own);
+    if (!geometry_) return;
     const vfloat by_log = grad * own * intensity * scale_;
     vfloat by_d[3] = {}, by_p[3] = {};
     factor_gradients(first, 0, 0, by_log, true, one_place, by_d, by_p, to);
@@ -76,10 +81,12 @@ class BackwardKernel : public ImageKernel<kShape, kPlain> {
 
  private:
   using Base = ImageKernel<kShape, kPlain>;
+  using Base::absorbs;
   using Base::background_;
   using Base::cell_;
+  using Base::curved;
   using Base::default_;
-  using Base::exact_;
+  using Base::exact;
   using Base::factors_;
   using Base::in_;
   using Base::indices;
@@ -103,7 +110,7 @@ class BackwardKernel : public ImageKernel<kShape, kPlain> {
     for (std::int64_t o = 0; o < plan_.orientations; ++o, ++number) {
       const std::int64_t orientation = plan_.orientation_of(o, fresh);
       const StepPlan& step = plan_.step(s, orientation);
-      const TileIndices h = indices(at, step, row[s * plan_.orientations + orientation]);
+      const TileIndices h = indices(at, step, row[plan_.kHead + s * plan_.orientations + orientation]);
       LatticeSlopes slopes;
       lattice_.slopes(h.rest, h.delta, slopes);
       vfloat f = broadcast(default_), by_index[3] = {};
@@ -119,10 +126,9 @@ class BackwardKernel : public ImageKernel<kShape, kPlain> {
       float* by_axes = to.orientation(orientation);
       for (int a = 0; a < 3; ++a) {
         const vfloat by_h = by_lattice * slopes.by_delta[a] + by_index[a];
-        for (int i = 0; i < 3; ++i) {
-          accumulate(by_axes + (3 * a + i) * kLanes, by_h * q[i]);
-          by_x[i] += by_h * step.axes_float[a][i];
-        }
+        for (int i = 0; i < 3; ++i) accumulate(by_axes + (3 * a + i) * kLanes, by_h * q[i]);
+        if (geometry_)
+          for (int i = 0; i < 3; ++i) by_x[i] += by_h * step.axes_float[a][i];
         cells[a] += by_lattice * slopes.by_cells[a];
       }
       if constexpr (kShape != DomainShape::square) fudge += by_lattice * slopes.by_fudge;
@@ -148,7 +154,7 @@ class BackwardKernel : public ImageKernel<kShape, kPlain> {
         for (int i = 0; i < 6; ++i) accumulate(to.source(s) + (5 + i) * kLanes, moments[i]);
       }
     }
-    if (captured && !factors_.captures_all()) {
+    if (captured && absorbs()) {
       vfloat normal[3] = {};
       factors_.capture_gradient(at, layer, g, by_d, normal);
       for (int i = 0; i < 3; ++i) accumulate(to.frame() + (9 + i) * kLanes, normal[i]);
@@ -160,7 +166,7 @@ class BackwardKernel : public ImageKernel<kShape, kPlain> {
                                     const vfloat (&by_d)[3], vfloat (&by_p)[3], GradientSums& to) const {
     const vfloat radial = by_d[0] * at.d[0] + by_d[1] * at.d[1] + by_d[2] * at.d[2];
     for (int i = 0; i < 3; ++i) by_p[i] += at.inverse_r_float * (by_d[i] - radial * at.d[i]);
-    if (set_.curved) plan_.unbend(at, row, place, by_p, to.curved_frame, to.curvature);
+    if (curved()) plan_.unbend(at, row, place, by_p, to.curved_frame, to.curvature);
     const vfloat f = to_float(at.f);
     const float s = static_cast<float>(plan_.slow_coordinate(row, place));
     const float o = static_cast<float>(place.layer * set_.layer_step);
@@ -172,6 +178,8 @@ class BackwardKernel : public ImageKernel<kShape, kPlain> {
       if (set_.layers > 1) accumulate(frame + (9 + i) * kLanes, by_p[i] * o);
     }
   }
+
+  const bool geometry_;
 };
 
 template <DomainShape kShape, bool kPlain>
@@ -186,7 +194,7 @@ void backward(const DiffractionBackward<float>& args, const DiffractionPlan& pla
   const ScratchOf<double> partials(static_cast<std::size_t>(chunks * layout.doubles()));
 #pragma omp parallel num_threads(queue.threads)
   {
-    const BackwardKernel<kShape, kPlain> kernel(plan, off);
+    const BackwardKernel<kShape, kPlain> kernel(args, plan, off);
     Triple* table = tables.data() + thread_index() * plan.row_table_size();
     float* lane_sums = lanes_memory.data() + thread_index() * layout.lane_floats();
 #pragma omp for schedule(dynamic, 1)

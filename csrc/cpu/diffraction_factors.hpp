@@ -33,10 +33,16 @@ class Factors {
     for (int i = 0; i < 3; ++i) x[i] = to_float(at.p[i] * at.inverse_r - incident[i]);
   }
 
+  template <bool kFlat = false>
   SEM_INLINE vdouble polarisation(const TilePosition& at, std::int64_t source) const {
     if (!plan_.set.polarised) return broadcast_double(1);
     const Triple& i = plan_.source(source).incident;
-    const vdouble c = (at.p[0] * i[0] + at.p[1] * i[1] + at.p[2] * i[2]) * at.inverse_r;
+    vdouble c;
+    if (!kFlat && plan_.set.curved)
+      c = at.p[0] * i[0] + at.p[1] * i[1] + at.p[2] * i[2];
+    else
+      c = at.f * plan_.source(source).along_fast + dot(at.start, i);
+    c *= at.inverse_r;
     vdouble sum = c * c + 1.0;
     if (kahn_ != 0) {
       vfloat x[3];

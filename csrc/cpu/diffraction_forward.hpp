@@ -36,34 +36,35 @@ class ForwardKernel : public ImageKernel<kShape, kPlain> {
     constexpr bool kWatched = std::remove_cvref_t<Watch>::kWatches;
     TilePosition at[kPair];
     Sum total[kPair];
-    vdouble own[kPair], capture[kPair];
+    vdouble own[kPair] = {}, capture[kPair] = {};
     vint limit[kPair];
     both([&](auto t) SEM_INLINE_LAMBDA {
-      if (!exact_) total[t].value = broadcast(background_);
+      if (!exact()) total[t].value = broadcast(background_);
       limit[t] = interpolated_steps({tile.row, tile.fast + t * kLanes});
     });
     std::int32_t number = 0;
     plan_.for_each_place([&](const Place& place) SEM_INLINE_LAMBDA {
+      const Triple* row = table + plan_.row_table_at(place);
       const bool is_first = place == plan_.first_place(), is_last = place == plan_.last_place();
       both([&](auto t) SEM_INLINE_LAMBDA {
-        plan_.locate(tile.row, tile.fast + t * kLanes, place, at[t]);
-        if (exact_ || is_last) capture[t] = to_double(factors_.capture(at[t], place.layer));
-        if (!exact_ && is_first) own[t] = factors_.polarisation(at[t], 0) * factors_.solid_angle(at[t]);
+        plan_.template locate<kPlain>(row, tile.fast + t * kLanes, place, at[t]);
+        if (absorbs() && (exact() || is_last)) capture[t] = to_double(factors_.capture(at[t], place.layer));
+        if (!exact() && is_first)
+          own[t] = factors_.template polarisation<kPlain>(at[t], 0) * factors_.solid_angle(at[t]);
         if constexpr (kWatched) watch.on_place(t, place, at[t], factors_);
       });
-      const Triple* row = table + plan_.row_table_at(place);
       for (std::int64_t s = 0; s < in_.sources; ++s) {
         const float weight = plan_.source(s).weight;
         const vfloat constant = broadcast(weight * default_ * default_);
         Sum sum[kPair];
         both([&](auto t) SEM_INLINE_LAMBDA {
-          if (!exact_) sum[t] = total[t];
+          if (!exact()) sum[t] = total[t];
           if constexpr (kWatched) watch.on_source(t, s, at[t], factors_);
         });
         for (std::int64_t o = 0; o < plan_.orientations; ++o, ++number) {
           const std::int64_t orientation = plan_.orientation_of(o, fresh);
           const StepPlan& step = plan_.step(s, orientation);
-          const Triple& start = row[s * plan_.orientations + orientation];
+          const Triple& start = row[plan_.kHead + s * plan_.orientations + orientation];
           both([&](auto t) SEM_INLINE_LAMBDA {
             const TileIndices h = indices(at[t], step, start);
             const vfloat lattice = lattice_.value(h.rest, h.delta);
@@ -78,13 +79,14 @@ class ForwardKernel : public ImageKernel<kShape, kPlain> {
           });
         }
         both([&](auto t) SEM_INLINE_LAMBDA {
-          if (set_.d_min > 0) {
+          if (!kPlain && set_.d_min > 0) {
             const vint resolved = factors_.resolved(at[t], s);
-            const Sum before = exact_ ? Sum{} : total[t];
+            const Sum before = exact() ? Sum{} : total[t];
             sum[t] = {select(resolved, sum[t].value, before.value), select(resolved, sum[t].lost, before.lost)};
           }
-          if (exact_) {
-            const vdouble factor = capture[t] * factors_.polarisation(at[t], s) * factors_.solid_angle(at[t]);
+          if (exact()) {
+            vdouble factor = factors_.template polarisation<kPlain>(at[t], s) * factors_.solid_angle(at[t]);
+            if (absorbs()) factor *= capture[t];
             total[t].add((scale_ * sum[t].value + share_) * to_float(factor));
           } else {
             total[t] = sum[t];
@@ -93,7 +95,8 @@ class ForwardKernel : public ImageKernel<kShape, kPlain> {
       }
     });
     both([&](auto t) SEM_INLINE_LAMBDA {
-      image[t] = exact_ ? total[t].value : to_float(to_double(total[t].value) * exact_scale_ * capture[t] * own[t]);
+      if (absorbs()) own[t] *= capture[t];
+      image[t] = exact() ? total[t].value : to_float(to_double(total[t].value) * (exact_scale_ * own[t]));
       if constexpr (kWatched) watch.on_image(t, total[t].value, image[t]);
     });
   }
@@ -107,10 +110,11 @@ class ForwardKernel : public ImageKernel<kShape, kPlain> {
   }
 
   using Base = ImageKernel<kShape, kPlain>;
+  using Base::absorbs;
   using Base::background_;
   using Base::cell_value;
   using Base::default_;
-  using Base::exact_;
+  using Base::exact;
   using Base::exact_scale_;
   using Base::factors_;
   using Base::in_;

@@ -16,7 +16,8 @@ struct Tile {
   std::int64_t pixel(const DiffractionSettings& set) const { return row * set.fast_pixels + fast; }
 };
 
-// kPlain: a flat detector and one structure factor for every reflection.
+// kPlain is what most images are: mode nanobragg, a flat detector without absorption, one structure factor for every
+// reflection and no d_min.
 template <DomainShape kShape, bool kPlain>
 class ImageKernel {
  public:
@@ -45,14 +46,14 @@ class ImageKernel {
     std::int32_t earliest[kLanes], number = 0;
     for (std::int32_t& step : earliest) step = -1;
     plan_.for_each_place([&](const Place& place) {
-      plan_.locate(tile.row, tile.fast, place, at);
       const Triple* row = table + plan_.row_table_at(place);
+      plan_.template locate<kPlain>(row, tile.fast, place, at);
       for (std::int64_t s = 0; s < in_.sources; ++s) {
         const vint resolved = factors_.resolved(at, s);
         for (std::int64_t o = 0; o < plan_.orientations; ++o, ++number) {
           const std::int64_t orientation = plan_.orientation_of(o, fresh);
           const std::int64_t step = s * plan_.orientations + orientation;
-          const TileIndices h = indices(at, plan_.step(s, orientation), row[step]);
+          const TileIndices h = indices(at, plan_.step(s, orientation), row[plan_.kHead + step]);
           const vint outside = ~cell_.far_from_the_ends(h) & resolved;
           if (!any(outside)) continue;
           for (int l = first_lane; l <= last_lane; ++l)
@@ -74,7 +75,7 @@ class ImageKernel {
     TileIndices h;
     for (int a = 0; a < 3; ++a) {
       vdouble along;
-      if (kPlain || !set_.curved)
+      if (!curved())
         along = at.f * step.along_fast[a] + start[a];
       else
         along = at.p[0] * step.axes[a][0] + at.p[1] * step.axes[a][1] + at.p[2] * step.axes[a][2];
@@ -85,6 +86,10 @@ class ImageKernel {
     }
     return h;
   }
+
+  bool exact() const { return !kPlain && exact_; }
+  bool absorbs() const { return !kPlain && !factors_.captures_all(); }
+  bool curved() const { return !kPlain && set_.curved; }
 
   vint interpolated_steps(const Tile& tile) const {
     return !kPlain && set_.tricubic ? cell_.interpolated_steps(off_, tile.pixel(set_)) : vint{};
@@ -186,7 +191,10 @@ SwitchOff find_switch_off(const DiffractionPlan& plan, Triple* tables, Queue que
 template <class Run>
 void by_kind(const DiffractionPlan& plan, Run run) {
   const auto with_shape = [&]<DomainShape kShape>() {
-    const bool plain = !plan.set.curved && plan.in.table_shape[0] == 0;
+    const DiffractionSettings& set = plan.set;
+    const bool absorbs = set.attenuation != 0 && set.layer_step != 0;
+    const bool plain = set.mode == DiffractionMode::nanobragg && !set.curved && !absorbs && !(set.d_min > 0) &&
+                       plan.in.table_shape[0] == 0;
     plain ? run.template operator()<kShape, true>() : run.template operator()<kShape, false>();
   };
   switch (plan.set.shape) {

@@ -56,14 +56,17 @@ struct LatticeFactor;
 template <>
 struct LatticeFactor<DomainShape::square> {
   explicit LatticeFactor(const BlockShape& block) : block_(block) {
-    for (int a = 0; a < 3; ++a) cells_[a] = static_cast<float>(block.cells[a]);
+    for (int a = 0; a < 3; ++a) {
+      wide_cells_[a] = block.skipped[a] ? 1 : block.cells[a];
+      cells_[a] = static_cast<float>(wide_cells_[a]);
+      twice_[a] = block.skipped[a] ? 0.0f : 2.0f;
+    }
   }
 
   SEM_INLINE vfloat value(const vdouble (&wide)[3], const vfloat (&delta)[3]) const {
     Product product;
 #pragma GCC unroll 3
     for (int a = 0; a < 3; ++a) {
-      if (block_.skipped[a]) continue;
       const float cells = cells_[a];
       const vfloat u = turn(wide[a], a);
       product.multiply(cells, vabs(delta[a] * cells) < 0.5f, u, u * u, delta[a], delta[a] * delta[a]);
@@ -85,8 +88,6 @@ struct LatticeFactor<DomainShape::square> {
     Product product;
 #pragma GCC unroll 3
     for (int a = 0; a < 3; ++a) {
-      out.by_delta[a] = out.by_cells[a] = vfloat{};
-      if (block_.skipped[a]) continue;
       const float cells = cells_[a];
       const vfloat d = delta[a], u = turn(wide[a], a), scaled = d * cells, uu = u * u, dd = d * d;
       const auto near = vabs(scaled) < 0.5f;
@@ -94,8 +95,8 @@ struct LatticeFactor<DomainShape::square> {
       vint unused;
       const vfloat n = round_to_int(scaled - u, unused), pole = 1.0f / (away_from_zero(u) * d);
       const vfloat uc = u * cotangent_remainder(uu), dc = d * cotangent_remainder(dd);
-      out.by_delta[a] = 2.0f * (select(near, vfloat{}, n * pole) - (cells * uc - dc));
-      out.by_cells[a] = 2.0f * (select(near, broadcast(1.0f / cells), dd * pole) - d * uc);
+      out.by_delta[a] = twice_[a] * (select(near, vfloat{}, n * pole) - (cells * uc - dc));
+      out.by_cells[a] = twice_[a] * (select(near, broadcast(1.0f / cells), dd * pole) - d * uc);
     }
     out.value = product.square();
     for (int a = 0; a < 3; ++a) {
@@ -128,7 +129,7 @@ struct LatticeFactor<DomainShape::square> {
 
   // u = N delta less its nearest whole number; in double, because N times the rounding of delta would be lost.
   SEM_INLINE vfloat turn(vdouble delta, int a) const {
-    const vdouble scaled = delta * block_.cells[a];
+    const vdouble scaled = delta * wide_cells_[a];
     return to_float(scaled - nearest_whole(scaled));
   }
   static SEM_INLINE vfloat away_from_zero(vfloat x) {
@@ -139,7 +140,10 @@ struct LatticeFactor<DomainShape::square> {
   }
 
   const BlockShape& block_;
+  // 1 for an axis that is skipped: its numerator is its denominator then, and nothing has to branch.
+  double wide_cells_[3];
   float cells_[3];
+  float twice_[3];  // of an axis' derivatives: 2, or 0 where it is skipped
 };
 
 // s(y) = 3 (sin x / x - cos x) / x^2 of y = x^2, as a power series.

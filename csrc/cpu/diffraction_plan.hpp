@@ -34,6 +34,7 @@ inline Triple rotated(const Triple& v, const Triple& axis, double angle) {
 
 struct SourcePlan {
   Triple incident, along, across;   // i, E, B
+  double along_fast;                // incident . fast
   double inverse_wavelength, sine;  // sine of the angle between polarisation axis and beam
   float weight;
   float largest_square;  // of |d - incident|, where d_min is asked for
@@ -48,6 +49,7 @@ struct StepPlan {
 
 // The pixels' coordinates at one subpixel and layer.
 struct TilePosition {
+  Triple start;  // of the row: position of fast coordinate 0
   vdouble f, inverse_r;
   vdouble p[3];
   vfloat d[3], inverse_r_float;
@@ -70,6 +72,7 @@ class DiffractionPlan {
         steps_(static_cast<std::size_t>(steps_per_place)) {
     for (int a = 0; a < 4; ++a) axes[a] = triple(in.frame + 3 * a);
     sub = set.pixel_size / set.oversample;
+    fast_square_ = dot(axes[1], axes[1]);
     double offsets[kLanes];
     for (int l = 0; l < kLanes; ++l) offsets[l] = set.pixel_size * l;
     std::memcpy(&lane_offsets_, offsets, sizeof offsets);
@@ -104,18 +107,22 @@ class DiffractionPlan {
     return sub * static_cast<double>(row * set.oversample + at.sub_slow) + sub / 2;
   }
 
-  // axes . p at fast coordinate 0 for every layer and subpixel row, source and orientation: [places of a row, S, O].
-  std::int64_t row_table_size() const { return std::int64_t{set.layers} * set.oversample * steps_per_place; }
+  // What is the same for all pixels of a row, for each layer and row of subpixels: first a head, the position p of fast
+  // coordinate 0 and then |p|^2 and 2 p . fast, after it axes . p of every source and orientation.
+  static constexpr int kHead = 2;
+  std::int64_t row_table_size() const { return std::int64_t{set.layers} * set.oversample * (kHead + steps_per_place); }
   void fill_row_table(std::int64_t row, Triple* table) const {
     for (std::int32_t layer = 0; layer < set.layers; ++layer)
       for (std::int32_t sub_slow = 0; sub_slow < set.oversample; ++sub_slow) {
         const Triple start = row_start(row, {layer, sub_slow, 0});
+        *table++ = start;
+        *table++ = {{dot(start, start), 2 * dot(start, axes[1]), 0}};
         for (std::int64_t k = 0; k < steps_per_place; ++k, ++table)
           for (int a = 0; a < 3; ++a) table->x[a] = dot(steps_.data()[k].axes[a], start);
       }
   }
   SEM_INLINE std::int64_t row_table_at(const Place& at) const {
-    return (std::int64_t{at.layer} * set.oversample + at.sub_slow) * steps_per_place;
+    return (std::int64_t{at.layer} * set.oversample + at.sub_slow) * (kHead + steps_per_place);
   }
 
   // Position of fast coordinate 0.
@@ -124,13 +131,21 @@ class DiffractionPlan {
     return combine(s, axes[2], 1, combine(o, axes[3], 1, axes[0]));
   }
 
-  SEM_INLINE void locate(std::int64_t row, std::int64_t fast, const Place& at, TilePosition& out) const {
-    const Triple start = row_start(row, at);
+  // `row` is the place's part of the row's table; kFlat: the detector is known not to be curved.
+  template <bool kFlat>
+  SEM_INLINE void locate(const Triple* row, std::int64_t fast, const Place& at, TilePosition& out) const {
+    const Triple &start = row[0], &squares = row[1];
+    out.start = start;
     const double first = static_cast<double>(fast * set.oversample + at.sub_fast);
     out.f = lane_offsets_ + (sub * first + sub / 2);
     for (int i = 0; i < 3; ++i) out.p[i] = out.f * axes[1][i] + start[i];
-    if (set.curved) bend(out);
-    const vdouble square = out.p[0] * out.p[0] + out.p[1] * out.p[1] + out.p[2] * out.p[2];
+    vdouble square;
+    if (!kFlat && set.curved) {
+      bend(out);
+      square = out.p[0] * out.p[0] + out.p[1] * out.p[1] + out.p[2] * out.p[2];
+    } else {
+      square = out.f * (out.f * fast_square_ + squares[1]) + squares[0];
+    }
     // One Newton step from float32: relative error 3e-14.
     const vdouble rough = to_double(vrsqrt(to_float(square)));
     out.inverse_r = rough * (1.5 - (0.5 * square) * (rough * rough));
@@ -153,6 +168,7 @@ class DiffractionPlan {
   void plan_source(std::int64_t s) {
     SourcePlan& plan = sources_.data()[s];
     plan.incident = triple(in.incident + 3 * s);
+    plan.along_fast = dot(plan.incident, axes[1]);
     plan.inverse_wavelength = 1 / in.wavelength[s];
     plan.weight = static_cast<float>(in.weight[s]);
     const double largest = set.d_min > 0 ? in.wavelength[s] / set.d_min : 0;
@@ -185,6 +201,7 @@ class DiffractionPlan {
   }
 
   vdouble lane_offsets_;
+  double fast_square_;
   ScratchOf<SourcePlan> sources_;
   ScratchOf<StepPlan> steps_;
 };

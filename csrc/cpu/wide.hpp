@@ -37,9 +37,11 @@ template <int kCount>
 SEM_INLINE Lanes<double, kCount> widen(Lanes<float, kCount> v) {
   if constexpr (kCount > kRegisterLanes) {
     return {widen<kCount / 2>(v.low), widen<kCount / 2>(v.high)};
+#ifdef __AVX512F__
   } else if constexpr (kCount == 16) {
-    return {widen<8>(__builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7)),
-            widen<8>(__builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15))};
+    // GCC converts eight lanes four by four.
+    return {_mm512_maskz_cvtps_pd(0xff, lower_half(v)), _mm512_maskz_cvtps_pd(0xff, upper_half(v))};
+#endif
   } else if constexpr (kCount == 8 && kRegisterLanes == 8) {
     return {widen<4>(__builtin_shufflevector(v, v, 0, 1, 2, 3)), widen<4>(__builtin_shufflevector(v, v, 4, 5, 6, 7))};
   } else if constexpr (kCount == 4 && kRegisterLanes == 4) {
@@ -55,9 +57,15 @@ SEM_INLINE vfloat to_float(vdouble v) { return wide::narrow<kLanes>(v); }
 SEM_INLINE vdouble to_double(vfloat v) { return wide::widen<kLanes>(v); }
 
 // The nearest whole number (ties to even) for |x| < 2^51.
+#ifdef __AVX512F__
+SEM_INLINE vdouble nearest_whole(vdouble x) {
+  return {_mm512_maskz_roundscale_pd(0xff, x.low, 0), _mm512_maskz_roundscale_pd(0xff, x.high, 0)};
+}
+#else
 SEM_INLINE vdouble nearest_whole(vdouble x) {
   constexpr double kMagic = 6755399441055744.0;  // 1.5 * 2^52
   return (x + kMagic) - kMagic;
 }
+#endif
 
 }  // namespace sem::cpu::SEM_ISA

@@ -194,6 +194,8 @@ def diffraction_trace(
 # and `real` are Settings.
 _NAMES = [field.name for field in fields(Geometry)]
 _TABLE, _MASK = _NAMES.index("table"), _NAMES.index("mask")
+# Detector and beam, whose gradients cost as much as all the others.
+_GEOMETRY = {"frame", "close_distance", "curvature", "incident", "wavelength", "kahn", "polarisation_axis"}
 _ARGUMENTS = "int[] whole, float[] real, " + ", ".join(f"Tensor {name}" for name in _NAMES)
 
 
@@ -217,8 +219,9 @@ def _forward(whole: list[int], real: list[float], *tensors: Tensor) -> Tensor:
     return out
 
 
-def _backward(whole: list[int], real: list[float], *tensors: Tensor) -> tuple[Tensor, ...]:
-    """Gradients to every tensor but the mask, from that to the image, which comes last."""
+def _backward(whole: list[int], real: list[float], geometry: bool, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """Gradients to every tensor but the mask, from that to the image, which comes last; 0 to those of ``_GEOMETRY``
+    if not ``geometry``."""
     *tensors_, grad = tensors
     grads = tuple(torch.empty_like(tensor) for tensor in tensors_[:_MASK])
     native.backend(grad.device.type).diffraction_backward(
@@ -228,6 +231,7 @@ def _backward(whole: list[int], real: list[float], *tensors: Tensor) -> tuple[Te
         [t.data_ptr() for t in tensors_],
         grad.data_ptr(),
         [t.data_ptr() for t in grads],
+        geometry,
         torch.get_num_threads(),
     )
     return grads
@@ -240,10 +244,13 @@ diffraction_backward = torch.library.custom_op(
     "sem::diffraction_backward",
     _backward,
     mutates_args=(),
-    schema=f"({_ARGUMENTS}, Tensor grad) -> ({', '.join(['Tensor'] * _MASK)})",
+    schema=f"({_ARGUMENTS.replace('real, ', 'real, bool geometry, ')}, Tensor grad) "
+    f"-> ({', '.join(['Tensor'] * _MASK)})",
 )
 diffraction_forward.register_fake(lambda whole, real, *tensors: _empty_image(whole, real, tensors))
-diffraction_backward.register_fake(lambda whole, real, *tensors: tuple(map(torch.empty_like, tensors[:_MASK])))
+diffraction_backward.register_fake(
+    lambda whole, real, geometry, *tensors: tuple(map(torch.empty_like, tensors[:_MASK]))
+)
 
 # An image has no rows: torch.vmap calls the operator once per batch entry.
 register_row_vmap(diffraction_forward, row_args=(), per_row_outputs=(False,))
@@ -266,6 +273,7 @@ class _Diffraction(Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        grads = _gradients(ctx.whole, ctx.real, *ctx.saved_tensors, grad.contiguous())
         needed = ctx.needs_input_grad[2 : 2 + _MASK]
+        geometry = any(need for name, need in zip(_NAMES, needed, strict=False) if name in _GEOMETRY)
+        grads = _gradients(ctx.whole, ctx.real, geometry, *ctx.saved_tensors, grad.contiguous())
         return None, None, *(grad if need else None for grad, need in zip(grads, needed, strict=True)), None

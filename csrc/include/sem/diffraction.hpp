@@ -119,6 +119,9 @@ struct DiffractionBackward {
   double* polarisation_axis = nullptr;  // [3]
   double* scale = nullptr;              // [1]
   double* background = nullptr;         // [1]
+  // Whether anybody reads frame, close_distance, curvature, incident, wavelength, kahn and polarisation_axis. Else the
+  // kernels leave 0 there.
+  bool geometry = true;
 };
 
 // One named quantity of a pixel: a number or a vector, and the step it belongs to (-1 where it belongs to none).
