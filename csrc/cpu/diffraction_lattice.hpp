@@ -64,14 +64,14 @@ struct LatticeFactor<DomainShape::square> {
   }
 
   SEM_INLINE vfloat value(const vdouble (&wide)[3], const vfloat (&delta)[3]) const {
-    Product product;
+    Ratio axes[3];
 #pragma GCC unroll 3
     for (int a = 0; a < 3; ++a) {
       const float cells = cells_[a];
       const vfloat u = turn(wide[a], a);
-      product.multiply(cells, vabs(delta[a] * cells) < 0.5f, u, u * u, delta[a], delta[a] * delta[a]);
+      axes[a] = Ratio(cells, vabs(delta[a] * cells) < 0.5f, u, u * u, delta[a], delta[a] * delta[a]);
     }
-    return product.square();
+    return (axes[0] * (axes[1] * axes[2])).square();
   }
 
   // One axis of F_latt but for its sign.
@@ -79,26 +79,24 @@ struct LatticeFactor<DomainShape::square> {
     if (block_.skipped[a]) return broadcast(1.0f);
     const float cells = cells_[a];
     const vfloat u = turn(wide, a);
-    Product product;
-    product.multiply(cells, vabs(delta * cells) < 0.5f, u, u * u, delta, delta * delta);
-    return vabs(product.amplitude());
+    return vabs(Ratio(cells, vabs(delta * cells) < 0.5f, u, u * u, delta, delta * delta).amplitude());
   }
 
   SEM_INLINE void slopes(const vdouble (&wide)[3], const vfloat (&delta)[3], LatticeSlopes& out) const {
-    Product product;
+    Ratio axes[3];
 #pragma GCC unroll 3
     for (int a = 0; a < 3; ++a) {
       const float cells = cells_[a];
       const vfloat d = delta[a], u = turn(wide[a], a), scaled = d * cells, uu = u * u, dd = d * d;
       const auto near = vabs(scaled) < 0.5f;
-      product.multiply(cells, near, u, uu, d, dd);
+      axes[a] = Ratio(cells, near, u, uu, d, dd);
       vint unused;
       const vfloat n = round_to_int(scaled - u, unused), pole = 1.0f / (away_from_zero(u) * d);
       const vfloat uc = u * cotangent_remainder(uu), dc = d * cotangent_remainder(dd);
       out.by_delta[a] = twice_[a] * (select(near, vfloat{}, n * pole) - (cells * uc - dc));
       out.by_cells[a] = twice_[a] * (select(near, broadcast(1.0f / cells), dd * pole) - d * uc);
     }
-    out.value = product.square();
+    out.value = (axes[0] * (axes[1] * axes[2])).square();
     for (int a = 0; a < 3; ++a) {
       out.by_delta[a] *= out.value;
       out.by_cells[a] *= out.value;
@@ -107,18 +105,27 @@ struct LatticeFactor<DomainShape::square> {
   }
 
  private:
-  // The product over axes of sin(pi u) / sin(pi delta). Each is u / delta, or just N where u = N delta, times 1 + x for
-  // a small x; the ones are kept apart, so that near a Bragg spot the product is rounded once.
-  struct Product {
-    vfloat outer = broadcast(1.0f), inner = broadcast(1.0f), top{}, bottom{};
+  // sin(pi u) / sin(pi delta), or a product of such: outer / inner, which is u / delta or just N where u = N delta,
+  // times (1 + top) / (1 + bottom). The ones are kept apart, so that near a Bragg spot the product is rounded once.
+  // Products do not depend on the order of two factors, so that pixels that mirror each other have one value.
+  struct Ratio {
+    vfloat outer, inner, top, bottom;
 
+    Ratio() = default;
     template <class Mask>
-    SEM_INLINE void multiply(float cells, Mask near, vfloat u, vfloat uu, vfloat d, vfloat dd) {
-      outer *= select(near, broadcast(cells), u);
-      inner *= select(near, broadcast(1.0f), d);
-      const vfloat x = sine_remainder(uu), y = sine_remainder(dd);
-      top += x + top * x;
-      bottom += y + bottom * y;
+    SEM_INLINE Ratio(float cells, Mask near, vfloat u, vfloat uu, vfloat d, vfloat dd)
+        : outer(select(near, broadcast(cells), u)),
+          inner(select(near, broadcast(1.0f), d)),
+          top(sine_remainder(uu)),
+          bottom(sine_remainder(dd)) {}
+
+    SEM_INLINE Ratio operator*(const Ratio& other) const {
+      Ratio out;
+      out.outer = outer * other.outer;
+      out.inner = inner * other.inner;
+      out.top = (top + other.top) + top * other.top;
+      out.bottom = (bottom + other.bottom) + bottom * other.bottom;
+      return out;
     }
     SEM_INLINE vfloat amplitude() const { return (outer / inner) * ((top - bottom) / (bottom + 1.0f) + 1.0f); }
     SEM_INLINE vfloat square() const {

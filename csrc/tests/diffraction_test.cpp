@@ -284,6 +284,8 @@ TEST_P(DiffractionCases, TracesEndWithThePixelAndAgree) {
   const auto image = problem.forward<float>([](const auto& args) { cpu::diffraction_forward(args, {nullptr, 1}); });
   const auto exact = problem.forward<double>([](const auto& args) { reference::diffraction_forward(args); });
   const auto table = converted<float>(problem.value.table);
+  // Between a ball's rings sine and cosine cancel.
+  const double limit = problem.experiment.shape == DomainShape::round ? 4e-6 : 1e-6;
   for (std::size_t pixel = 0; pixel < problem.pixels(); pixel += 23) {
     const auto slow = static_cast<std::int32_t>(pixel / problem.experiment.fast);
     const auto fast = static_cast<std::int32_t>(pixel % problem.experiment.fast);
@@ -305,7 +307,7 @@ TEST_P(DiffractionCases, TracesEndWithThePixelAndAgree) {
       ASSERT_EQ(a.count, b.count) << a.name;
       double size = 1e-30;
       for (int i = 0; i < b.count; ++i) size = std::max(size, std::abs(b.value[i]));
-      for (int i = 0; i < b.count; ++i) EXPECT_NEAR(a.value[i], b.value[i], 1e-6 * size) << a.name << " of " << pixel;
+      for (int i = 0; i < b.count; ++i) EXPECT_NEAR(a.value[i], b.value[i], limit * size) << a.name << " of " << pixel;
     }
   }
 }
