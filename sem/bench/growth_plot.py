@@ -50,7 +50,7 @@ def _panel(axes: Axes, lines: Mapping[float, Line], peaks: Peaks) -> None:
     if bounds:
         axes.plot(*zip(*bounds, strict=True), "k--", linewidth=1, label="bound")
     axes.set(xscale="log", yscale="log")
-    axes.set_xticks(list(lines), [f"{size:g}" for size in lines])
+    axes.set_xticks(list(lines), [f"{size:.8g}" for size in lines])
     axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")

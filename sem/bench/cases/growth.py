@@ -164,7 +164,7 @@ def benchmarks(axes: Mapping[str, Sequence[float]], where: Mapping[str, float]) 
         at = {name: where[name] for name in parameters}
         for axis in (axis for axis in axes if axis in parameters):
             for size in axes[axis]:
-                name = f"{operator}-{axis}-{size:g}"
+                name = f"{operator}-{axis}-{size:.8g}"
                 found.append(Benchmark(name, partial(build, **at | {axis: size}), Point(operator, axis, size)))
     return Registry(found)
 
