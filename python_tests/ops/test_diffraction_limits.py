@@ -79,6 +79,22 @@ def test_a_nan_structure_factor_stays_with_its_reflection(tricubic):
     assert torch.equal(image[~hit], clean[~hit])
 
 
+@pytest.mark.parametrize("outside", [0, 1])
+def test_interpolation_ends_within_a_pixel(outside):
+    """Of two reflections of one pixel one is outside: what comes before it is interpolated, what comes after is not."""
+    table = 10 + 50 * torch.rand(9, 9, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    arguments = problem(slow=1, fast=1, table=table)
+    arguments[0] = replace(arguments[0], origin=[0.1, 0.003, 0.002])
+    small = arguments[2].orientation[:, :1]
+    pair = [small, 40 * small]
+    arguments[2] = replace(arguments[2], orientation=torch.cat(pair if outside else pair[::-1], dim=1))
+    nearest = diffraction(*arguments)
+    arguments[3] = replace(arguments[3], tricubic=True)
+    image = diffraction(*arguments)
+    torch.testing.assert_close(image.double(), twin(*arguments), rtol=2e-6, atol=0.0)
+    assert torch.equal(image, nearest) == (outside == 0)
+
+
 def test_nan_in_the_images_gradient_reaches_what_that_pixel_reaches():
     table = torch.full((9, 9, 9), 50.0, dtype=torch.float64, requires_grad=True)
     grad = torch.ones(7, 21)
