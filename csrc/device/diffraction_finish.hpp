@@ -64,7 +64,7 @@ struct DiffractionFinish {
   };
   SEM_DEVICE Frame polarisation(const DiffractionTables& tables, const float* sum, std::int64_t s) const {
     const DiffractionSource& beam = tables.sources[s];
-    const float cc = sum[5], ee = sum[6], bb = sum[7], ce = sum[8], cb = sum[9], eb = sum[10];
+    const float cc = sum[5], ee = sum[6], ce = sum[8], cb = sum[9], eb = sum[10];  // bb turns B along itself
     const float kahn = tables.common->kahn, inverse = 1.0f / beam.sine;
     // dL/dB with what comes through E = i x B; and of w = axis x i, whose unit vector is B
     float by_along[3], by_w[3];
