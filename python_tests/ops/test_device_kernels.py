@@ -11,10 +11,20 @@ import os
 import diffraction_problems as images
 import pytest
 import torch
+from golden_images import (
+    CASES,
+    LARGEST_ERROR,
+    LEAST_CORRELATION,
+    flags_of,
+    golden_and,
+    image_of,
+    write_inputs,
+)
 from helpers import double, exact_solve, generator, graph, relative_error, row_errors, rows, sparse_laplacian, weights
 from scan_problems import Problem, run, same_bits, weights_for
 
 from sem import native
+from sem.diffraction.comparison import compare
 from sem.ops import (
     SolveStatus,
     Topology,
@@ -181,6 +191,15 @@ def test_diffraction_and_its_gradients(layout, name):
     )
     for key, value in values.items():
         assert images.relative_error(value, exact[key]) <= 1e-5, key
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_diffraction_gives_the_c_programs_image(device, name, tmp_path, monkeypatch):
+    write_inputs(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    result = compare(*golden_and(name, image_of(flags_of(name))))
+    assert result.relative_difference <= LARGEST_ERROR
+    assert result.correlation >= LEAST_CORRELATION
 
 
 @pytest.mark.parametrize("nodes", [2, 17, 300])
