@@ -226,19 +226,11 @@ def changed(**parts):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (changed(sources={"wavelength": tensor(1e-10, -1e-10)}), "wavelength: expected values > 0"),
         (changed(sources={"wavelength": tensor(1e-10)}), r"wavelength: expected shape \[2\], got \[1\]"),
-        (
-            changed(sources={"direction": tensor([0.0, 0, 0], [1, 0, 0])}),
-            "direction: expected vectors that are not",
-        ),
         (changed(sources={"direction": tensor(1.0, 0, 0)}), r"direction: expected shape \[S, 3\]"),
         (changed(domains={"cells": [5, 5]}), r"cells: expected shape \[3\]"),
-        (changed(domains={"cells": [5, -5, 5]}), "cells: expected values > 0"),
         (changed(domains={"shape": "cube"}), "shape: expected one of 'square'"),
-        (changed(domains={"fudge": -1.0}), "fudge: expected a number >= 0"),
         (changed(domains={"orientation": torch.eye(3)}), r"orientation: expected shape \[P, M, 3, 3\]"),
-        (changed(detector={"close_distance": 0.0}), "close_distance: expected a number > 0"),
         (changed(detector={"pixel_size": -1e-4}), "pixel_size: expected a finite number > 0"),
         (changed(detector={"oversample": 0}), "oversample: expected at least 1"),
         (changed(detector={"shape": (3,)}), "shape: expected"),
@@ -246,7 +238,6 @@ def changed(**parts):
         (changed(factors={"table": torch.zeros(3, 3)}), r"table: expected shape \[H, K, L\]"),
         (changed(factors={"table": torch.zeros(3, 3, 3, dtype=torch.int32)}), "table: expected a float32 or float64"),
         (changed(factors={"first_index": (1.5, 0, 0)}), "first_index: expected three ints"),
-        (changed(polarisation={"axis": [0.0, 0, 0]}), "axis: expected a vector that is not zero"),
         (changed(region=Region(roi=(0, 99, 0, 1))), "roi: expected .* inside 19 slow x 37 fast"),
         (changed(region=Region(mask=torch.ones(3, 3, dtype=torch.bool))), r"mask: expected shape \[19, 37\]"),
         (changed(region=Region(mask=torch.ones(19, 37))), "mask: expected a bool tensor"),
@@ -256,4 +247,25 @@ def changed(**parts):
 )
 def test_errors_name_the_argument(call, message):
     with pytest.raises((TypeError, ValueError), match=message):
+        call()
+
+
+# On a device nothing looks at values: it would wait for them.
+@pytest.mark.cpu_only
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (changed(sources={"wavelength": tensor(1e-10, -1e-10)}), "wavelength: expected values > 0"),
+        (
+            changed(sources={"direction": tensor([0.0, 0, 0], [1, 0, 0])}),
+            "direction: expected vectors that are not",
+        ),
+        (changed(domains={"cells": [5, -5, 5]}), "cells: expected values > 0"),
+        (changed(domains={"fudge": -1.0}), "fudge: expected a number >= 0"),
+        (changed(detector={"close_distance": 0.0}), "close_distance: expected a number > 0"),
+        (changed(polarisation={"axis": [0.0, 0, 0]}), "axis: expected a vector that is not zero"),
+    ],
+)
+def test_errors_name_the_value(call, message):
+    with pytest.raises(ValueError, match=message):
         call()

@@ -70,7 +70,8 @@ def diffraction(
 
     Returns:
         float32 ``[slow, fast]`` photons; 0 outside ``region``. Coordinates, Miller indices and their distance to the
-        nearest whole ones are computed in float64 and rounded once; the rest is float32. A pixel's bits depend on that
+        nearest whole ones are computed in float64 (on CUDA and XPU devices as sums of two float32, 48 bits) and rounded
+        once; the rest is float32. A pixel's bits depend on that
         pixel alone, whatever the region and the number of threads.
 
     Gradients, exact and of first order, in float64 whatever the arguments hold: the detector's origin, axes, close
