@@ -93,6 +93,7 @@ sycl-check: $(VENV)/.test build/.gtest $(SYCL_ENV)/.ready ## the XPU kernels on 
 	cmake --build build/sycl --target _cpu _xpu sem_tests_sycl
 	$(SYCL_DEVICE) build/sycl/csrc/tests/sem_tests_sycl --gtest_brief=1
 	rm -rf build/sycl/tree && mkdir build/sycl/tree && cp -r sem build/sycl/tree/
+	rm -rf build/sycl/tree/sem/native/sycl build/sycl/tree/sem/native/*.so
 	cmake --install build/sycl --prefix build/sycl/tree >/dev/null
 	$(SYCL_DEVICE) PYTHONPATH=$(CURDIR)/build/sycl/tree $(SYCL_ENV)/bin/python $(BIN)/pytest -m "not cuda" -o strict_markers=true \
 	  --override-ini=cache_dir=build/sycl/pytest python_tests/ops/test_device_kernels.py python_tests/ops/test_devices.py
