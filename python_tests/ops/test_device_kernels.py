@@ -216,13 +216,13 @@ def test_a_masked_row_of_nan_leaves_the_weights_gradient_alone(layout):
 def test_limits_are_reported(layout):
     topology = graph(64)
     psi, weight = rows(3, 64), weights(topology)
-    _, info = cayley(psi, 20 * weight, topology, 5.0, 1e-6, 18, return_info=True)
-    assert (info.status == SolveStatus.MAX_ITER).all() and (info.iterations == 18).all()
+    _, info = cayley(psi, 20 * weight, topology, 5.0, 1e-6, 6, return_info=True)
+    assert (info.status == SolveStatus.MAX_ITER).all() and (info.iterations == 6).all()
     assert (info.residual > 1e-6).all()
     _, info = cayley(psi, 20 * weight, topology, 5.0, 1e-9, 2000, return_info=True)
     assert (info.status == SolveStatus.STAGNATED).all()
     out, info = cayley(psi, weight, topology, 0.0, 1e-6, 0, return_info=True)
-    assert info.converged.all() and torch.equal(out, psi)
+    assert info.converged.all() and relative_error(out, psi) <= 1e-7
 
 
 def test_no_rows(layout):
