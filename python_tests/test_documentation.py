@@ -7,11 +7,13 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import sem.ops
 from sem.config import SECTIONS
+from sem.diffraction.flags import FLAGS
 from sem.settings import setting_infos
 
 ROOT = Path(__file__).parent.parent
@@ -66,11 +68,23 @@ def test_every_operator_is_on_the_overview() -> None:
     assert {name for name in operators if f"`{name}`" not in overview} == set()
 
 
-def test_configuration_page_is_current() -> None:
-    spec = importlib.util.spec_from_file_location("configuration_page", ROOT / "docs/configuration_page.py")
+def written_by(name: str) -> ModuleType:
+    """The module in docs/ that writes a page."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"docs/{name}.py")
     assert spec is not None and spec.loader is not None
     writer = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(writer)
+    return writer
+
+
+def test_diffraction_flags_page_is_current() -> None:
+    writer = written_by("diffraction_pages")
+    assert writer.PAGE.read_text(encoding="utf-8") == writer.page(), "run: python docs/diffraction_pages.py"
+    assert all(f"`{name}`" in writer.page() for flag in FLAGS for name in flag.names)
+
+
+def test_configuration_page_is_current() -> None:
+    writer = written_by("configuration_page")
     written = writer.PAGE.read_text(encoding="utf-8")
     assert written == writer.page(), "run: python docs/configuration_page.py"
     assert all(f"`{info.key}`" in written for section in SECTIONS.values() for info in setting_infos(section))

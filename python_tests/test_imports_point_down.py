@@ -14,7 +14,7 @@ LAYERS = (
     ("settings",),
     ("config_sections",),
     ("config", "system_info", "ops"),
-    ("data", "layers"),
+    ("data", "diffraction", "layers"),
     ("encoder", "spinor", "propagator", "sampler"),
     ("model",),
     ("generation",),
@@ -27,8 +27,9 @@ LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 # Not every lower layer is there for every part: these import nothing of sem but what is named.
 ONLY = {
     "data": {"config", "config_sections", "files"},
+    "diffraction": {"files", "ops"},
     "ops": {"native", "precision"},
-    "trace": {"files", "ops"},
+    "trace": {"diffraction", "files", "ops"},
     "layers": {"ops"},
     "precision": set(),
     "files": set(),

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from sem.commands import check, generate, info, launch, report, tokenizer, trace, train
+from sem.commands import check, diffraction, generate, info, launch, report, tokenizer, trace, train
 from sem.config import check_option_names
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments[:1] == ["bench"]:
         return _bench(arguments[1:])
     try:
+        if arguments[:1] == ["diffraction"]:  # its flags have one dash, which the parser below does not know
+            return diffraction.main(arguments[1:])
         parser = _parser()
         check_option_names(arguments)
         parsed = parser.parse_args(arguments)
@@ -71,6 +73,8 @@ def _parser() -> ArgumentParser:
     commands.add_subcommand(
         "bench", ArgumentParser(), help="time the operators against their peers; see sem bench --help"
     )
+    more = "see sem diffraction --help"
+    commands.add_subcommand("diffraction", ArgumentParser(), help=f"{diffraction.HELP}; {more}")
     return root
 
 

@@ -44,5 +44,6 @@ void bind_rms_norm(py::module_& module);
 void bind_gated_rotation(py::module_& module);
 void bind_causal_conv(py::module_& module);
 void bind_state_space(py::module_& module);
+void bind_diffraction(py::module_& module);
 
 }  // namespace sem::bindings

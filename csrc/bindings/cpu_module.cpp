@@ -18,4 +18,5 @@ PYBIND11_MODULE(_cpu, module) {
   sem::bindings::bind_gated_rotation(module);
   sem::bindings::bind_causal_conv(module);
   sem::bindings::bind_state_space(module);
+  sem::bindings::bind_diffraction(module);
 }

@@ -180,8 +180,8 @@ inline void bind_device_pit(py::module_& module) {
     args.grad_reference = pointer<float>(grad_reference);
     args.grad_strength = pointer<float>(grad_strength);
     args.grad_kerr = pointer<float>(grad_kerr);
-    float* const workspace = allocated(allocate, device::floats(args));
     const Queue on = queue_from(queue);
+    float* const workspace = allocated(allocate, device::floats(args, SEM_BACKEND::limits(on)));
     const py::gil_scoped_release unlocked;
     SEM_BACKEND::pit_backward(args, workspace, on);
   });

@@ -5,6 +5,7 @@
 
 #include "sem/causal_conv.hpp"
 #include "sem/cayley.hpp"
+#include "sem/diffraction.hpp"
 #include "sem/gated_rotation.hpp"
 #include "sem/laplacian.hpp"
 #include "sem/laplacian_cg.hpp"
@@ -103,5 +104,8 @@ SEM_DISPATCH(causal_conv_forward, CausalConvForward<float>)
 SEM_DISPATCH(causal_conv_backward, CausalConvBackward<float>)
 SEM_DISPATCH(state_space_forward, StateSpaceForward<float>)
 SEM_DISPATCH(state_space_backward, StateSpaceBackward<float>)
+SEM_DISPATCH(diffraction_forward, DiffractionForward<float>)
+SEM_DISPATCH(diffraction_backward, DiffractionBackward<float>)
+SEM_DISPATCH(diffraction_trace, DiffractionTrace)
 
 }  // namespace sem::cpu

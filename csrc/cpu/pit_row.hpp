@@ -5,7 +5,7 @@
 #include <limits>
 
 #include "cpu/circle_density.hpp"
-#include "cpu/complex.hpp"
+#include "cpu/rows.hpp"
 #include "cpu/vector_math.hpp"
 #include "sem/pit.hpp"
 
@@ -45,21 +45,6 @@ inline PitRowScale row_scale(const float* psi, std::int64_t floats) {
   const bool finite = exponent < 255;
   exponent = exponent < 1 ? 1 : exponent > 253 ? 253 : exponent;
   return {finite, largest == 0, from_bits((254 - exponent) << 23), from_bits(exponent << 23)};
-}
-
-// Entries [i, i + 16) of a complex row as two planes; zeros past the end.
-SEM_INLINE Complex load_complex(const float* row, std::int64_t width, std::int64_t i) {
-  if (i + kLanes <= width) return separate(row + 2 * i);
-  float padded[2 * kLanes] = {};
-  std::memcpy(padded, row + 2 * i, static_cast<std::size_t>(width - i) * 2 * sizeof(float));
-  return separate(padded);
-}
-
-SEM_INLINE void store_complex(float* row, std::int64_t width, std::int64_t i, Complex z) {
-  if (i + kLanes <= width) return merge(row + 2 * i, z);
-  float padded[2 * kLanes];
-  merge(padded, z);
-  std::memcpy(row + 2 * i, padded, static_cast<std::size_t>(width - i) * 2 * sizeof(float));
 }
 
 inline void fill(float* values, std::int64_t count, float value) {
@@ -127,7 +112,7 @@ struct PitRow {
 inline double load_row(PitRow row, const float* psi, float factor) {
   BlockSum square;
   for (std::int64_t i = 0; i < row.width; i += kLanes) {
-    const Complex z = load_complex(psi, row.width, i);
+    const Complex z = load_wave(psi, row.width, i);
     const vfloat re = z.re * factor, im = z.im * factor;
     store(row.re + i, re);
     store(row.im + i, im);
@@ -251,7 +236,7 @@ inline PitTurned turn_back(PitRow row, const float* grad_out) {
     const vfloat re = load(row.re + i), im = load(row.im + i);
     vfloat sine, cosine;
     vsincos(load(row.turn + i), sine, cosine);
-    const Complex g = load_complex(grad_out, row.width, i);
+    const Complex g = load_wave(grad_out, row.width, i);
     const vfloat q_re = cosine * g.re + sine * g.im;
     const vfloat q_im = cosine * g.im - sine * g.re;
     store(row.q_re + i, q_re);
@@ -308,9 +293,9 @@ inline void store_gradient(PitRow row, float to_all, float back, float* grad_psi
     const vfloat inverse = 1.0f / select(row.has_phase(i), x * x + y * y, broadcast(1.0f));
     const vfloat turn = load(row.local + i) * kLarge;
     const vfloat along = load(row.bounded + i) * to_kerr - to_all;
-    store_complex(grad_psi, row.width, i,
-                  {(load(row.q_re + i) + along * re - turn * (y * inverse)) * back,
-                   (load(row.q_im + i) + along * im + turn * (x * inverse)) * back});
+    store_wave(grad_psi, row.width, i,
+               {(load(row.q_re + i) + along * re - turn * (y * inverse)) * back,
+                (load(row.q_im + i) + along * im + turn * (x * inverse)) * back});
   }
 }
 
@@ -340,7 +325,7 @@ class PitKernel {
                              ? static_cast<float>(*reference_rms / std::sqrt(turned / static_cast<double>(row_.width)))
                              : static_cast<float>(std::sqrt(square / turned)) * scale.inverse;
     for (std::int64_t i = 0; i < row_.width; i += kLanes)
-      store_complex(out, row_.width, i, {load(row_.re + i) * factor, load(row_.im + i) * factor});
+      store_wave(out, row_.width, i, {load(row_.re + i) * factor, load(row_.im + i) * factor});
   }
 
   // Adds the row's share to grad_strength, per unit of PitRow::direction, and to grad_kerr (padded; null: not asked

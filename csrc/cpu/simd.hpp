@@ -24,8 +24,8 @@ namespace sem::cpu::SEM_ISA {
 
 inline constexpr int kLanes = 16;
 
-// The lanes of one register. A compiler vector wider than that lives in memory, so wider ones are halved until they
-// fit.
+// The float32 lanes of one register. A compiler vector wider than that lives in memory, so wider ones are halved until
+// they fit.
 #if defined(__AVX512F__)
 inline constexpr int kRegisterLanes = 16;
 #elif defined(__AVX__)
@@ -37,7 +37,7 @@ inline constexpr int kRegisterLanes = 4;
 template <class T, int kCount>
 struct Halves;
 
-template <class T, int kCount, bool kFits = (kCount <= kRegisterLanes)>
+template <class T, int kCount, bool kFits = (kCount * sizeof(T) <= kRegisterLanes * sizeof(float))>
 struct LanesOf {
   typedef T Type __attribute__((vector_size(kCount * sizeof(T))));
 };

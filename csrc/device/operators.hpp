@@ -210,10 +210,12 @@ struct PitBackwardKernel {
   }
 };
 
-inline PitPlan plan_of(const PitBackward<float>& args) {
-  return PitPlan(args.rows, args.width, args.num_bins, true, args.kerr != nullptr);
+inline PitPlan plan_of(const PitBackward<float>& args, const Limits& limits) {
+  return PitPlan(args.rows, args.width, args.num_bins, true, args.kerr != nullptr, limits.summing_groups);
 }
-inline std::int64_t floats(const PitBackward<float>& args) { return plan_of(args).workspace_floats; }
+inline std::int64_t floats(const PitBackward<float>& args, const Limits& limits) {
+  return plan_of(args, limits).workspace_floats;
+}
 
 template <class Launcher>
 void run_pit_rows(const PitBackward<float>& args, const PitPlan& plan, float* workspace, Launcher& launch) {
@@ -225,7 +227,7 @@ void run_pit_rows(const PitBackward<float>& args, const PitPlan& plan, float* wo
 
 template <class Launcher>
 void run(const PitBackward<float>& args, float* workspace, Launcher& launch) {
-  const PitPlan plan = plan_of(args);
+  const PitPlan plan = plan_of(args, launch.limits());
   run_pit_rows(args, plan, workspace, launch);
   run_column_sums(pit_column_sums(args, plan, workspace), launch);
 }

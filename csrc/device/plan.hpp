@@ -12,6 +12,8 @@ struct Limits {
   std::int64_t local_bytes = 0;  // of a group
   int group_size = 0;            // most threads of a group
   int sub_group_size = 0;
+  std::int64_t summing_groups =
+      0;  // most groups of a launch that sum over rows; 0: as many as a device wants. For tests
 };
 
 // A group works on a tile of `tokens` rows. A thread owns one row of the tile, rank() % tokens, and every node_lanes-th
@@ -29,7 +31,7 @@ struct TilePlan {
   static constexpr int kVectors = 6;        // of a spilled solve
   static constexpr std::int64_t kSpilledGroups = 128;
 
-  TilePlan(std::int64_t nodes, int components, const Limits& limits) {
+  TilePlan(std::int64_t nodes, int components, const Limits& limits) : summing_groups(limits.summing_groups) {
     const int most_threads = limits.group_size < kMostThreads ? limits.group_size : kMostThreads;
     for (tokens = kMostTokens; tokens >= 1; tokens /= 2) {
       nodes_per_thread = nodes <= 64 ? kFewNodes : kManyNodes;
@@ -57,7 +59,8 @@ struct TilePlan {
   // Groups of a pass that sums over rows, each with its own [columns] of partial sums: at most 64 MiB of them.
   std::int64_t chunks(std::int64_t rows, std::int64_t columns) const {
     const std::int64_t fit = (std::int64_t{1} << 24) / columns;
-    const std::int64_t most = fit < 64 ? 64 : fit > 1024 ? 1024 : fit;
+    std::int64_t most = fit < 64 ? 64 : fit > 1024 ? 1024 : fit;
+    if (summing_groups > 0 && summing_groups < most) most = summing_groups;
     const std::int64_t wanted = groups(rows);
     return wanted < most ? wanted : most;
   }
@@ -67,6 +70,7 @@ struct TilePlan {
   int nodes_per_thread = 0;       // 0: spilled
   std::int64_t local_floats = 0;  // of a group
   std::int64_t group_floats = 0;  // of a group's workspace
+  std::int64_t summing_groups = 0;
 
  private:
   std::int64_t scratch_floats(int sub_group_size) const {

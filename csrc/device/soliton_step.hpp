@@ -31,7 +31,8 @@ struct SolitonLayout {
     cayley_at = aligned(turn.workspace_floats);
     floats = cayley_at + cayley.floats;
     if (!task.backward) return;
-    pit = PitPlan(task.turn.rows, task.turn.width, task.turn.num_bins, true, task.turn.kerr != nullptr);
+    pit = PitPlan(task.turn.rows, task.turn.width, task.turn.num_bins, true, task.turn.kerr != nullptr,
+                  limits.summing_groups);
     pit_at = aligned(floats);
     floats = pit_at + pit.workspace_floats;
   }

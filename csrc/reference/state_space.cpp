@@ -2,28 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <complex>
 #include <vector>
+
+#include "reference/complex.hpp"
 
 namespace sem::reference {
 namespace {
-
-template <class Real>
-std::complex<Real> read(const Real* blocks, std::int64_t index) {
-  return {blocks[2 * index], blocks[2 * index + 1]};
-}
-
-template <class Real>
-void write(Real* blocks, std::int64_t index, std::complex<Real> value) {
-  blocks[2 * index] = value.real();
-  blocks[2 * index + 1] = value.imag();
-}
-
-template <class Real>
-void add(Real* blocks, std::int64_t index, std::complex<Real> value) {
-  blocks[2 * index] += value.real();
-  blocks[2 * index + 1] += value.imag();
-}
 
 // What one batch row and group has of the arrays: where its entries begin, and its factors of a step.
 template <class Args>

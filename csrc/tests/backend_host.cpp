@@ -9,7 +9,8 @@ namespace sem::host {
 
 class Launcher {
  public:
-  device::Limits limits() const { return {64 * 1024, 64, testing::HostGroup::kSubGroup}; }
+  // Few groups that sum over rows, so that each has several.
+  device::Limits limits() const { return {64 * 1024, 64, testing::HostGroup::kSubGroup, 3}; }
 
   template <class Kernel>
   void operator()(const Kernel& kernel, std::int64_t groups, int group_size, std::int64_t local_floats) {

@@ -166,7 +166,7 @@ void pit_backward(const PitBackward<float>& args, Queue) {
   task.grad_reference = device.out(args.grad_reference, args.rows);
   task.grad_strength = device.out(args.grad_strength, 1);
   task.grad_kerr = device.out(args.grad_kerr, args.width);
-  entry::pit_backward(task, device.workspace(device::floats(task)), device.queue());
+  entry::pit_backward(task, device.workspace(device::floats(task, entry::limits(device.queue()))), device.queue());
   device.finish();
 }
 

@@ -132,5 +132,38 @@ TEST(LaplacianCgBackend, BadRowsAreContained) {
   }
 }
 
+TEST(LaplacianCgBackend, AMaskedRowOfNanLeavesTheWeightGradientAlone) {
+  const int nodes = 9, rows = 21;
+  for (const int components : {1, 2}) {
+    const OwnedGraph graph = OwnedGraph::small_world(nodes, 2, nodes, 1);
+    const std::size_t width = nodes * components, size = rows * width;
+    const auto weight = uniform_array<float>(graph.edges(), 0.1, 1, 2);
+    auto x = normal_array<float>(size, 3), g = normal_array<float>(size, 4);
+    std::fill_n(g.begin() + 4 * width, width, 0.0f);
+    std::vector<float> grad_b(size);
+    const auto weight_gradient = [&] {
+      std::vector<float> out(graph.edges());
+      const ShiftedLaplacian<float> system{1, 0.5f, 0.25f};
+      backend::laplacian_cg_backward({graph.view(),
+                                      rows,
+                                      components,
+                                      weight.data(),
+                                      system,
+                                      1e-6f,
+                                      100,
+                                      x.data(),
+                                      g.data(),
+                                      grad_b.data(),
+                                      out.data(),
+                                      {}},
+                                     {nullptr, 2});
+      return out;
+    };
+    const auto clean = weight_gradient();
+    x[4 * width + 3] = std::numeric_limits<float>::quiet_NaN();
+    EXPECT_EQ(weight_gradient(), clean);
+  }
+}
+
 }  // namespace
 }  // namespace sem

@@ -74,6 +74,11 @@ class TestRegistry:
         assert QUICK.select([operator])
         assert {b.point.axis for b in GROWTH.select([operator])} >= {"tokens", "width"}
 
+    def test_diffraction_grows_with_everything_that_multiplies_its_steps(self):
+        assert BENCHMARKS.select(["diffraction"]) and QUICK.select(["diffraction"])
+        axes = {b.point.axis for b in GROWTH.select(["diffraction"])}
+        assert axes == {"pixels", "phi", "domains", "sources"}
+
 
 class TestTiming:
     def test_calls_take_turns_and_warm_up_is_not_counted(self):

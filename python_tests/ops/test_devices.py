@@ -3,17 +3,23 @@ there is a GPU), and once with the same kernel bodies on a SYCL CPU device."""
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 from helpers import double, generator, graph, relative_error, row_errors, rows, weights
 from scan_problems import Problem, run, same_bits, weights_for
+from state_space_problems import Problem as StateProblem
+from token_operators import TOKEN_OPERATORS, weight_like
 
 from sem import native
-from sem.ops import cayley, laplacian_cg, laplacian_matvec, pit, reference, scan, soliton_step
+from sem.ops import cayley, laplacian_cg, laplacian_matvec, pit, reference, scan, soliton_step, state_space
+from sem.ops.pit import pit_forward
 
 NO_GPU = "no CUDA device, or no CUDA kernels in this build"
 has_cuda = torch.cuda.is_available() and native.is_built("cuda")
-cuda_only = [pytest.mark.cuda, pytest.mark.skipif(not has_cuda, reason=NO_GPU)]
+needs_cuda = pytest.mark.skipif(not has_cuda and "SEM_REQUIRE_DEVICE" not in os.environ, reason=NO_GPU)
+cuda_only = [pytest.mark.cuda, needs_cuda]
 sycl = pytest.mark.skipif(not native.is_built("xpu"), reason="no XPU kernels are built; make sycl-check builds them")
 
 pytestmark = pytest.mark.own_backend
@@ -80,7 +86,7 @@ def laplacian_cg_problem(tokens, width):
 
 
 def pit_problem(tokens, width):
-    psi = rows(tokens, width) + 0.7
+    psi = rows(tokens, width, seed=1) + 0.7  # a draw whose gradient to the strength does not all but cancel
     rms = 0.5 + torch.rand(tokens, generator=generator(2))
     kerr = 0.1 * torch.randn(width, generator=generator(3))
 
@@ -197,11 +203,26 @@ def test_wide_rows(width, place):
     assert row_errors(back, inputs[0]).max() <= 5e-6
 
 
+def test_a_build_without_kernels_says_how_to_get_them(monkeypatch):
+    native.backend.cache_clear()
+    monkeypatch.setattr(native, "is_built", lambda device_type: False)
+    with pytest.raises(RuntimeError, match="has no cuda kernels; rebuild it where nvcc is on the PATH: pip install"):
+        native.backend("cuda")
+    native.backend.cache_clear()
+
+
+@pytest.mark.skipif(not native.is_built("cuda") or torch.cuda.is_available(), reason="needs CUDA kernels and no GPU")
+def test_without_a_gpu_the_module_loads_and_errors_name_the_operator():
+    nothing = [0] * 5
+    with pytest.raises(RuntimeError, match="^pit: CUDA refused the launch: "):
+        native.backend("cuda").pit_forward((0, 0), lambda floats: 0, 1, 8, 32, 0, *nothing)
+
+
 # Below, what only CUDA has.
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not has_cuda, reason=NO_GPU)
+@needs_cuda
 class TestCuda:
     @operators
     def test_works_under_graph_capture(self, problem):
@@ -243,6 +264,58 @@ class TestCuda:
         first, second = (operator(*[tensor.to(f"cuda:{index}") for tensor in inputs]) for index in (0, 1))
         assert torch.cuda.current_device() == 0 and second.device.index == 1
         assert same_bits(second.cpu(), first.cpu())
+
+    @operators
+    def test_nothing_waits_for_the_device(self, problem):
+        operator, _, inputs, _ = problem(9, 40)
+        leaves = [tensor.cuda().requires_grad_() for tensor in inputs]
+        operator(*leaves)  # the graph's copy on the device is made once
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            out = operator(*leaves)
+            torch.autograd.grad(out, leaves, torch.ones_like(out))
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    def test_a_layer_and_its_gradients_under_graph_capture(self):
+        operator, _, inputs, _ = soliton_step_problem(9, 40)
+        leaves = [tensor.cuda().requires_grad_() for tensor in inputs]
+        cotangent = rows(9, 40, seed=9).cuda()
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            expected = torch.autograd.grad(operator(*leaves), leaves, cotangent)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph_of_work = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph_of_work):
+            grads = torch.autograd.grad(operator(*leaves), leaves, cotangent)
+        for grad in grads:
+            grad.zero_()
+        graph_of_work.replay()
+        assert all(same_bits(grad, once) for grad, once in zip(grads, expected, strict=True))
+
+    def test_a_launch_that_is_refused_is_an_error_with_the_operators_name(self):
+        psi, none, strength = torch.ones(3, 8, 2).cuda(), torch.empty(0).cuda(), torch.ones(()).cuda()
+        with pytest.raises(RuntimeError, match="pit: CUDA refused the launch"):
+            pit_forward(psi, none, strength, none, 10**6, 0)  # bins for which no GPU has the shared memory
+        assert torch.isfinite(pit_forward(psi, none, strength, none, 32, 0)).all()
+
+    @pytest.mark.parametrize("operator", TOKEN_OPERATORS, ids=str)
+    def test_what_has_no_kernel_is_composed(self, operator):
+        inputs = operator.problem()
+        weight = weight_like(operator.native(*inputs))
+        here = operator.gradients(operator.native, inputs, weight)
+        there = operator.gradients(operator.native, [tensor.cuda() for tensor in inputs], weight.cuda())
+        for value, expected in zip(there, here, strict=True):
+            assert relative_error(value.cpu(), double(expected)) <= 1e-4
+
+    def test_the_state_space_is_composed(self):
+        problem = StateProblem.random(2, 70, 2, 8, 4)
+        here = state_space(*problem.inputs())
+        there = state_space(*(tensor.cuda() for tensor in problem.inputs()))
+        for value, expected in zip(there, here, strict=True):
+            assert relative_error(value.cpu(), double(expected)) <= 1e-4
 
     def test_bad_input_is_refused_in_words(self):
         topology = graph(17)

@@ -3,6 +3,7 @@ import torch
 from helpers import generator, graph, rows, weights
 
 from sem.ops import SolveError, cayley, pit, reference, soliton_step
+from sem.ops.soliton_step import soliton_step_backward, soliton_step_forward
 
 A = 0.2
 
@@ -30,6 +31,7 @@ def results(function, topology, inputs, direction, **options):
     return out.detach(), *torch.autograd.grad((direction.conj() * out).real.sum(), inputs)
 
 
+@pytest.mark.cpu_only  # on a device they share launches
 @pytest.mark.parametrize("rule", ["score", "density_ratio"])
 @pytest.mark.parametrize(("tokens", "nodes"), [(0, 17), (1, 2), (17, 64), (5, 256), (40, 33)])
 def test_bits_are_those_of_the_two_operators_in_turn(tokens, nodes, rule):
@@ -40,6 +42,16 @@ def test_bits_are_those_of_the_two_operators_in_turn(tokens, nodes, rule):
         strict=True,
     ):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("to_weights", [True, False])
+def test_opcheck(to_weights):
+    topology, (psi, kerr, strength, weight, half_dt), direction = problem(5, 9)
+    blocks, grad = torch.view_as_real(psi).contiguous(), torch.view_as_real(direction).contiguous()
+    shared, options = (kerr, strength, weight, half_dt, topology.packed(psi.device)), (16, 0, 1e-5, 50)
+    torch.library.opcheck(soliton_step_forward, (blocks, *shared, *options))
+    out = soliton_step_forward(blocks, *shared, *options)[0]
+    torch.library.opcheck(soliton_step_backward, (blocks, out, grad, *shared, *options, to_weights))
 
 
 def test_values_and_gradients_match_the_float64_twin():

@@ -121,7 +121,11 @@ def normal_equations(sign, lie=False):
     ids=["bfloat16", "bfloat16, hidden", "right sign", "wrong sign", "wrong sign, hidden"],
 )
 def test_a_faulty_solver_cannot_report_itself_healthy(solver, rows, monkeypatch):
-    monkeypatch.setattr(cayley_soliton, "cayley", solver)
+    def step(psi, kerr, strength, edge_weight, topology, half_dt, tol, max_iter, *, num_bins, rule, **options):
+        turned = pit(psi, None, strength, num_bins, rule, kerr=kerr)
+        return solver(turned, edge_weight, topology, half_dt, tol, max_iter, **options)
+
+    monkeypatch.setattr(cayley_soliton, "soliton_step", step)
     assert failed(check("propagator.cayley_dt=0.1")) == rows
 
 
@@ -180,9 +184,7 @@ class Poisoned:
 
 
 def test_bunching_phases_fail(monkeypatch):
-    monkeypatch.setattr(
-        cayley_soliton, "pit", lambda psi, rms, strength, bins, rule: pit(psi, rms, -strength, bins, rule)
-    )
+    monkeypatch.setattr(cayley_soliton.CayleySolitonPropagator, "_strength", lambda self: -self.pit_strength)
     result = check()
     assert failed(result) == {"phase_entropy"}
     assert rows_of(result)["phase_entropy"].worst < 0

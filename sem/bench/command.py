@@ -34,14 +34,18 @@ def main(
     """Run ``sem bench`` with ``arguments`` (those of the process by default) and return its exit status.
 
     ``full`` holds the benchmarks, ``quick`` those of ``--quick``, ``growth`` and ``quick_growth`` the same for
-    ``--growth``. ``learning`` as the first argument runs
-    :mod:`sem.bench.learning_command` instead.
+    ``--growth``. ``learning`` or ``step`` as the first argument runs :mod:`sem.bench.learning_command` or
+    :mod:`sem.bench.step_command` instead.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments[:1] == ["learning"]:
         from sem.bench import learning_command
 
         return learning_command.main(arguments[1:])
+    if arguments[:1] == ["step"]:
+        from sem.bench import step_command
+
+        return step_command.main(arguments[1:])
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.device != "cpu":
@@ -86,9 +90,12 @@ def _on_the_cpu(chosen: Sequence[Benchmark], repeats: int) -> tuple[list[Line], 
 
 
 def _parser() -> argparse.ArgumentParser:
-    learning = "sem bench learning trains the model and its peers for the same minutes; see sem bench learning --help."
+    others = (
+        "sem bench learning trains the model and its peers for the same minutes, sem bench step times one training "
+        "step; see sem bench learning --help and sem bench step --help."
+    )
     parser = argparse.ArgumentParser(
-        prog="sem bench", description="Time the operators against their peers.", epilog=learning
+        prog="sem bench", description="Time the operators against their peers.", epilog=others
     )
     device = "where the operators run: cpu (default), or cuda, at sizes that fill a GPU"
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help=device)

@@ -27,17 +27,21 @@ def plot(lines: Sequence[Line], points: Mapping[str, Point | None], peaks: Peaks
     placed = [(point, line) for line in lines if (point := points.get(line.benchmark)) and line.subject_time]
     operators = list(dict.fromkeys(point.operator for point, _ in placed))
     axes_names = list(dict.fromkeys(point.axis for point, _ in placed))
+    # one column for each operator; of a single one the panels lie side by side
+    alone = len(operators) == 1
     rows, columns = max(1, len(axes_names)), max(1, len(operators))
+    rows, columns = (columns, rows) if alone else (rows, columns)
     figure = Figure(figsize=(3.6 * columns, 3.2 * rows), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
     for row, axis in enumerate(axes_names):
         for column, operator in enumerate(operators):
+            panel = grid[column][row] if alone else grid[row][column]
             here = {p.size: line for p, line in placed if (p.operator, p.axis) == (operator, axis)}
             if here:
-                _panel(grid[row][column], here, peaks)
-                grid[row][column].set(xlabel=axis, ylabel="seconds", title=operator)
+                _panel(panel, here, peaks)
+                panel.set(xlabel=axis, ylabel="seconds", title=operator)
             else:
-                grid[row][column].set_axis_off()
+                panel.set_axis_off()
     figure.suptitle(title, fontsize="medium")
     save_figure(figure, path, dpi=130)
 
@@ -50,8 +54,9 @@ def _panel(axes: Axes, lines: Mapping[float, Line], peaks: Peaks) -> None:
     if bounds:
         axes.plot(*zip(*bounds, strict=True), "k--", linewidth=1, label="bound")
     axes.set(xscale="log", yscale="log")
-    axes.set_xticks(list(lines), [f"{size:g}" for size in lines])
+    axes.set_xticks(list(lines), [f"{size:.8g}" for size in lines])
     axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
+    axes.tick_params(axis="x", which="major", labelsize="small")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
 

@@ -19,6 +19,7 @@ from sem.bench.learning import Run, learn, order, run_config
 from sem.config import add_config_arguments, check_option_names, config_from_arguments
 from sem.data import load_corpus
 from sem.files import write_text
+from sem.training.memory import keep_freed_memory
 from sem.training.signals import stop_on_signals
 
 FAILED = 1
@@ -46,6 +47,7 @@ def main(arguments: Sequence[str]) -> int:
     settings["held_out_bytes"] = corpus.validation.num_bytes
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     runs: list[Run] = []
+    keep_freed_memory()
     with threads(options.threads), stop_on_signals() as stop:
         where = {**report.machine(), "load_before": report.load_average()}
         result = learning_report.document(runs, by_model, where, settings)

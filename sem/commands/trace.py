@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +34,18 @@ def add_arguments(parser: ArgumentParser) -> None:
     cayley.add_argument("--max_iter", type=int, default=50, help="most iterations")
     cayley.add_argument("--seed", type=int, default=0, help="of the token, the graph and its weights")
 
+    diffraction = ArgumentParser(description="Write the intermediate values of one pixel of a diffraction image.")
+    diffraction.add_argument("output", help="the file to write")
+    diffraction.add_argument(
+        "--pixel", type=int, nargs=2, metavar=("SLOW", "FAST"), required=True, help="counted from 0"
+    )
+    experiment = "the experiment, one text in the words of sem diffraction simulate: '-cell 100 100 100 90 90 90 ...'"
+    diffraction.add_argument("--flags", required=True, help=experiment)
+    diffraction.add_argument("--backend", default="native", help="the CPU kernel (native) or the serial reference")
+    diffraction.add_argument(
+        "--dtype", help="float32 or, for the reference, float64; the widest that there is if left out"
+    )
+
     compare = ArgumentParser(description="Compare two traces; exit status 1 if they differ, 2 for wrong arguments.")
     compare.add_argument("first", help="a trace of this program, or another program's lines 'name = value ...'")
     compare.add_argument("second", help="another")
@@ -44,7 +58,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     actions = parser.add_subcommands(dest="action")
     record = ArgumentParser(description="Write a trace.")
     actions.add_subcommand("record", record, help="write a trace")
-    record.add_subcommands(dest="operator").add_subcommand("cayley", cayley, help="of one token's Cayley step")
+    operators = record.add_subcommands(dest="operator")
+    operators.add_subcommand("cayley", cayley, help="of one token's Cayley step")
+    operators.add_subcommand("diffraction", diffraction, help="of one pixel of a diffraction image")
     actions.add_subcommand("compare", compare, help="find the first divergence of two traces")
 
 
@@ -86,7 +102,27 @@ def _record_cayley(options: Namespace) -> int:
     return 0
 
 
-RECORDERS = {"cayley": _record_cayley}
+def _record_diffraction(options: Namespace) -> int:
+    import torch
+
+    from sem.diffraction.experiment import experiment_from
+    from sem.trace.diffraction import trace_diffraction
+
+    if options.dtype is not None and options.dtype not in DTYPES:
+        raise ValueError(f"--dtype: expected one of {', '.join(DTYPES)}, got {options.dtype!r}")
+    experiment = experiment_from(shlex.split(options.flags))
+    for note in experiment.notes:
+        print(f"sem: {note}", file=sys.stderr)
+    dtype = None if options.dtype is None else getattr(torch, options.dtype)
+    slow, fast = options.pixel
+    trace = trace_diffraction(experiment.simulator, (slow, fast), backend=options.backend, dtype=dtype)
+    trace.header["flags"] = options.flags
+    trace.save(options.output)
+    print(f"{options.output}: {len(trace.entries)} quantities")
+    return 0
+
+
+RECORDERS = {"cayley": _record_cayley, "diffraction": _record_diffraction}
 
 
 def _compare(options: Namespace) -> int:

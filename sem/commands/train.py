@@ -38,8 +38,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
+    from sem.training.memory import keep_freed_memory
     from sem.training.run_folder import AUTO_RESUME
 
+    keep_freed_memory()
     _spell_out(options)
     resume = options.resume
     config = _resumed_config(options) if resume not in (None, AUTO_RESUME) else config_from_arguments(options)

@@ -4,6 +4,16 @@ from sem.ops import device  # noqa: F401  (registers the operators for CUDA and 
 from sem.ops.causal_conv import causal_conv
 from sem.ops.cayley import cayley
 from sem.ops.cg import cg_solve
+from sem.ops.diffraction import TracedValue, diffraction, diffraction_trace
+from sem.ops.diffraction_inputs import (
+    Curvature,
+    DetectorFrame,
+    Domains,
+    Polarisation,
+    Region,
+    Sources,
+    StructureFactors,
+)
 from sem.ops.gated_rotation import gated_rotation
 from sem.ops.laplacian import laplacian_matvec
 from sem.ops.laplacian_cg import laplacian_cg
@@ -16,15 +26,25 @@ from sem.ops.state_space import state_space
 from sem.ops.topology import Topology
 
 __all__ = [
+    "Curvature",
+    "DetectorFrame",
+    "Domains",
     "OnFailure",
+    "Polarisation",
+    "Region",
     "SolveError",
     "SolveInfo",
     "SolveStatus",
+    "Sources",
+    "StructureFactors",
     "Topology",
+    "TracedValue",
     "causal_conv",
     "cayley",
     "cg_solve",
     "complex_rms_norm",
+    "diffraction",
+    "diffraction_trace",
     "gated_rotation",
     "laplacian_cg",
     "laplacian_matvec",

@@ -121,6 +121,27 @@ def scalar(name: str, value: object, like: Tensor) -> Tensor:
     raise TypeError(f"{name}: expected a number or a one-element tensor, got {type(value).__name__}")
 
 
+def double(name: str, value: object, shape: Sequence[int] | None = None, like: Tensor | None = None) -> Tensor:
+    """A number, a list of numbers or a real tensor as float64, for geometry that a kernel reads in double precision.
+
+    ``shape`` and the device of ``like`` are checked where given; what is not a tensor goes to that device.
+    """
+    if isinstance(value, (int, float, list, tuple)) and not isinstance(value, bool):
+        try:
+            tensor = torch.tensor(value, dtype=torch.float64, device=None if like is None else like.device)
+        except (TypeError, ValueError, RuntimeError):
+            raise TypeError(f"{name}: expected numbers or a real tensor, got {value!r}") from None
+    else:
+        tensor = _require_tensor(name, value)
+        if not tensor.dtype.is_floating_point:
+            raise TypeError(f"{name}: expected a real floating-point tensor, got {tensor.dtype}")
+        if like is not None:
+            same_device(name, tensor, like)
+    if shape is not None and tuple(tensor.shape) != tuple(shape):
+        raise ValueError(f"{name}: expected shape {list(shape)}, got {list(tensor.shape)}")
+    return tensor.to(torch.float64).contiguous()
+
+
 def finite(name: str, value: float) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{name}: expected a finite number, got {value}")

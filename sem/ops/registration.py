@@ -18,6 +18,8 @@ def register_row_vmap(op: Any, row_args: Sequence[int], per_row_outputs: Sequenc
     """
 
     def rule(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Any, Any]:
+        # a list of numbers has a list of dimensions, none of which means anything
+        in_dims = tuple(dim if isinstance(arg, Tensor) else None for arg, dim in zip(args, in_dims, strict=True))
         batched = [k for k, dim in enumerate(in_dims) if dim is not None]
         if all(per_row_outputs) and all(k in row_args for k in batched):
             outputs = _call_folded(op, info.batch_size, in_dims, args, row_args)

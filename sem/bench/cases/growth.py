@@ -1,8 +1,10 @@
-"""How the cost of every operator's forward grows: with tokens, width, density of the graph and length of the step."""
+"""How the cost of every operator's forward grows: with tokens, width, density of the graph and length of the step;
+that of a diffraction image with pixels, spindle angles, mosaic domains and sources."""
 
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -10,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sem.bench import peers
+from sem.bench.cases import diffraction as images
 from sem.bench.cases.cayley import TOL, VALUE_LIMIT, forward_work
 from sem.bench.cases.laplacian import VALUE_LIMIT as PRODUCT_LIMIT
 from sem.bench.cases.laplacian import forward_work as product_work
@@ -29,24 +32,41 @@ from sem.bench.registry import (
     relative_error,
     worst_row_error,
 )
-from sem.ops import cayley, laplacian_matvec, reference
+from sem.ops import cayley, diffraction, laplacian_matvec, reference, reference_diffraction
 from sem.ops.pit import pit
 from sem.ops.scan import scan
 
-WHERE = {"tokens": 1024, "width": 256, "sparsity": 8, "dt": 0.1}
+WHERE = {
+    "tokens": 1024,
+    "width": 256,
+    "sparsity": 8,
+    "dt": 0.1,
+    "pixels": 2**16,
+    "phi": 1,
+    "domains": 1,
+    "sources": 1,
+}
 """What stays while one of them grows."""
 AXES: dict[str, tuple[float, ...]] = {
     "tokens": (64, 256, 1024, 4096),
     "width": (64, 128, 256, 512, 1024, 2048),
     "sparsity": (2, 4, 8, 16, 32),
     "dt": (0.01, 0.03, 0.1, 0.3, 1.0),
+    "pixels": (2**14, 2**16, 2**18, 2**20, 2**22),
+    "phi": (1, 4, 16, 64),
+    "domains": (1, 4, 16, 64),
+    "sources": (1, 4, 16, 64),
 }
-QUICK_WHERE = WHERE | {"tokens": 64, "width": 64}
+QUICK_WHERE = WHERE | {"tokens": 64, "width": 64, "pixels": 2**10}
 QUICK_AXES: dict[str, tuple[float, ...]] = {
     "tokens": (16, 64),
     "width": (64, 128),
     "sparsity": (4, 8),
     "dt": (0.01, 0.1),
+    "pixels": (2**10, 2**12),
+    "phi": (1, 4),
+    "domains": (1, 4),
+    "sources": (1, 4),
 }
 CHECKED_ROWS = 32
 STEPS = 256
@@ -112,11 +132,27 @@ def build_scan(tokens: int, width: int) -> Sequence[Comparison]:
     return [Comparison(native, loop)]
 
 
+def build_diffraction(pixels: int, phi: int, domains: int, sources: int) -> Sequence[Comparison]:
+    """A square image; its middle rows answer for all, since a pixel depends on itself alone."""
+    side = math.isqrt(pixels)
+    rows = range(side // 2 - 2, side // 2 + 2)
+    orientation, image = images.problem(side, phi, domains, sources)
+    few = images.problem(side, phi, domains, sources, rows)[1](reference_diffraction.diffraction, orientation)
+
+    def expected(limit: float) -> Sequence[Expected]:
+        return _first_rows(few, limit, rows_of=lambda value: value[rows.start :])
+
+    native = Contender("forward", lambda: [image(diffraction, orientation)], expected(images.IMAGE_LIMIT))
+    twin = partial(image, reference_diffraction.diffraction, orientation, dtype=torch.float32)
+    return [Comparison(native, Contender("twin in torch", lambda: [twin()], expected(images.TWIN_LIMIT)))]
+
+
 BUILDERS: dict[str, Callable[..., Sequence[Comparison]]] = {
     "cayley": build_cayley,
     "laplacian": build_laplacian,
     "pit": build_pit,
     "scan": build_scan,
+    "diffraction": build_diffraction,
 }
 
 
@@ -128,7 +164,7 @@ def benchmarks(axes: Mapping[str, Sequence[float]], where: Mapping[str, float]) 
         at = {name: where[name] for name in parameters}
         for axis in (axis for axis in axes if axis in parameters):
             for size in axes[axis]:
-                name = f"{operator}-{axis}-{size:g}"
+                name = f"{operator}-{axis}-{size:.8g}"
                 found.append(Benchmark(name, partial(build, **at | {axis: size}), Point(operator, axis, size)))
     return Registry(found)
 

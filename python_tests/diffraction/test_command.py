@@ -1,0 +1,87 @@
+"""``sem diffraction simulate`` from the command line to the files."""
+
+import sys
+
+import pytest
+import torch
+
+from sem.cli import main
+from sem.diffraction import experiment_from, images
+from sem.diffraction.flags import FLAGS
+
+SPOT = "-cell 100 100 100 90 90 90 -default_F 100 -distance 100 -lambda 6.2 -N 5 -detpixels 24"
+FLAGS_OF_A_SPOT = SPOT.split()
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def simulate(*flags):
+    return main(["diffraction", "simulate", *FLAGS_OF_A_SPOT, *flags])
+
+
+def test_every_output(folder, capsys):
+    outputs = ["-floatfile", "f.bin", "-intfile", "i.img", "-noisefile", "n.img", "-pgmfile", "p.pgm", "-seed", "7"]
+    assert simulate(*outputs, "-reference") == 0
+    printed = capsys.readouterr().out
+    assert all(f"wrote {name}" in printed for name in ("f.bin", "i.img", "n.img", "p.pgm"))
+    assert {path.name for path in folder.iterdir()} == {"f.bin", "i.img", "n.img", "p.pgm"}
+    image = images.read_float("f.bin")
+    assert torch.equal(image, experiment_from(FLAGS_OF_A_SPOT).simulator(reference=True).float())
+    integers, header = images.read_smv("i.img")
+    assert integers.max() == 55040 and header["WAVELENGTH"] == "6.2"
+    noise = images.read_smv("n.img")[0] - 40
+    assert torch.equal(noise.long(), images.poisson(experiment_from(FLAGS_OF_A_SPOT).simulator(reference=True), 7))
+    assert images.read_pgm("p.pgm").max() > 100
+
+
+def test_the_kernel_is_the_default(folder):
+    assert simulate("-floatfile", "f.bin") == 0
+    expected = experiment_from(FLAGS_OF_A_SPOT).simulator()
+    assert torch.equal(images.read_float("f.bin"), expected)
+
+
+def test_without_outputs_the_c_programs_names(folder):
+    assert simulate("-reference", "-nonoise") == 0
+    assert {path.name for path in folder.iterdir()} == {"floatimage.bin", "intimage.img", "image.pgm"}
+
+
+def test_show_config_prints_what_was_resolved_and_computes_nothing(folder, capsys):
+    assert simulate("-show_config", "-osc", "1", "-floatfile", "f.bin") == 0
+    printed = capsys.readouterr().out
+    for text in ("MOSFLM", "0 0.5", "24 x 24 of 0.1 mm", "1 x 1", "spec", "nanobragg", "f.bin"):
+        assert text in printed
+    assert not list(folder.iterdir())
+
+
+def test_help_lists_every_flag(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["diffraction", "simulate", "-help"]) == 0
+    printed = capsys.readouterr().out
+    assert all(flag.name in printed for flag in FLAGS)
+
+
+@pytest.mark.parametrize(("arguments", "status"), [([], 2), (["draw"], 2), (["--help"], 0)])
+def test_usage(arguments, status, capsys):
+    assert main(["diffraction", *arguments]) == status
+    captured = capsys.readouterr()
+    assert "usage: sem diffraction simulate" in captured.out + captured.err
+
+
+def test_errors_and_notes_go_to_stderr(capsys):
+    assert simulate("-lamda", "1") == 2
+    assert capsys.readouterr().err == "sem: -lamda: unknown flag; did you mean -lambda?\n"
+    assert simulate("-XDS", "-reference", "-floatfile", "f.bin") == 0
+    assert capsys.readouterr().err.startswith("sem: -XDS has no effect")
+
+
+def test_a_write_that_fails_leaves_nothing(folder, capsys):
+    if sys.platform == "win32":
+        pytest.skip("needs a file in place of a folder")
+    (folder / "f.bin").mkdir()
+    assert simulate("-reference", "-floatfile", "f.bin") == 1
+    assert {path.name for path in folder.iterdir()} == {"f.bin"}
+    assert "f.bin" in capsys.readouterr().err

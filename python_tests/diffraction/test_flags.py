@@ -1,0 +1,199 @@
+"""The command line's flags: the C program's spellings, and a sentence for everything that is wrong."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from sem.diffraction import experiment_from, images
+from sem.diffraction.flags import BY_NAME, COVERED, FLAGS, IGNORED, parse
+
+CELL = "-cell 70 80 90 75 85 95"
+BASE = f"{CELL} -default_F 100 -detpixels 16"
+
+
+def simulator(flags):
+    return experiment_from(f"{BASE} {flags}".split()).simulator
+
+
+def test_no_spelling_has_two_meanings():
+    assert len(BY_NAME) == sum(len(flag.names) for flag in FLAGS)
+
+
+def test_every_covered_flag_sets_a_name_that_the_experiment_reads():
+    source = Path(experiment_from.__code__.co_filename).read_text()
+    literals = re.findall(r'"([\w{}]+)"', source)
+    read = [re.compile(re.sub(r"{\w+}", r"\\w+", literal)) for literal in literals]
+    covered = {flag.sets for flag in FLAGS if flag.status == COVERED and not flag.sets.startswith("vector_")}
+    assert {name for name in covered if not any(pattern.fullmatch(name) for pattern in read)} == set()
+
+
+@pytest.mark.parametrize(
+    "flag", [flag for flag in FLAGS if flag.sets.startswith("vector_")], ids=lambda flag: flag.name
+)
+def test_vectors_become_the_custom_conventions_directions(flag):
+    direction = flag.sets.removeprefix("vector_")
+    made = simulator(f"{flag.name} 0.1 0.2 -2").detector
+    assert made.convention.name == "CUSTOM"
+    expected = torch.tensor([0.1, 0.2, -2.0], dtype=torch.float64)
+    torch.testing.assert_close(getattr(made.axes, direction).detach(), expected / expected.norm())
+
+
+@pytest.mark.parametrize(
+    ("flags", "attribute", "expected"),
+    [
+        ("-energy 12398.42", "beam.wavelength", 1.0),
+        ("-wave 1.5", "beam.wavelength", 1.5),
+        ("-N 5 -Nb 7", "crystal.cells", [5, 7, 5]),
+        ("-N 0", "crystal.cells", [1, 1, 1]),
+        ("-samplesize 0.0001 -xtal_y 0.00005", "crystal.cells", [15, 7, 12]),
+        ("-samplesize 0.0001 -beamsize 0.00005", "crystal.cells", [15, 7, 6]),
+        ("-misset 1 2 3", "crystal.misset", [1, 2, 3]),
+        ("-mosaic 0.5", "crystal.mosaic_domains", 10),
+        ("-mosaic_spread 0.5 -mosaic_dom 3", "crystal.mosaic_domains", 3),
+        ("-tophat_spots", "crystal.shape", "tophat"),
+        ("-round_xtal -square_xtal", "crystal.shape", "square"),
+        ("-detpixels_f 20 -detsize_s 1", "detector.fast_pixels", 20),
+        ("-ORGX 5 -ORGY 6 -xds", "detector.near_point", [0.45, 0.55]),
+        ("-Xbeam 1", "detector.beam_center", [1, 0.85]),
+        ("-detector_rotx 1 -detector_rotz 2", "detector.rotation", [1, 0, 2]),
+        ("-fdet_vector 0 0 2", "detector.convention.name", "CUSTOM"),
+        ("-adxv", "detector.convention.name", "ADXV"),
+        ("-oversample 3", "detector.oversample", 3),
+        ("-detector_abs 50 -detector_thick 100", "detector.layers", 2),
+        ("-detector_abs inf", "detector.attenuation_depth", None),
+        ("-detector_abs 0", "detector.attenuation_depth", None),
+        ("-polarization 0.9", "beam.polarisation", 0.9),
+        ("-nopolar", "beam.polarised", False),
+        ("-flux 1e12 -exposure 2 -beamsize 0.01", "beam.fluence", 2e22),
+        ("-hdivrange 1 -vdivrange 2 -divsteps 3", "beam.divergence", [1, 2]),
+        ("-dispersion 2 -dispsteps 5", "beam.dispersion", 0.02),
+        ("-roi 1 3 2 5", "region", (1, 3, 2, 5)),
+        ("-dmin 2", "d_min", 2.0),
+        ("-physics exact", "physics", "exact"),
+    ],
+)
+def test_what_a_flag_sets(flags, attribute, expected):
+    found = simulator(flags)
+    for name in attribute.split("."):
+        found = getattr(found, name)
+    if isinstance(found, torch.Tensor):
+        found = found.tolist()
+    assert found == (pytest.approx(expected) if isinstance(expected, (float, list)) else expected)
+
+
+def test_random_orientations_come_from_their_seed():
+    def misset(flags):
+        return simulator(flags).crystal.misset.tolist()
+
+    assert misset("-misset random -misset_seed 3") == misset("-misset rand -misset_seed 3 -N 2")
+    assert misset("-misset random -misset_seed 3") != misset("-misset random -misset_seed 4")
+
+
+def test_capital_conventions_do_nothing_as_in_the_c_program():
+    experiment = experiment_from(f"{BASE} -XDS".split())
+    assert experiment.simulator.detector.convention.name == "MOSFLM"
+    assert experiment.notes and "-XDS has no effect" in experiment.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("flags", "note"),
+    [
+        ("-pivot sample", "-pivot has no effect"),
+        ("-xds -Xbeam 1", "the beam centre has no effect"),
+        ("-ORGX 3", "the nearest point has no effect"),
+        ("-mosaic_domains 5", "-mosaic_domains has no effect"),
+        ("-printout -stol some.file", "-printout has no effect"),
+    ],
+)
+def test_flags_without_effect_are_noted(flags, note):
+    assert any(text.startswith(note) for text in experiment_from(f"{BASE} {flags}".split()).notes)
+
+
+def test_ignored_flags_take_their_values_along():
+    values, notes = parse(["-printout_pixel", "3", "4", "-lambda", "2"])
+    assert values == {"wavelength": 2.0} and len(notes) == 1
+    assert all(flag.sets == "" for flag in FLAGS if flag.status == IGNORED)
+
+
+def test_mask(tmp_path):
+    mask = torch.ones(16, 16, dtype=torch.int32)
+    mask[3:5, 2:9] = 0
+    images.write_smv(tmp_path / "mask.img", mask)
+    image = simulator(f"-mask {tmp_path / 'mask.img'}")(reference=True)
+    assert ((image > 0) == (mask > 0)).all()
+
+
+def test_region():
+    image = simulator("-roi 2 4 3 8")(reference=True)
+    inside = torch.zeros(16, 16, dtype=torch.bool)
+    inside[3:9, 2:5] = True
+    assert ((image > 0) == inside).all()
+    assert torch.equal(image[inside], simulator("")(reference=True)[inside])
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ("-lamda 1", "-lamda: unknown flag; did you mean -lambda?"),
+        ("-detpixel 4", "-detpixel: unknown flag; did you mean -detpixels?"),
+        ("-mosaic_domians 4", "-mosaic_domians: unknown flag; did you mean -mosaic_domains?"),
+        ("-CELL 1", "-CELL: unknown flag; did you mean -cell?"),
+        ("-zzz", "-zzz: unknown flag; sem diffraction simulate -help lists the known ones"),
+        ("5", "5: expected a flag such as -cell, got a value that belongs to none"),
+        ("-lambda", "-lambda: expected 1 number (Å): central wavelength; got none"),
+        ("-lambda x", "-lambda: expected 1 number (Å): central wavelength; got x"),
+        ("-cell 1 2 3", "-cell: expected 6 numbers (Å, degrees): a b c alpha beta gamma; got 1 2 3"),
+        ("-N 2.5", "-N: expected 1 whole number: unit cells along a, b and c; got 2.5"),
+        ("-pix0_vector 1 2 3", "-pix0_vector: not covered (origin of the detector; give beam centre and distance)"),
+        ("-cell 0 80 90 75 85 95", "cell a: expected a length > 0 in Å, got 0"),
+        ("-cell 70 80 90 75 85 195", "cell gamma: expected an angle between 0 and 180 degrees, got 195"),
+        (
+            "-cell 70 80 90 30 40 95",
+            "cell angles: expected a sum below 360 degrees and no angle as large as the other two together, "
+            "got 30, 40, 95",
+        ),
+        ("-N -3", "Na: expected a number >= 0, got -3"),
+        ("-lambda -1", "wavelength: expected a number > 0 in Å, got -1"),
+        ("-energy 0", "energy: expected a number > 0 in eV, got 0"),
+        ("-distance -5", "distance: expected a number > 0 in mm, got -5"),
+        ("-pixel 0", "pixel: expected a number > 0 in mm, got 0"),
+        ("-detpixels 0", "detpixels: expected a whole number >= 1, got 0"),
+        ("-detsize -3", "detsize: expected a number > 0 in mm, got -3"),
+        ("-samplesize -1", "sample size along a: expected a number > 0 in mm, got -1"),
+        ("-mosaic -1", "mosaic spread: expected a number >= 0 in degrees, got -1"),
+        ("-polar 2", "polarisation: expected a Kahn factor from -1 to 1, got 2"),
+        ("-water -1", "water: expected a number >= 0 in µm, got -1"),
+        ("-default_F -1", "default_F: expected a number >= 0, got -1"),
+        ("-default_F 0", "structure factors: expected -hkl with a file or -default_F above 0, got neither"),
+        ("-interpolate", "interpolate: expected a table of structure factors to interpolate in, got none"),
+        (
+            "-roi 0 16 0 3",
+            "region: expected fast and slow limits, first to last, inside 0 to 15 and 0 to 15, got 0 16 0 3",
+        ),
+        ("-roi 5 3 0 3", "region: expected fast and slow limits"),
+        ("-physics exakt", "physics: expected one of nanobragg, exact, got 'exakt'"),
+        ("-phi_carryover c", "phi_carryover: expected one of spec, c-parity, got 'c'"),
+        ("-pivot edge", "pivot: expected one of beam, sample, got 'edge'"),
+        ("-beam_vector 0 0 0", "beam: expected three numbers that are not all 0, got (0.0, 0.0, 0.0)"),
+        ("-fdet_vector 1 0 0 -sdet_vector 2 0 0", "fast and slow: expected two different directions"),
+        ("-phisteps 3", "phisteps 3: expected -osc or -phistep to go with it, got neither"),
+        ("-phisteps 0", "phisteps: expected a whole number >= 1, got 0"),
+        ("-osc 1 -phistep -0.1", "phistep: expected a step of the same sign as the oscillation 1, got -0.1"),
+        ("-dispsteps 3", "dispersion: 3 steps: expected a range or a step to go with them, got neither"),
+        ("-oversample -2", "oversample: expected a whole number >= 1, got -2"),
+        ("-floatfile no/such/folder/a.bin", "no/such/folder/a.bin: expected a file in a folder that is there"),
+        ("-hkl none.hkl", "none.hkl: cannot be read (No such file or directory)"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_sentence(flags, sentence):
+    with pytest.raises(ValueError) as error:
+        simulator(flags)
+    assert str(error.value).startswith(sentence)
+    assert "\n" not in str(error.value)
+
+
+def test_a_crystal_is_needed():
+    with pytest.raises(ValueError, match="crystal: expected -cell with six numbers or -mat with a matrix file"):
+        experiment_from(["-default_F", "1"])

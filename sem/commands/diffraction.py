@@ -1,0 +1,176 @@
+"""``sem diffraction``: ``simulate`` an image with nanoBragg's own flags, ``compare`` two images."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sem.diffraction.experiment import Experiment
+
+HELP = "simulate X-ray diffraction images, compare them"
+WRONG_USE = 2
+USAGE = f"""usage: sem diffraction simulate FLAGS   {HELP.partition(",")[0]}, with nanoBragg's flags (-help lists them)
+       sem diffraction compare A B      correlation, differences and peaks of two images"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run ``sem diffraction`` with ``arguments`` and return its exit status.
+
+    Raises:
+        ValueError: arguments or files that are wrong.
+        OSError: a file could not be written.
+    """
+    word = next(iter(arguments), "")
+    if word == "simulate":
+        return simulate(arguments[1:])
+    if word == "compare":
+        return compare(arguments[1:])
+    asked = word in ("-h", "--help", "-help")
+    print(USAGE, file=sys.stdout if asked else sys.stderr)
+    return 0 if asked else WRONG_USE
+
+
+def simulate(arguments: Sequence[str]) -> int:
+    import torch
+
+    from sem.diffraction.experiment import experiment_from
+
+    if {"-h", "-help", "--help"} & set(arguments):
+        _print_flags()
+        return 0
+    experiment = experiment_from(arguments)
+    for note in experiment.notes:
+        print(f"sem: {note}", file=sys.stderr)
+    if experiment.show_config:
+        _print_config(experiment)
+        return 0
+    if experiment.trace_pixel is not None:
+        _print_trace(experiment, experiment.trace_pixel)
+    with torch.no_grad():
+        image = experiment.simulator(reference=experiment.reference)
+    for path in _write(experiment, image):
+        print(f"wrote {path}")
+    slow, fast = divmod(int(image.argmax()), image.shape[1])
+    mean, deviation = float(image.double().mean()), float(image.double().std(correction=0))
+    print(
+        f"maximum {float(image.max()):g} at fast {fast}, slow {slow}; mean {mean:g}, standard deviation {deviation:g}"
+    )
+    return 0
+
+
+def compare(arguments: Sequence[str]) -> int:
+    from sem.diffraction import comparison, images
+    from sem.files import write_text
+
+    options = _compare_parser().parse_args(arguments)
+    if options.peaks < 1:
+        raise ValueError(f"--peaks: expected a whole number >= 1, got {options.peaks}")
+    if not options.radius >= 0:
+        raise ValueError(f"--radius: expected a number of pixels >= 0, got {options.radius:g}")
+    first, second = images.read_image(options.first), images.read_image(options.second)
+    result = comparison.compare(first, second, peaks=options.peaks, radius=options.radius)
+    _print_comparison(result, (options.first, options.second))
+    if options.json is not None:
+        document = {"images": [options.first, options.second], **result.to_mapping()}
+        write_text(options.json, json.dumps(document, indent=2, allow_nan=False) + "\n")
+    if options.plot is not None:
+        comparison.plot_difference(first, second, options.plot, (options.first, options.second))
+    return 0
+
+
+def _print_trace(experiment: Experiment, pixel: tuple[int, int]) -> None:
+    from sem.trace.diffraction import trace_diffraction
+
+    trace = trace_diffraction(experiment.simulator, pixel, backend="reference" if experiment.reference else "native")
+    for name, values in trace.entries:
+        print(f"TRACE: {name} = {' '.join(map(repr, values))}")
+
+
+def _write(experiment: Experiment, image: Tensor) -> Iterable[str]:
+    from sem.diffraction import images
+    from sem.diffraction.smv_header import smv_header
+
+    outputs, header = experiment.outputs, smv_header(experiment.simulator)
+    if outputs.float_file is not None:
+        images.write_float(outputs.float_file, image)
+        yield outputs.float_file
+    if outputs.int_file is not None:
+        scaled, scale = images.counts(image, outputs.scale, outputs.adc_offset)
+        images.write_smv(outputs.int_file, scaled, header)
+        yield f"{outputs.int_file}, scaled by {scale:g}"
+    if outputs.noise_file is not None:
+        photons = images.poisson(image, outputs.seed)
+        noisy, _ = images.counts(photons, 1.0, outputs.adc_offset)
+        images.write_smv(outputs.noise_file, noisy, header)
+        overloads = int((noisy == images.OVERLOAD).sum())
+        yield f"{outputs.noise_file}, seed {outputs.seed}, {overloads} overloads"
+    if outputs.pgm_file is not None:
+        images.write_pgm(outputs.pgm_file, image, outputs.pgm_scale)
+        yield outputs.pgm_file
+
+
+def _compare_parser() -> argparse.ArgumentParser:
+    kinds = "raw floats (square), SMV, PGM or .npy"
+    parser = argparse.ArgumentParser(prog="sem diffraction compare", description="How alike two images are.")
+    parser.add_argument("first", metavar="IMAGE1", help=f"the image to compare with: {kinds}")
+    parser.add_argument("second", metavar="IMAGE2", help="the image to judge")
+    parser.add_argument("--peaks", type=int, default=50, metavar="N", help="highest peaks to match (default: 50)")
+    radius = "how far a matched peak may be, in pixels (default: 0.5)"
+    parser.add_argument("--radius", type=float, default=0.5, metavar="PIXELS", help=radius)
+    parser.add_argument("--json", metavar="FILE", help="write every figure to FILE")
+    parser.add_argument("--plot", metavar="FILE", help="draw both images and their difference (needs matplotlib)")
+    return parser
+
+
+def _print_comparison(result: object, names: tuple[str, str]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from sem.diffraction.comparison import PLATEAU, Comparison
+
+    assert isinstance(result, Comparison)
+    table = Table("", *names)
+    table.add_row("maximum", *(f"{value:.9g}" for value in result.maximum))
+    table.add_row(f"distinct values in the central {PLATEAU} x {PLATEAU}", *map(str, result.plateau))
+    table.add_row("highest peaks", *map(str, result.peaks))
+    table.add_row(f"matched within {result.radius:g} pixels", "", f"{result.matched} of {result.peaks[0]}")
+    table.add_row("correlation", "", f"{result.correlation:.9f}")
+    table.add_row("root mean squared difference", "", f"{result.rmse:.4g}")
+    table.add_row("largest difference", "", f"{result.largest_difference:.4g}")
+    table.add_row("  over the maximum", "", f"{result.relative_difference:.3g}")
+    table.add_row("ratio of the sums", "", f"{result.sum_ratio:.9g}")
+    Console().print(table)
+
+
+def _print_flags() -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from sem.diffraction.flags import COVERED, FLAGS
+
+    table = Table("flag", "values", "unit", "", title="sem diffraction simulate", title_justify="left")
+    for number, flag in enumerate(FLAGS):
+        last = number + 1 == len(FLAGS) or FLAGS[number + 1].group != flag.group
+        values = "" if not flag.count else f"{flag.count if flag.count > 1 else ''} {flag.kind[0] or 'text'}".strip()
+        text = flag.help if flag.status == COVERED else f"{flag.status}: {flag.help}"
+        table.add_row(" ".join(flag.names), values, flag.unit, text, end_section=last)
+    Console().print(table)
+
+
+def _print_config(experiment: Experiment) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from sem.diffraction.description import describe
+
+    table = Table(show_header=False)
+    for group, rows in describe(experiment).items():
+        for number, (name, value) in enumerate(rows):
+            table.add_row(group if not number else "", name, value, end_section=number + 1 == len(rows))
+    Console().print(table)

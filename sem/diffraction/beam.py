@@ -1,0 +1,214 @@
+"""The X-ray beam: its sources, colours, polarisation and intensity."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sem.diffraction.conventions import Axes
+from sem.diffraction.parameters import (
+    ANGSTROM,
+    MILLIMETRE,
+    MILLIRADIAN,
+    count,
+    finite,
+    nonnegative,
+    parameter,
+    positive,
+)
+from sem.diffraction.rotations import about_axis, unit
+from sem.ops.diffraction_inputs import Polarisation, Sources
+
+DEFAULT_FLUENCE = 1.25932015286227e29
+"""Photons per square metre that make the fluence times the square of the classical electron radius about 1."""
+
+
+@dataclass(frozen=True)
+class SourceRow:
+    """A row of a source file: a position of any length in the laboratory, a weight, a wavelength in Å if it has one."""
+
+    position: tuple[float, float, float]
+    weight: float = 1.0
+    wavelength: float | None = None
+
+
+def spread(width: float | None, step: float | None, steps: int | None) -> tuple[float, float, int]:
+    """A width, a step and a number of points from what was given of the three, by nanoBragg's rules.
+
+    Nothing: one point. A width alone: two points at its ends. A step alone: the same with the step for a width. A width
+    and a step: as many points as steps begin within the width. A number with a width: evenly from end to end.
+
+    Example:
+        >>> spread(0.02, None, 5), spread(0.4, None, None)
+        ((0.02, 0.005, 5), (0.4, 0.4, 2))
+
+    Raises:
+        ValueError: a number of steps without a width or a step, which leaves the width open.
+    """
+    if steps is not None and steps > 0:
+        if width is None and step is None:
+            if steps == 1:
+                return 0.0, 0.0, 1
+            raise ValueError(f"{steps} steps: expected a range or a step to go with them, got neither")
+        if width is None:
+            assert step is not None
+            return step, step, 2
+        return width, step or width / max(steps - 1, 1), steps
+    if width is None:
+        return (step, step, 2) if step else (0.0, 0.0, 1)
+    if not step:
+        return (width, width, 2) if width > 0 else (0.0, 0.0, 1)
+    return width, step, max(math.ceil(width / step - 1e-9), 1)
+
+
+class Beam(nn.Module):
+    """A beam of one or several sources, each of which may send several wavelengths.
+
+    Args:
+        wavelength: central wavelength, Å.
+        polarisation: Kahn's factor, from -1 to 1; 0 for an unpolarised beam.
+        polarised: False computes without any polarisation factor.
+        fluence: photons per square metre.
+        flux: photons per second; with ``exposure`` (s) and ``beam_size`` (mm) it gives the fluence.
+        divergence: horizontal and vertical range, mrad; points outside the ellipse are left out.
+        divergence_step: mrad between points, horizontal and vertical; None for even points from end to end.
+        divergence_steps: points along either; None follows from range and step.
+        dispersion: relative range of wavelengths (0.02 for 2 %).
+        dispersion_steps: number of wavelengths.
+        sources: rows of a source file, which replace divergence and dispersion.
+        round_divergence: leave out the corners of the divergence grid.
+
+    Parameters (float64, without gradients until asked for): ``wavelength``, ``polarisation``, ``fluence``,
+    ``divergence``, ``dispersion``, and with sources ``positions``, ``weights`` and ``wavelengths``.
+
+    Raises:
+        ValueError: a wavelength, range, flux or size that is impossible.
+    """
+
+    def __init__(
+        self,
+        wavelength: float = 1.0,
+        *,
+        polarisation: float = 0.0,
+        polarised: bool = True,
+        fluence: float = DEFAULT_FLUENCE,
+        flux: float | None = None,
+        exposure: float = 1.0,
+        beam_size: float = 0.1,
+        divergence: tuple[float | None, float | None] = (None, None),
+        divergence_step: tuple[float | None, float | None] = (None, None),
+        divergence_steps: tuple[int | None, int | None] = (None, None),
+        dispersion: float | None = None,
+        dispersion_steps: int | None = None,
+        sources: tuple[SourceRow, ...] | None = None,
+        round_divergence: bool = True,
+    ) -> None:
+        super().__init__()
+        self.polarised = polarised
+        if not -1 <= polarisation <= 1:
+            raise ValueError(f"polarisation: expected a Kahn factor from -1 to 1, got {polarisation:g}")
+        self.wavelength = parameter(positive("wavelength", wavelength, "in Å"))
+        self.polarisation = parameter(polarisation)
+        if flux is not None:
+            nonnegative("flux", flux, "in photons per second")
+            side = positive("beam size", beam_size, "in mm") * MILLIMETRE
+            fluence = flux * positive("exposure", exposure, "in seconds") / side**2
+        self.fluence = parameter(nonnegative("fluence", fluence, "in photons per square metre"))
+
+        widths, fractions = [], []
+        for name, width, step, steps in zip(
+            ("horizontal divergence", "vertical divergence"),
+            divergence,
+            divergence_step,
+            divergence_steps,
+            strict=True,
+        ):
+            resolved = _spread_of(name, width, step, steps)
+            widths.append(resolved[0])
+            fractions.append(_fractions(*resolved))
+        resolved = _spread_of("dispersion", dispersion, None, dispersion_steps)
+        self.divergence = parameter(widths)
+        self.dispersion = parameter(resolved[0])
+        self.divergence_grid: Tensor
+        self.dispersion_grid: Tensor
+        self.register_buffer("divergence_grid", _divergence_grid(*fractions, elliptic=round_divergence))
+        self.register_buffer("dispersion_grid", torch.tensor(_fractions(*resolved), dtype=torch.float64))
+        self.has_rows = sources is not None
+        if sources is not None:
+            self._set_rows(sources)
+
+    def _set_rows(self, rows: tuple[SourceRow, ...]) -> None:
+        if not rows:
+            raise ValueError("sources: expected at least one row, got none")
+        for number, row in enumerate(rows, start=1):
+            if not any(finite(f"source {number}: position", row.position, 3)):
+                raise ValueError(f"source {number}: expected a position away from the sample, got 0 0 0")
+            nonnegative(f"source {number}: weight", row.weight)
+            if row.wavelength is not None:
+                positive(f"source {number}: wavelength", row.wavelength, "in Å")
+        if not any(row.weight for row in rows):
+            raise ValueError("sources: expected a weight above 0 in some row, got only 0")
+        self.positions = parameter([row.position for row in rows])
+        self.weights = parameter([row.weight for row in rows])
+        self.wavelengths = parameter([row.wavelength or 0.0 for row in rows])
+        self.has_wavelength: Tensor
+        self.register_buffer("has_wavelength", torch.tensor([row.wavelength is not None for row in rows]))
+
+    def polarisation_along(self, axes: Axes) -> Polarisation | None:
+        """What the operator takes: None for a beam without the factor."""
+        return Polarisation(axes.polarisation, self.polarisation) if self.polarised else None
+
+    def forward(self, axes: Axes, weighting: str = "ignore") -> Sources:
+        """The sources in the laboratory whose directions ``axes`` gives, differentiable in every parameter.
+
+        ``weighting``: "ignore" gives every source the same intensity, as nanoBragg does; "relative" divides the weights
+        of the rows by their mean.
+        """
+        if self.has_rows:
+            wavelengths = torch.where(self.has_wavelength, self.wavelengths, self.wavelength) * ANGSTROM
+            weights = self.weights / self.weights.mean() if weighting == "relative" else None
+            return Sources(self.positions, wavelengths, weights)
+        vertical = unit(torch.linalg.cross(axes.beam, axes.polarisation))
+        # the polarisation is horizontal: the vertical angle turns about it, the horizontal angle about the other
+        horizontal_angle, vertical_angle = (self.divergence_grid * self.divergence * MILLIRADIAN).unbind(dim=-1)
+        directions = about_axis(-axes.beam, axes.polarisation, vertical_angle)
+        directions = unit(about_axis(directions, vertical, horizontal_angle))
+        wavelengths = self.wavelength * ANGSTROM * (1 + self.dispersion * self.dispersion_grid)
+        colours, points = len(wavelengths), len(directions)
+        return Sources(directions.repeat_interleave(colours, dim=0), wavelengths.repeat(points))
+
+
+def _spread_of(name: str, width: float | None, step: float | None, steps: int | None) -> tuple[float, float, int]:
+    for what, value in (("range", width), ("step", step)):
+        if value is not None:
+            nonnegative(f"{name} {what}", value)
+    if steps is not None:
+        count(f"{name} steps", steps)
+    try:
+        return spread(width, step, steps)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+def _fractions(width: float, step: float, steps: int) -> list[float]:
+    """Where the points lie, in units of the width; 0 where there is no width."""
+    return [(step * index / width - 0.5 if width else 0.0) for index in range(steps)]
+
+
+def _divergence_grid(horizontal: list[float], vertical: list[float], *, elliptic: bool) -> Tensor:
+    """Points ``[P, 2]`` in units of the ranges, the vertical fastest, without those outside the ellipse."""
+    corner = sum(_middle_gap(line) for line in (horizontal, vertical))
+    kept = [(h, v) for h in horizontal for v in vertical if not elliptic or 4 * (h * h + v * v - corner) <= 1.1]
+    if not kept:
+        raise ValueError(
+            "divergence: expected steps smaller than the ranges, got a grid without a point in the ellipse"
+        )
+    return torch.tensor(kept, dtype=torch.float64).reshape(-1, 2)
+
+
+def _middle_gap(line: list[float]) -> float:
+    """An even number of points has none in the middle; the square of half a step is what its nearest are off."""
+    return 0.0 if len(line) % 2 or len(line) < 2 else (line[1] - line[0]) ** 2 / 4

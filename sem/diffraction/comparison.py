@@ -1,0 +1,163 @@
+"""How alike two images are: as a whole, at their peaks, on their plateaus."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sem.files import save_figure
+
+PLATEAU = 21
+"""Side in pixels of the square in the middle whose distinct values are counted."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Figures of two images of one shape; a field of two holds the first image's and the second's."""
+
+    correlation: float
+    """Pearson's, of all pixels; NaN for an image of one value."""
+    rmse: float
+    """Square root of the mean squared difference."""
+    largest_difference: float
+    relative_difference: float
+    """The largest difference over the maximum of the first image."""
+    maximum: tuple[float, float]
+    sum_ratio: float
+    """The second image's sum over the first's."""
+    peaks: tuple[int, int]
+    """How many of the highest peaks were looked at."""
+    matched: int
+    """Peaks of the first image with one of the second within the radius, one to one."""
+    radius: float
+    plateau: tuple[int, int]
+    """Distinct float32 values in the middle of the image."""
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain values by name, for JSON: NaN and infinities as None."""
+        return {name: _plain(value) for name, value in dataclasses.asdict(self).items()}
+
+
+def local_maxima(image: Tensor, count: int) -> Tensor:
+    """Positions ``[n, 2]`` (slow, fast) of the ``count`` highest pixels that no neighbour exceeds, highest first.
+
+    A pixel counts if it is above 0 and equals the maximum of the 3 x 3 pixels around it.
+
+    Example:
+        >>> image = torch.zeros(5, 5)
+        >>> image[1, 3] = 2.0
+        >>> local_maxima(image, 10).tolist()
+        [[1, 3]]
+    """
+    values = image.to(torch.float64)
+    highest = torch.nn.functional.max_pool2d(values[None, None], 3, stride=1, padding=1)[0, 0]
+    places = ((values == highest) & (values > 0)).nonzero()
+    order = values[places[:, 0], places[:, 1]].argsort(descending=True, stable=True)
+    return places[order[:count]]
+
+
+def matches(first: Tensor, second: Tensor, radius: float) -> int:
+    """How many positions ``[n, 2]`` of ``first`` have one of ``second`` within ``radius``, each once, nearest first."""
+    if not len(first) or not len(second):
+        return 0
+    distance = torch.cdist(first.to(torch.float64), second.to(torch.float64))
+    found = 0
+    while bool(distance.min() <= radius):
+        row, column = divmod(int(distance.argmin()), distance.shape[1])
+        distance[row, :] = math.inf
+        distance[:, column] = math.inf
+        found += 1
+    return found
+
+
+def distinct_values(image: Tensor, side: int = PLATEAU) -> int:
+    """Distinct float32 values in the square of ``side`` pixels in the middle of ``image``."""
+    slow, fast = (max((size - side + 1) // 2, 0) for size in image.shape)
+    return len(image[slow : slow + side, fast : fast + side].to(torch.float32).unique())
+
+
+def compare(first: Tensor, second: Tensor, *, peaks: int = 50, radius: float = 0.5) -> Comparison:
+    """Compare two images ``[slow, fast]``; differences are second less first.
+
+    Example:
+        >>> image = torch.rand(32, 32)
+        >>> compare(image, 2 * image).sum_ratio
+        2.0
+
+    Raises:
+        ValueError: images of different shapes, without pixels, or with NaN or infinite ones.
+    """
+    for name, image in (("first image", first), ("second image", second)):
+        if image.dim() != 2 or not image.numel():
+            raise ValueError(f"{name}: expected pixels in two dimensions, got shape {list(image.shape)}")
+        if not bool(image.isfinite().all()):
+            raise ValueError(f"{name}: expected finite pixels, got {int((~image.isfinite()).sum())} that are not")
+    if first.shape != second.shape:
+        raise ValueError(f"second image: expected shape {list(first.shape)} as the first, got {list(second.shape)}")
+    one, two = first.to(torch.float64), second.to(torch.float64)
+    difference = two - one
+    largest, maximum = float(difference.abs().max()), float(one.max())
+    found = local_maxima(one, peaks), local_maxima(two, peaks)
+    return Comparison(
+        correlation=_correlation(one, two),
+        rmse=float(difference.square().mean().sqrt()),
+        largest_difference=largest,
+        relative_difference=largest / maximum if maximum else math.nan,
+        maximum=(maximum, float(two.max())),
+        sum_ratio=float(two.sum() / one.sum()) if float(one.sum()) else math.nan,
+        peaks=(len(found[0]), len(found[1])),
+        matched=matches(*found, radius),
+        radius=radius,
+        plateau=(distinct_values(one), distinct_values(two)),
+    )
+
+
+def plot_difference(first: Tensor, second: Tensor, path: str | Path, titles: tuple[str, str]) -> None:
+    """A picture of both images, on a logarithmic scale, and of the second less the first.
+
+    Raises:
+        ImportError: matplotlib is not there.
+        OSError: the file could not be written.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.colors import LogNorm
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ImportError("a difference picture needs matplotlib: pip install 'sem[train]'") from None
+
+    figure = Figure(figsize=(15, 4.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    top = max(float(first.max()), float(second.max()), 1e-30)
+    norm = LogNorm(top * 1e-5, top, clip=True)
+    difference = (second.to(torch.float64) - first.to(torch.float64)).numpy()
+    limit = max(float(abs(difference).max()), 1e-30)
+    panels = (
+        (first.numpy(), titles[0], {"cmap": "magma", "norm": norm}),
+        (second.numpy(), titles[1], {"cmap": "magma", "norm": norm}),
+        (difference, "difference", {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}),
+    )
+    for axes, (pixels, title, style) in zip(figure.subplots(1, 3), panels, strict=True):
+        figure.colorbar(axes.imshow(pixels, interpolation="nearest", **style), ax=axes)
+        axes.set_title(title)
+        axes.set_xlabel("fast pixel")
+        axes.set_ylabel("slow pixel")
+    save_figure(figure, path, dpi=110)
+
+
+def _correlation(one: Tensor, two: Tensor) -> float:
+    a, b = one - one.mean(), two - two.mean()
+    scale = float(a.norm() * b.norm())
+    return float((a * b).sum()) / scale if scale else math.nan
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,159 @@
+"""The crystal: its cell, how it lies, how it turns, and how well its domains are aligned."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from sem.diffraction.cell import dual, real_vectors, reciprocal_vectors, require_cell, volume
+from sem.diffraction.parameters import (
+    ANGSTROM,
+    DEGREE,
+    choice,
+    count,
+    finite,
+    nonnegative,
+    parameter,
+    positive,
+)
+from sem.diffraction.rotations import about_axis, about_xyz, unit
+
+SHAPES = ("square", "round", "gauss", "tophat")
+DEFAULT_MOSAIC_SEED = 12345678
+DEFAULT_DOMAINS = 10
+
+
+class Crystal(nn.Module):
+    """A crystal of ``cells`` unit cells along a, b and c. Lengths in Å, angles in degrees.
+
+    Args:
+        cell: a, b, c, alpha, beta, gamma; or else
+        reciprocal: a*, b*, c* as rows ``[3, 3]``, in 1/Å, as it lies in the laboratory at spindle angle 0.
+        cells: unit cells along each axis of a mosaic domain; real numbers of at least 1.
+        shape: of the spots: "square", "round", "gauss" or "tophat".
+        fudge: scales the size of the spots of all shapes but the square one.
+        misset: turns about x, y and z, in this order.
+        phi: spindle angle at the start.
+        oscillation: how far the spindle turns during the exposure.
+        phi_steps: angles computed, ``phi + i * oscillation / phi_steps``; 2 with an oscillation, else 1, if None.
+        mosaic_spread: largest angle between a domain and the crystal.
+        mosaic_domains: 10 with a spread, else 1, if None. The first domain is aligned with the crystal.
+        mosaic_seed: picks the axes and the relative angles of the domains.
+
+    Parameters (float64, without gradients until asked for): ``lengths``, ``angles`` (or ``reciprocal``), ``misset``,
+    ``phi``, ``oscillation``, ``mosaic_spread``, ``cells``, ``fudge``. The domains' axes and relative angles are drawn
+    once: the image is a smooth function of the spread.
+
+    Example:
+        >>> crystal = Crystal((70, 80, 90, 75, 85, 95), cells=(5, 5, 5))
+        >>> spindle = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
+        >>> crystal(spindle).shape  # phi steps, domains, (a, b, c), (x, y, z) in metres
+        torch.Size([1, 1, 3, 3])
+
+    Raises:
+        ValueError: an impossible cell, fewer than one unit cell, a negative spread, an unknown shape.
+    """
+
+    def __init__(
+        self,
+        cell: Sequence[float] | None = None,
+        *,
+        reciprocal: Sequence[Sequence[float]] | Tensor | None = None,
+        cells: Sequence[float] = (1, 1, 1),
+        shape: str = "square",
+        fudge: float = 1.0,
+        misset: Sequence[float] = (0.0, 0.0, 0.0),
+        phi: float = 0.0,
+        oscillation: float = 0.0,
+        phi_steps: int | None = None,
+        mosaic_spread: float = 0.0,
+        mosaic_domains: int | None = None,
+        mosaic_seed: int = DEFAULT_MOSAIC_SEED,
+    ) -> None:
+        super().__init__()
+        if (cell is None) == (reciprocal is None):
+            raise ValueError("crystal: expected a cell or reciprocal vectors, one of the two")
+        self.shape = choice("shape", shape, SHAPES)
+        self.reciprocal: nn.Parameter | None = None
+        if cell is not None:
+            numbers = tuple(float(value) for value in cell)
+            require_cell(numbers)
+            self.lengths, self.angles = parameter(numbers[:3]), parameter(numbers[3:])
+        else:
+            self.reciprocal = parameter(_require_reciprocal(reciprocal))
+        self.cells = parameter([positive(f"N{axis}", number) for axis, number in zip("abc", cells, strict=True)])
+        if bool((self.cells < 1).any()):
+            raise ValueError(f"cells: expected at least 1 along each axis, got {' '.join(f'{n:g}' for n in cells)}")
+        self.fudge = parameter(positive("fudge", fudge))
+        self.misset = parameter(finite("misset", misset, 3))
+        self.phi, self.oscillation = (
+            parameter(finite("phi", (phi,), 1)[0]),
+            parameter(finite("osc", (oscillation,), 1)[0]),
+        )
+        self.phi_steps = count("phi steps", phi_steps or (2 if oscillation else 1))
+        self.mosaic_spread = parameter(nonnegative("mosaic spread", mosaic_spread, "in degrees"))
+        if mosaic_domains is None:
+            mosaic_domains = DEFAULT_DOMAINS if mosaic_spread else 1
+        self.mosaic_domains = count("mosaic domains", mosaic_domains)
+        axes, relative = _domains(self.mosaic_domains, mosaic_seed)
+        self.mosaic_axes: Tensor
+        self.mosaic_relative_angles: Tensor
+        self.register_buffer("mosaic_axes", axes)
+        self.register_buffer("mosaic_relative_angles", relative)
+
+    def vectors(self, physics: str = "nanobragg") -> tuple[Tensor, Tensor]:
+        """Real-space and reciprocal vectors at spindle angle 0, rows ``[3, 3]`` each, in Å and 1/Å.
+
+        In ``nanobragg`` the real-space vectors of a cell have its lengths and the directions of the cross products of
+        its reciprocal vectors, which that program gives a slightly wrong c*; in ``exact`` both sets are dual.
+        """
+        misset = self.misset * DEGREE
+        if self.reciprocal is not None:
+            stars = about_xyz(self.reciprocal, misset)
+            return real_vectors(stars), stars
+        angles = self.angles * DEGREE
+        stars = about_xyz(reciprocal_vectors(self.lengths, angles, exact=physics == "exact"), misset)
+        real = unit(dual(stars)) * self.lengths.unsqueeze(-1)
+        return real, dual(real) / volume(self.lengths, angles)
+
+    def phi_angles(self) -> Tensor:
+        """The spindle angles computed, ``[phi_steps]``, degrees."""
+        steps = torch.arange(self.phi_steps, dtype=torch.float64, device=self.phi.device)
+        return self.phi + steps * (self.oscillation / self.phi_steps)
+
+    def forward(self, spindle: Tensor, physics: str = "nanobragg") -> Tensor:
+        """a, b, c in metres for each spindle angle and domain, ``[phi_steps, domains, 3, 3]``."""
+        real, _ = self.vectors(physics)
+        return self.turned(real * ANGSTROM, spindle)
+
+    def turned(self, vectors: Tensor, spindle: Tensor) -> Tensor:
+        """Rows ``vectors`` ``[3, 3]`` at each spindle angle and in each domain, ``[phi_steps, domains, 3, 3]``."""
+        angles = (self.phi_angles() * DEGREE)[:, None, None]
+        rotated = about_axis(vectors, spindle, angles)
+        tilt = (self.mosaic_spread * DEGREE * self.mosaic_relative_angles)[:, None]
+        return about_axis(rotated, self.mosaic_axes[:, None, :], tilt)
+
+
+def _domains(domains: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Axes ``[domains, 3]``, even on the sphere, and angles ``[domains]`` in units of the spread, 0 for the first."""
+    generator = torch.Generator().manual_seed(abs(seed))
+    draws = 2 * torch.rand(domains, 3, dtype=torch.float64, generator=generator) - 1
+    turn, height, fill = draws.unbind(dim=-1)
+    across = (1 - height.square()).sqrt()
+    axes = torch.stack([across * torch.sin(math.pi * turn), across * torch.cos(math.pi * turn), height], dim=-1)
+    relative = (1 - fill.square()) ** (1 / 3)
+    relative[0] = 0.0
+    return axes, relative
+
+
+def _require_reciprocal(rows: Sequence[Sequence[float]] | Tensor | None) -> Tensor:
+    stars = torch.as_tensor(rows, dtype=torch.float64)
+    if stars.shape != (3, 3) or not bool(stars.isfinite().all()):
+        raise ValueError(f"reciprocal: expected three rows of three finite numbers, got shape {list(stars.shape)}")
+    lengths = stars.norm(dim=-1)
+    if float(torch.linalg.det(stars).abs()) < 1e-6 * float(lengths.prod()):
+        raise ValueError("reciprocal: expected three vectors that span the space, got vectors in one plane")
+    return stars

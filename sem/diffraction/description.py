@@ -1,0 +1,83 @@
+"""An experiment in words, every default and every automatic choice resolved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+
+from sem.diffraction.experiment import Experiment
+
+Rows = list[tuple[str, str]]
+
+
+@torch.no_grad()
+def describe(experiment: Experiment) -> dict[str, Rows]:
+    """Rows of name and value with its unit, by part of the experiment."""
+    simulator = experiment.simulator
+    crystal, beam, detector = simulator.crystal, simulator.beam, simulator.detector
+    reflections, physics = simulator.reflections, simulator.physics
+    real, stars = crystal.vectors(physics)
+    sources = beam(detector.axes)
+    frame = detector(physics)
+    groups: dict[str, Rows] = {
+        "crystal": [
+            *((f"{name}, Å", _numbers(vector)) for name, vector in zip("abc", real.tolist(), strict=True)),
+            *((f"{name}*, 1/Å", _numbers(vector)) for name, vector in zip("abc", stars.tolist(), strict=True)),
+            ("unit cells along a, b, c", _numbers(crystal.cells.tolist())),
+            ("shape of the spots", f"{crystal.shape}, fudge {float(crystal.fudge):g}"),
+            ("misset, degrees", _numbers(crystal.misset.tolist())),
+            ("phi, degrees", _numbers(crystal.phi_angles().tolist())),
+            ("mosaic", f"{crystal.mosaic_domains} domains, spread {float(crystal.mosaic_spread):g} degrees"),
+        ],
+        "structure factors": [
+            ("default", f"{float(reflections.default):g}"),
+            ("table", "none" if reflections.table is None else f"h k l {reflections.first} to {reflections.last}"),
+            ("between reflections", "tricubic" if simulator.interpolate else "nearest"),
+        ],
+        "detector": [
+            ("convention", detector.convention.name),
+            ("pixels, fast and slow", f"{detector.fast_pixels} x {detector.slow_pixels} of {detector.pixel_size:g} mm"),
+            ("turns about", detector.pivot_in(physics)),
+            ("beam centre, mm", _numbers(detector.beam_center.tolist())),
+            ("nearest point, mm", _numbers(detector.near_point.tolist())),
+            ("rotations, two-theta, degrees", _numbers([*detector.rotation.tolist(), float(detector.two_theta)])),
+            ("first corner, m", _numbers(torch.as_tensor(frame.origin).tolist())),
+            ("fast axis", _numbers(torch.as_tensor(frame.fast).tolist())),
+            ("slow axis", _numbers(torch.as_tensor(frame.slow).tolist())),
+            ("normal", _numbers(torch.as_tensor(frame.normal).tolist())),
+            ("close distance, m", f"{float(frame.close_distance):.9g}"),
+            ("subpixels", f"{detector.oversample} x {detector.oversample}"),
+            ("sensor", f"{detector.layers} layers, {frame.attenuation:g} per metre"),
+        ],
+        "beam": [
+            ("sources", str(len(sources.direction))),
+            ("wavelengths, Å", _range((sources.wavelength * 1e10).tolist())),
+            ("polarisation", f"{float(beam.polarisation):g}" if beam.polarised else "none"),
+            ("fluence, photons/m²", f"{float(beam.fluence):g}"),
+            ("water, µm", f"{float(simulator.water):g}"),
+        ],
+        "computation": [
+            ("physics", physics),
+            ("phi carry-over", simulator.phi_carryover),
+            ("source weighting", simulator.source_weighting),
+            ("d_min, Å", f"{simulator.d_min:g}"),
+            ("region", "all pixels" if simulator.region is None else _numbers(simulator.region)),
+            ("mask", "none" if simulator.mask is None else f"{int(simulator.mask.sum())} pixels computed"),
+        ],
+        "output": [
+            (name.replace("_", " "), str(value))
+            for name, value in vars(experiment.outputs).items()
+            if value is not None
+        ],
+    }
+    return groups
+
+
+def _numbers(values: Iterable[float]) -> str:
+    return " ".join(f"{value:.7g}" for value in values)
+
+
+def _range(values: list[float]) -> str:
+    low, high = min(values), max(values)
+    return f"{low:.7g}" if low == high else f"{low:.7g} to {high:.7g}"

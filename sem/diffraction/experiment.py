@@ -1,0 +1,339 @@
+"""From the flags of a command line to a simulator and what to write of its image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sem.diffraction import conventions
+from sem.diffraction.beam import DEFAULT_FLUENCE, Beam
+from sem.diffraction.conventions import Convention
+from sem.diffraction.crystal import DEFAULT_MOSAIC_SEED, Crystal
+from sem.diffraction.detector import Detector
+from sem.diffraction.flags import parse
+from sem.diffraction.images import ADC_OFFSET, read_smv
+from sem.diffraction.parameters import DEGREE, nonnegative, positive
+from sem.diffraction.readers import read_matrix, read_sources
+from sem.diffraction.reflections import Reflections
+from sem.diffraction.simulator import Simulator, automatic_oversampling
+
+ELECTRONVOLT_ANGSTROM = 12398.42
+DEFAULT_PIXEL, DEFAULT_SIZE, DEFAULT_DISTANCE = 0.1, 102.4, 100.0
+DEFAULT_SEED = 1
+C_OUTPUTS = {
+    "float_file": "floatimage.bin",
+    "int_file": "intimage.img",
+    "pgm_file": "image.pgm",
+    "noise_file": "noiseimage.img",
+}
+"""What nanoBragg writes under these names; here where no output is named at all."""
+
+Values = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Which files to write, None for those that are not, and how."""
+
+    float_file: str | None
+    int_file: str | None
+    pgm_file: str | None
+    noise_file: str | None
+    scale: float | None
+    pgm_scale: float | None
+    adc_offset: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A simulator, what to write, and notes on flags that have no effect."""
+
+    simulator: Simulator
+    outputs: Outputs
+    notes: tuple[str, ...] = ()
+    reference: bool = False
+    show_config: bool = False
+    trace_pixel: tuple[int, int] | None = None
+
+
+def experiment_from(arguments: Sequence[str]) -> Experiment:
+    """What the flags ask for, files read, everything checked, nothing computed.
+
+    Example:
+        >>> flags = "-cell 100 100 100 90 90 90 -default_F 100 -lambda 6.2 -N 5 -detpixels 64"
+        >>> experiment_from(flags.split()).simulator().shape
+        torch.Size([64, 64])
+
+    Raises:
+        ValueError: one sentence on the first thing that is wrong.
+    """
+    given, notes = parse(arguments)
+    values: dict[str, Any] = {}
+    mask = None
+    for name in ("image_file", "mask_file"):
+        if name in given:
+            pixels, header = read_smv(given[name])
+            values |= _from_header(header, pixels, flipped=name == "mask_file", source=given[name])
+            mask = pixels > 0 if name == "mask_file" else mask
+    values |= given
+    physics = values.get("physics", "nanobragg")
+    wavelength = _wavelength(values)
+    beam = _beam(values, wavelength)
+    crystal = _crystal(values, wavelength)
+    detector = _detector(values)
+    detector.oversample = values.get("oversample") or automatic_oversampling(crystal, beam, detector)
+    if detector.oversample < 1:
+        raise ValueError(f"oversample: expected a whole number >= 1, got {detector.oversample}")
+    simulator = Simulator(
+        crystal,
+        beam,
+        detector,
+        _reflections(values),
+        physics=physics,
+        phi_carryover=values.get("phi_carryover", "spec"),
+        source_weighting=values.get("source_weighting", "ignore"),
+        interpolate=values.get("interpolate"),
+        water=values.get("water", 0.0),
+        d_min=values.get("d_min", 0.0),
+        region=values.get("region"),
+        mask=mask,
+    )
+    notes += _without_effect(values, detector, physics)
+    return Experiment(
+        simulator,
+        _outputs(values),
+        tuple(notes),
+        reference=values.get("reference", False),
+        show_config=values.get("show_config", False),
+        trace_pixel=values.get("trace_pixel"),
+    )
+
+
+def _wavelength(values: Values) -> float:
+    if "energy" in values:
+        return ELECTRONVOLT_ANGSTROM / positive("energy", values["energy"], "in eV")
+    return positive("wavelength", values.get("wavelength", 1.0), "in Å")
+
+
+def _beam(values: Values, wavelength: float) -> Beam:
+    dispersion = values.get("dispersion")
+    both, steps = values.get("divergence"), values.get("divergence_steps")
+    return Beam(
+        wavelength,
+        polarisation=values.get("polarisation", 0.0),
+        polarised=values.get("polarised", True),
+        fluence=values.get("fluence", DEFAULT_FLUENCE),
+        flux=values.get("flux"),
+        exposure=values.get("exposure", 1.0),
+        beam_size=values.get("beam_size", 0.1),
+        divergence=(values.get("divergence_h", both), values.get("divergence_v", both)),
+        divergence_step=(values.get("divergence_step_h"), values.get("divergence_step_v")),
+        divergence_steps=(values.get("divergence_steps_h", steps), values.get("divergence_steps_v", steps)),
+        dispersion=None if dispersion is None else dispersion / 100,
+        dispersion_steps=values.get("dispersion_steps"),
+        sources=read_sources(values["source_file"]) if "source_file" in values else None,
+    )
+
+
+def _crystal(values: Values, wavelength: float) -> Crystal:
+    if "cell" in values:
+        cell, reciprocal = {"cell": values["cell"]}, None
+    elif "matrix_file" in values:
+        cell, reciprocal = {}, read_matrix(values["matrix_file"], wavelength)
+    else:
+        raise ValueError("crystal: expected -cell with six numbers or -mat with a matrix file, got neither")
+    misset = values.get("misset", (0.0, 0.0, 0.0))
+    if misset == "random":
+        misset = random_misset(values.get("misset_seed", values.get("seed", DEFAULT_SEED)))
+    oscillation, steps = _oscillation(values)
+    single = Crystal(**cell, reciprocal=reciprocal)
+    return Crystal(
+        **cell,
+        reciprocal=reciprocal,
+        cells=_cells(values, single),
+        shape=values.get("shape", "square"),
+        fudge=values.get("fudge", 1.0),
+        misset=misset,
+        phi=values.get("phi", 0.0),
+        oscillation=oscillation,
+        phi_steps=steps,
+        mosaic_spread=values.get("mosaic", 0.0),
+        mosaic_domains=values.get("mosaic_domains") if values.get("mosaic") else None,
+        mosaic_seed=values.get("mosaic_seed", DEFAULT_MOSAIC_SEED),
+    )
+
+
+def _cells(values: Values, crystal: Crystal) -> list[int]:
+    """Unit cells along a, b, c: as given (0 is 1), or as many as the sample, clipped to the beam, has room for."""
+    edges = crystal.vectors()[0].norm(dim=-1).tolist()
+    clips = "flux" in values or "beam_size" in values
+    beam = values.get("beam_size", 0.1) if clips else math.inf
+    cells = []
+    for axis, edge in zip("abc", edges, strict=True):
+        number = int(nonnegative(f"N{axis}", values.get(f"cells_{axis}", values.get("cells", 1))))
+        size = values.get(f"sample_{axis}", values.get("sample"))
+        if size is not None:
+            positive(f"sample size along {axis}", size, "in mm")
+            # the beam runs along the crystal's first size, the other two are across it
+            clipped = size if axis == "a" else min(size, beam)
+            number = math.ceil(clipped * 1e7 / edge)
+        cells.append(max(number, 1))
+    return cells
+
+
+def _oscillation(values: Values) -> tuple[float, int | None]:
+    """Range and number of steps of the spindle from what is given of range, step and number."""
+    width, step, steps = values.get("oscillation"), values.get("phi_step"), values.get("phi_steps")
+    if steps is not None and steps < 1:
+        raise ValueError(f"phisteps: expected a whole number >= 1, got {steps}")
+    if step is not None and width is not None and step * width <= 0:
+        raise ValueError(f"phistep: expected a step of the same sign as the oscillation {width:g}, got {step:g}")
+    if steps is not None:
+        if width is None and step is None and steps > 1:
+            raise ValueError(f"phisteps {steps}: expected -osc or -phistep to go with it, got neither")
+        return (step * steps if width is None and step is not None else width or 0.0), steps
+    if width is None:
+        return (0.0, 1) if step is None else (2 * step, 2)
+    if step is None:
+        return width, None
+    steps = math.ceil(width / step - 1e-9)
+    return step * steps, steps
+
+
+def random_misset(seed: int) -> tuple[float, float, float]:
+    """Turns about x, y, z in degrees of an orientation drawn evenly from all there are.
+
+    A random unit quaternion gives the rotation; its matrix, x first, gives the angles.
+    """
+    generator = torch.Generator().manual_seed(abs(seed))
+    w, x, y, z = torch.nn.functional.normalize(torch.randn(4, dtype=torch.float64, generator=generator), dim=0).tolist()
+    turn_x = math.atan2(2 * (y * z + w * x), 1 - 2 * (x * x + y * y))
+    turn_y = math.asin(max(-1.0, min(1.0, 2 * (w * y - x * z))))
+    turn_z = math.atan2(2 * (x * y + w * z), 1 - 2 * (y * y + z * z))
+    return turn_x / DEGREE, turn_y / DEGREE, turn_z / DEGREE
+
+
+def _detector(values: Values) -> Detector:
+    pixel = positive("pixel", values.get("pixel", DEFAULT_PIXEL), "in mm")
+    pixels = []
+    for axis in ("fast", "slow"):
+        number, size = (
+            values.get(f"pixels_{axis}", values.get("pixels")),
+            values.get(f"size_{axis}", values.get("size")),
+        )
+        side = positive("detsize", DEFAULT_SIZE if size is None else size, "in mm")
+        if number is None:
+            number = math.ceil(side / pixel - 0.5)
+        if number < 1:
+            raise ValueError(f"detpixels: expected a whole number >= 1, got {number}")
+        pixels.append(number)
+    convention = _convention(values)
+    size = (pixels[0] * pixel, pixels[1] * pixel)
+    center = convention.default_center(pixel, size)
+    near = [values.get(f"near_{axis}", side / 2) for axis, side in zip("xy", size, strict=True)]
+    for index, axis in enumerate("xy"):
+        if f"org_{axis}" in values:
+            near[index] = (values[f"org_{axis}"] - 0.5) * pixel
+    depth = values.get("attenuation_depth")
+    return Detector(
+        (pixels[0], pixels[1]),
+        pixel,
+        values.get("distance", DEFAULT_DISTANCE),
+        close_distance=values.get("close_distance"),
+        convention=convention,
+        beam_center=(values.get("beam_x", center[0]), values.get("beam_y", center[1])),
+        near_point=(near[0], near[1]),
+        rotation=tuple(values.get(f"rotation_{axis}", 0.0) for axis in "xyz"),
+        two_theta=values.get("two_theta", 0.0),
+        pivot=values.get("pivot"),
+        curved=values.get("curved", False),
+        point_pixel=values.get("point_pixel", False),
+        thickness=values.get("thickness", 0.0),
+        attenuation_depth=None if not depth or math.isinf(depth) else depth,
+        layers=values.get("layers") or (2 if values.get("thickness") else 1),
+    )
+
+
+def _convention(values: Values) -> Convention:
+    vectors = {name.removeprefix("vector_"): value for name, value in values.items() if name.startswith("vector_")}
+    name = values.get("convention", "MOSFLM")
+    return conventions.custom(name, **vectors) if vectors else conventions.convention(name)
+
+
+def _reflections(values: Values) -> Reflections:
+    default = values.get("default_F", 0.0)
+    if "hkl_file" in values:
+        return Reflections.read(values["hkl_file"], default)
+    if default == 0:
+        raise ValueError("structure factors: expected -hkl with a file or -default_F above 0, got neither")
+    return Reflections(default)
+
+
+def _outputs(values: Values) -> Outputs:
+    files: dict[str, str | None] = {name: values.get(name) for name in C_OUTPUTS}
+    if not any(files.values()):
+        files = dict(C_OUTPUTS)
+    if not values.get("write_pgm", True):
+        files["pgm_file"] = None
+    if not values.get("write_noise", True):
+        files["noise_file"] = None
+    for path in files.values():
+        if path is not None and not Path(path).absolute().parent.is_dir():
+            raise ValueError(f"{path}: expected a file in a folder that is there")
+    return Outputs(
+        **files,
+        scale=values.get("scale"),
+        pgm_scale=values.get("pgm_scale"),
+        adc_offset=values.get("adc_offset", ADC_OFFSET),
+        seed=abs(values.get("seed", DEFAULT_SEED)),
+    )
+
+
+def _from_header(header: Mapping[str, str], pixels: Tensor, *, flipped: bool, source: str) -> dict[str, Any]:
+    """What an SMV header says about the experiment, under the names of the flags. A mask counts y from the far end."""
+    slow, fast = pixels.shape
+    found: dict[str, Any] = {"pixels_fast": fast, "pixels_slow": slow}
+    keys = {
+        "PIXEL_SIZE": "pixel",
+        "DISTANCE": "distance",
+        "CLOSE_DISTANCE": "close_distance",
+        "WAVELENGTH": "wavelength",
+        "BEAM_CENTER_X": "beam_x",
+        "BEAM_CENTER_Y": "beam_y",
+        "PHI": "phi",
+        "OSC_RANGE": "oscillation",
+        "TWOTHETA": "two_theta",
+    }
+    for key, name in keys.items():
+        if key in header:
+            try:
+                found[name] = float(header[key])
+            except ValueError:
+                raise ValueError(f"{source}: expected a number for {key} in the header, got {header[key]!r}") from None
+    if flipped and "beam_y" in found and "pixel" in found:
+        found["beam_y"] = slow * found["pixel"] - found["beam_y"]
+    if found.get("oscillation") == 0:
+        del found["oscillation"]
+    return found
+
+
+def _without_effect(values: Values, detector: Detector, physics: str) -> list[str]:
+    """Flags that say something which the rest of the experiment makes irrelevant."""
+    pivot = detector.pivot_in(physics)
+    notes = []
+    if detector.pivot is not None and pivot != detector.pivot:
+        notes.append("-pivot has no effect: the convention decides, as in nanoBragg; -physics exact listens to it")
+    if pivot == "sample" and ("beam_x" in values or "beam_y" in values):
+        notes.append("the beam centre has no effect: this detector turns about the sample, give -Xclose and -Yclose")
+    if pivot == "beam" and ({"near_x", "near_y", "org_x", "org_y"} & set(values)):
+        notes.append("the nearest point has no effect: this detector turns about the beam, give -Xbeam and -Ybeam")
+    if values.get("mosaic_domains", 1) > 1 and not values.get("mosaic"):
+        notes.append("-mosaic_domains has no effect: without a -mosaic spread there is one domain")
+    return notes

@@ -1,0 +1,200 @@
+"""Images on the disk: raw floats, SMV with its header, PGM. Written whole or not at all."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sem.files import replacing
+
+SMV_HEADER = 512
+OVERLOAD = 65535
+ADC_OFFSET = 40.0
+AUTOMATIC_MAXIMUM = 55000.0
+"""The count that the brightest pixel of an SMV image is scaled to when no scale is given."""
+
+
+def write_float(path: str | Path, image: Tensor) -> None:
+    """``image`` ``[slow, fast]`` as raw float32 in the machine's byte order, without a header.
+
+    Raises:
+        OSError: the file could not be written.
+    """
+    with replacing(path) as file:
+        file.write(_array(image).astype(np.float32).tobytes())
+
+
+def read_float(path: str | Path, shape: tuple[int, int] | None = None) -> Tensor:
+    """The raw float32 image ``[slow, fast]`` in a file; a square one if no shape is given.
+
+    Raises:
+        ValueError: the file cannot be read, or its size does not fit.
+    """
+    raw = _read(path)
+    pixels = len(raw) // 4
+    side = math.isqrt(pixels)
+    slow, fast = shape or (side, side)
+    if len(raw) % 4 or pixels != slow * fast or not pixels:
+        wanted = "a square image" if shape is None else f"{slow} x {fast} pixels"
+        raise ValueError(f"{path}: expected {wanted} of 4-byte floats, got {len(raw)} bytes")
+    return torch.from_numpy(np.frombuffer(raw, np.float32).reshape(slow, fast).copy())
+
+
+def counts(image: Tensor, scale: float | None = None, offset: float = ADC_OFFSET) -> tuple[Tensor, float]:
+    """``image`` as whole counts ``[slow, fast]`` of 0 to 65535, int32, and the scale used.
+
+    ``floor(image * scale + offset)``, clipped; a scale of None makes the maximum 55000.
+
+    Example:
+        >>> counts(torch.tensor([[0.0, 1.0, 5e4]]), scale=2.0)[0].tolist()
+        [[40, 42, 65535]]
+    """
+    values = image.detach().to(torch.float64)
+    if scale is None or scale <= 0:
+        largest = float(values.max())
+        scale = AUTOMATIC_MAXIMUM / largest if largest > 0 else 1.0
+    return (values * scale + offset).floor().clamp(0, OVERLOAD).to(torch.int32), scale
+
+
+def write_smv(path: str | Path, image: Tensor, header: Mapping[str, str] | None = None) -> None:
+    """Whole counts ``[slow, fast]`` of 0 to 65535 as unsigned 16-bit numbers behind an SMV header of 512 bytes.
+
+    ``header`` is added to the entries that describe the data.
+
+    Raises:
+        ValueError: counts outside that range, or a header that does not fit.
+        OSError: the file could not be written.
+    """
+    array = _array(image)
+    if array.size and (array.min() < 0 or array.max() > OVERLOAD):
+        raise ValueError(f"{path}: expected counts from 0 to {OVERLOAD}, got {array.min()} to {array.max()}")
+    slow, fast = array.shape
+    entries = {
+        "HEADER_BYTES": str(SMV_HEADER),
+        "DIM": "2",
+        "BYTE_ORDER": f"{sys.byteorder}_endian",
+        "TYPE": "unsigned_short",
+        "SIZE1": str(fast),
+        "SIZE2": str(slow),
+        **(header or {}),
+    }
+    text = "{\n" + "".join(f"{name}={value};\n" for name, value in entries.items()) + "}\f"
+    raw = text.encode("ascii")
+    if len(raw) > SMV_HEADER:
+        raise ValueError(f"{path}: expected a header of at most {SMV_HEADER} bytes, got {len(raw)}")
+    with replacing(path) as file:
+        file.write(raw.ljust(SMV_HEADER, b" "))
+        file.write(array.astype(np.uint16).tobytes())
+
+
+def read_smv(path: str | Path) -> tuple[Tensor, dict[str, str]]:
+    """The counts ``[slow, fast]`` of an SMV image, int32, and its header.
+
+    Raises:
+        ValueError: the file cannot be read, or is no SMV image of unsigned 16-bit numbers.
+    """
+    raw = _read(path)
+    opening, closed, _ = raw[:65536].partition(b"}")
+    if not opening.startswith(b"{") or not closed:
+        raise ValueError(f"{path}: expected an SMV image that begins with a header in braces, got other bytes")
+    pairs = (entry.partition("=") for entry in opening[1:].decode("latin-1").split(";"))
+    header = {name.strip(): value.strip() for name, equals, value in pairs if equals}
+    try:
+        start, fast, slow = (int(header[name]) for name in ("HEADER_BYTES", "SIZE1", "SIZE2"))
+    except (KeyError, ValueError):
+        raise ValueError(f"{path}: expected whole numbers HEADER_BYTES, SIZE1 and SIZE2 in the header") from None
+    kind = header.get("TYPE", "unsigned_short")
+    if kind != "unsigned_short":
+        raise ValueError(f"{path}: expected TYPE=unsigned_short, got {kind}")
+    order = ">" if header.get("BYTE_ORDER", "little_endian") == "big_endian" else "<"
+    data = raw[start : start + 2 * fast * slow]
+    if min(start, fast, slow) < 1 or len(data) != 2 * fast * slow:
+        raise ValueError(f"{path}: expected {fast} x {slow} pixels of 2 bytes, got {len(data)} bytes")
+    values = np.frombuffer(data, f"{order}u2").reshape(slow, fast).astype(np.int32)
+    return torch.from_numpy(values), header
+
+
+def write_pgm(path: str | Path, image: Tensor, scale: float | None = None) -> None:
+    """``image`` ``[slow, fast]`` times ``scale`` as bytes, binary PGM.
+
+    A scale of None makes five times the standard deviation 250.
+
+    Raises:
+        OSError: the file could not be written.
+    """
+    values = image.detach().to(torch.float64)
+    if scale is None or scale <= 0:
+        deviation = float((values - values.mean()).square().mean().sqrt())
+        scale = 50.0 / deviation if deviation > 0 else 1.0
+    slow, fast = values.shape
+    with replacing(path) as file:
+        file.write(f"P5\n{fast} {slow}\n# pixels scaled by {scale:g}\n255\n".encode("ascii"))
+        file.write((values * scale).clamp(0, 255).floor().to(torch.uint8).numpy().tobytes())
+
+
+def read_pgm(path: str | Path) -> Tensor:
+    """The bytes ``[slow, fast]`` of a binary PGM image, int32.
+
+    Raises:
+        ValueError: the file cannot be read or is no such image.
+    """
+    raw = _read(path)
+    fields: list[bytes] = []
+    start = 0
+    while len(fields) < 4 and start < len(raw):
+        line, _, _ = raw[start:].partition(b"\n")
+        start += len(line) + 1
+        fields += line.partition(b"#")[0].split()
+    try:
+        magic, fast, slow, largest = fields[0], *map(int, fields[1:4])
+    except (IndexError, ValueError, TypeError):
+        magic, fast, slow, largest = b"", 0, 0, 0
+    if magic != b"P5" or not 0 < largest < 256 or len(raw) - start != fast * slow:
+        raise ValueError(f"{path}: expected a binary PGM image of one byte per pixel, got other bytes")
+    return torch.from_numpy(np.frombuffer(raw[start:], np.uint8).reshape(slow, fast).astype(np.int32))
+
+
+def read_image(path: str | Path) -> Tensor:
+    """Any of the three kinds by its content, float64 ``[slow, fast]``; raw floats if it has no header, ``.npy`` too.
+
+    Raises:
+        ValueError: the file cannot be read or is none of them.
+    """
+    start = _read(path)[:6]
+    if start == b"\x93NUMPY":
+        array = np.load(path, allow_pickle=False)
+        if array.ndim != 2:
+            raise ValueError(f"{path}: expected an array of two dimensions, got {list(array.shape)}")
+        return torch.from_numpy(array.astype(np.float64))
+    if start[:1] == b"{":
+        return read_smv(path)[0].to(torch.float64)
+    if start[:2] == b"P5":
+        return read_pgm(path).to(torch.float64)
+    return read_float(path).to(torch.float64)
+
+
+def poisson(image: Tensor, seed: int) -> Tensor:
+    """Photon counts drawn from Poisson's distribution with the mean ``image``, int64; the same for the same seed.
+
+    NaN and negative pixels count 0.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    mean = torch.nan_to_num(image.detach().to("cpu", torch.float64), nan=0.0, posinf=1e15).clamp(0, 1e15)
+    return torch.poisson(mean, generator=generator).to(torch.int64)
+
+
+def _array(image: Tensor) -> np.ndarray:
+    return image.detach().cpu().numpy()
+
+
+def _read(path: str | Path) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror})") from None

@@ -1,0 +1,84 @@
+"""Text files of numbers: rows of structure factors, orientation matrices, sources."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sem.diffraction.beam import SourceRow
+from sem.diffraction.parameters import ANGSTROM
+
+
+def read_matrix(path: str | Path, wavelength: float) -> Tensor:
+    """a*, b*, c* as rows ``[3, 3]`` in 1/Å. A MOSFLM orientation matrix has them as columns, times ``wavelength`` in Å.
+
+    Raises:
+        ValueError: the file cannot be read or does not begin with nine numbers in three rows.
+    """
+    rows = list(itertools.islice(_numbers(path, "a*, b* and c* along one axis", least=3), 3))
+    if len(rows) < 3:
+        raise ValueError(f"{path}: expected three rows of three numbers, got {len(rows)}")
+    return torch.tensor([row[:3] for row in rows], dtype=torch.float64).T / wavelength
+
+
+def read_sources(path: str | Path) -> tuple[SourceRow, ...]:
+    """The rows of a source file: ``x y z``, and where given ``weight`` and ``wavelength`` in metres.
+
+    Raises:
+        ValueError: the file cannot be read, has no row, or has one that is not three to five numbers.
+    """
+    sources = []
+    for row in _numbers(path, "x y z weight wavelength", least=3):
+        weight = row[3] if len(row) > 3 else 1.0
+        wavelength = row[4] / ANGSTROM if len(row) > 4 else None
+        sources.append(SourceRow((row[0], row[1], row[2]), weight, wavelength))
+    return tuple(sources)
+
+
+def read_rows(path: str | Path, what: str, least: int) -> np.ndarray:
+    """The first ``least`` numbers of each row, float64 ``[rows, least]``, without blank lines and what follows ``#``.
+
+    Raises:
+        ValueError: the file cannot be read, has no row, or has one with fewer numbers; ``what`` says what they are.
+    """
+    return np.array([row[:least] for row in _numbers(path, what, least)])
+
+
+def _numbers(path: str | Path, what: str, least: int) -> Iterator[list[float]]:
+    empty = True
+    for line, text in enumerate(_lines(path), start=1):
+        words = text.partition("#")[0].split()
+        if not words:
+            continue
+        try:
+            row = [float(word) for word in words]
+        except ValueError:
+            row = []
+        if len(row) < least or not all(map(math.isfinite, row)):
+            raise ValueError(
+                f"{path}, line {line}: expected {least} or more finite numbers, {what}, got {text.strip()!r}"
+            )
+        empty = False
+        yield row
+    if empty:
+        raise ValueError(f"{path}: expected rows of numbers, {what}, got none")
+
+
+def _lines(path: str | Path) -> list[str]:
+    try:
+        raw = Path(path).read_bytes()
+        if Path(path).suffix == ".gz":
+            raw = gzip.decompress(raw)
+        return raw.decode("utf-8").splitlines()
+    except (OSError, EOFError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"{path}: cannot be read ({reason})") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: expected a text file, got other bytes") from None

@@ -1,0 +1,81 @@
+"""Structure factors: one value for all reflections, or a table by index."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sem.diffraction.parameters import nonnegative, parameter
+from sem.diffraction.readers import read_rows
+from sem.ops.diffraction_inputs import StructureFactors
+
+LARGEST_TABLE = 2**30
+
+
+class Reflections(nn.Module):
+    """Amplitudes on a dense grid of indices, and ``default`` for every reflection outside of it.
+
+    Args:
+        default: amplitude of what the table does not hold.
+        table: float ``[H, K, L]``, or None for a crystal whose reflections are all alike.
+        first: h, k, l of ``table[0, 0, 0]``.
+
+    Parameters (float64, without gradients until asked for): ``default``, ``table``.
+
+    Raises:
+        ValueError: a negative default, a table that has not three dimensions or has an infinite or NaN value.
+    """
+
+    def __init__(
+        self, default: float = 0.0, table: Tensor | None = None, first: tuple[int, int, int] = (0, 0, 0)
+    ) -> None:
+        super().__init__()
+        self.default = parameter(nonnegative("default_F", default))
+        self.first = first
+        self.table: nn.Parameter | None = None
+        if table is not None:
+            if table.dim() != 3 or 0 in table.shape:
+                raise ValueError(f"structure factors: expected a table of three dimensions, got {list(table.shape)}")
+            if not bool(table.isfinite().all()):
+                raise ValueError("structure factors: expected finite values, got NaN or infinite ones")
+            self.table = parameter(table)
+
+    @property
+    def last(self) -> tuple[int, int, int]:
+        """h, k, l of the table's last entry; ``first`` without a table."""
+        if self.table is None:
+            return self.first
+        h_size, k_size, l_size = self.table.shape
+        return self.first[0] + h_size - 1, self.first[1] + k_size - 1, self.first[2] + l_size - 1
+
+    def forward(self, tricubic: bool = False) -> StructureFactors:
+        """What the operator takes."""
+        return StructureFactors(self.default, self.table, self.first, tricubic and self.table is not None)
+
+    @classmethod
+    def read(cls, path: str | Path, default: float = 0.0) -> Reflections:
+        """The table of an hkl file: rows ``h k l F``, gzipped if its name ends in ``.gz``.
+
+        What is missing is ``default``; of a reflection given twice the last counts.
+
+        Raises:
+            ValueError: the file cannot be read, has no row, has one that is not three whole numbers and an amplitude,
+                or its indices span too large a table.
+        """
+        rows = read_rows(path, "h k l F", least=4)
+        indices = np.rint(rows[:, :3])
+        wrong = np.abs(indices - rows[:, :3]).max(axis=1) > 1e-6
+        if wrong.any():
+            shown = " ".join(f"{value:g}" for value in rows[int(wrong.argmax()), :4])
+            raise ValueError(f"{path}: expected whole numbers h k l in each row, got {shown}")
+        lowest, highest = indices.min(axis=0), indices.max(axis=0)
+        shape = tuple(int(size) for size in highest - lowest + 1)
+        if math.prod(shape) > LARGEST_TABLE:
+            raise ValueError(f"{path}: expected indices that span at most {LARGEST_TABLE} reflections, got {shape}")
+        table = np.full(shape, float(default))
+        table[tuple((indices - lowest).astype(np.int64).T)] = rows[:, 3]
+        return cls(default, torch.from_numpy(table), (int(lowest[0]), int(lowest[1]), int(lowest[2])))

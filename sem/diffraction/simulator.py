@@ -1,0 +1,177 @@
+"""Crystal, beam and detector to an image."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sem.diffraction.beam import Beam
+from sem.diffraction.crystal import Crystal
+from sem.diffraction.detector import PHYSICS, Detector
+from sem.diffraction.parameters import ANGSTROM, MICROMETRE, MILLIMETRE, choice, nonnegative, parameter
+from sem.diffraction.reflections import Reflections
+from sem.ops.diffraction import TracedValue, diffraction, diffraction_trace
+from sem.ops.diffraction_inputs import Domains, Region
+from sem.ops.diffraction_problem import CLASSICAL_RADIUS_SQUARED
+from sem.ops.reference_diffraction import diffraction as diffraction_twin
+
+CARRYOVER = ("spec", "c-parity")
+WEIGHTING = ("ignore", "relative")
+WATER_FACTOR = 2.57
+AVOGADRO = 6.02214179e23
+WATER_MASS = 18.0
+FEW_CELLS = 2
+"""Up to so many cells along an axis spots are so broad that amplitudes are interpolated unless told otherwise."""
+
+
+class Simulator(nn.Module):
+    """A far-field diffraction image, photons per pixel, differentiable in the parameters of its parts.
+
+    Args:
+        crystal, beam, detector: the experiment.
+        reflections: structure factors.
+        physics: "nanobragg" repeats that program's quirks; "exact" does without them.
+        phi_carryover: "spec" turns the crystal at every step; "c-parity" repeats the last orientation in place of the
+            first where the spindle starts at 0, as nanoBragg does.
+        source_weighting: "ignore" or "relative", see :meth:`sem.diffraction.Beam.forward`.
+        interpolate: tricubic structure factors; None interpolates a table where a domain has at most 2 cells along an
+            axis.
+        water: side of a cube of water in the beam, µm, which gives a flat background.
+        d_min: spacing in Å below which reflections are left out; 0 for none.
+        region: ``(fast first, fast last, slow first, slow last)``, inclusive; the rest of the image is 0.
+        mask: bool ``[slow, fast]``, True where a pixel is computed.
+
+    Parameters are float64 and ask for no gradient until :meth:`refine` names them.
+
+    Example:
+        >>> crystal = Crystal((100, 100, 100, 90, 90, 90), cells=(5, 5, 5))
+        >>> simulator = Simulator(crystal, Beam(6.2), Detector((32, 32)), Reflections(100.0))
+        >>> simulator().shape
+        torch.Size([32, 32])
+        >>> lengths, misset = simulator.refine("crystal.lengths", "crystal.misset")
+        >>> simulator().sum().backward()
+        >>> lengths.grad.shape
+        torch.Size([3])
+
+    Raises:
+        ValueError: an unknown mode, a region outside the detector, a mask of another shape.
+    """
+
+    def __init__(
+        self,
+        crystal: Crystal,
+        beam: Beam,
+        detector: Detector,
+        reflections: Reflections,
+        *,
+        physics: str = "nanobragg",
+        phi_carryover: str = "spec",
+        source_weighting: str = "ignore",
+        interpolate: bool | None = None,
+        water: float = 0.0,
+        d_min: float = 0.0,
+        region: tuple[int, int, int, int] | None = None,
+        mask: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        self.crystal, self.beam, self.detector, self.reflections = crystal, beam, detector, reflections
+        self.physics = choice("physics", physics, PHYSICS)
+        self.phi_carryover = choice("phi_carryover", phi_carryover, CARRYOVER)
+        self.source_weighting = choice("source_weighting", source_weighting, WEIGHTING)
+        if interpolate is None:
+            interpolate = reflections.table is not None and bool((crystal.cells <= FEW_CELLS).any())
+        if interpolate and reflections.table is None:
+            raise ValueError("interpolate: expected a table of structure factors to interpolate in, got none")
+        self.interpolate = interpolate
+        self.water = parameter(nonnegative("water", water, "in µm"))
+        self.d_min = nonnegative("d_min", d_min, "in Å")
+        self.region = None if region is None else self._region_inside(region)
+        shape = (detector.slow_pixels, detector.fast_pixels)
+        if mask is not None and (mask.dtype != torch.bool or tuple(mask.shape) != shape):
+            raise ValueError(f"mask: expected bool of shape {list(shape)}, got {mask.dtype} of {list(mask.shape)}")
+        self.mask: Tensor | None
+        self.register_buffer("mask", mask)
+
+    def refine(self, *names: str) -> list[nn.Parameter]:
+        """Ask for gradients to the parameters ``names``, such as ``crystal.misset``, and to no others; returns them.
+
+        Raises:
+            ValueError: a name that no parameter has.
+        """
+        known = dict(self.named_parameters())
+        for name in names:
+            choice("parameter", name, tuple(known))
+        for name, value in known.items():
+            value.requires_grad_(name in names)
+        return [known[name] for name in names]
+
+    def forward(self, *, reference: bool = False) -> Tensor:
+        """The image ``[slow, fast]``: float32 of the native operator, or float64 of its twin (``reference``)."""
+        compute = diffraction_twin if reference else diffraction
+        arguments, options = self._problem()
+        return compute(*arguments, **options)
+
+    def trace(
+        self, pixel: tuple[int, int], *, backend: str = "native", dtype: torch.dtype | None = None
+    ) -> list[TracedValue]:
+        """Every intermediate value of one pixel ``(slow, fast)``; see :func:`sem.ops.diffraction_trace`."""
+        arguments, options = self._problem()
+        return diffraction_trace(pixel, *arguments, **options, backend=backend, dtype=dtype)
+
+    def _problem(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """What the operator is called with."""
+        axes = self.detector.axes
+        real, stars = self.crystal.vectors(self.physics)
+        spread_out = self.crystal.shape in ("gauss", "tophat")  # spots whose size is measured in reciprocal space
+        stars = stars / ANGSTROM
+        scale = CLASSICAL_RADIUS_SQUARED * self.beam.fluence
+        per_gram = AVOGADRO / WATER_MASS
+        background = WATER_FACTOR**2 * scale * (self.water * MICROMETRE) ** 3 * 1e6 * per_gram
+        arguments = (
+            self.detector(self.physics),
+            self.beam(axes, self.source_weighting),
+            Domains(
+                self.crystal.turned(real * ANGSTROM, axes.spindle),
+                cells=self.crystal.cells,
+                shape=self.crystal.shape,
+                fudge=self.crystal.fudge,
+                reciprocal_metric=stars @ stars.T if spread_out else None,
+                phi_carryover=self._carries_over(),
+            ),
+            self.reflections(self.interpolate),
+            self.beam.polarisation_along(axes),
+            Region(self.region, self.mask),
+        )
+        options = {
+            "scale": scale,
+            "background": background,
+            "d_min": self.d_min * ANGSTROM,
+            "mode": self.physics,
+        }
+        return arguments, options
+
+    def _carries_over(self) -> bool:
+        """Whether the first spindle angle is one that nanoBragg does not turn the crystal to."""
+        return self.phi_carryover == "c-parity" and float(self.crystal.phi.detach()) == 0.0
+
+    def _region_inside(self, region: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+        fast_first, fast_last, slow_first, slow_last = region
+        fast, slow = self.detector.fast_pixels, self.detector.slow_pixels
+        if not (0 <= fast_first <= fast_last < fast and 0 <= slow_first <= slow_last < slow):
+            raise ValueError(
+                f"region: expected fast and slow limits, first to last, inside 0 to {fast - 1} and 0 to {slow - 1}, "
+                f"got {fast_first} {fast_last} {slow_first} {slow_last}"
+            )
+        return region
+
+
+def automatic_oversampling(crystal: Crystal, beam: Beam, detector: Detector) -> int:
+    """Subpixels along a side so that three lie within the finest detail of a spot, the crystal's inverse size."""
+    real, _ = crystal.vectors()
+    longest = float((real.norm(dim=-1) * crystal.cells).max().detach()) * ANGSTROM
+    distance = detector.close_distance if detector.close_distance is not None else detector.distance
+    finest = float(beam.wavelength) * ANGSTROM * float(distance) * MILLIMETRE / (detector.pixel_size * MILLIMETRE)
+    return max(math.ceil(3 * longest / finest), 1)
