@@ -35,8 +35,8 @@ pytestmark = [
     ),
 ]
 
-# All that the device has, what the smallest supported devices offer, and a tenth of it, which nothing fits. Sub-groups
-# are as wide as the CPU's vectors: with others, Intel's OpenCL compiler for CPUs makes wrong code.
+# All that the device has, with sub-groups of 16; what the smallest supported devices offer, and a tenth of it, which
+# nothing fits; and the other sizes of work-groups and sub-groups.
 LAYOUTS = {
     "all of the device": {},
     "64 KiB of local memory": {"local_bytes": 64 * 1024},
