@@ -23,6 +23,10 @@ DEMO_OPTIONS ?=
 # cmake and ninja of the environment win over the machine's.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
+# What is built here is for this machine: CUDA kernels where there is an NVIDIA GPU, for that GPU alone.
+export SEM_CUDA ?= $(if $(shell command -v nvidia-smi),AUTO,OFF)
+export CUDAARCHS ?= native
+
 BUILD_INPUTS := pyproject.toml CMakeLists.txt $(shell find csrc cmake -type f)
 
 .PHONY: help
@@ -42,7 +46,7 @@ test: cpp-test py-test ## build and run every test, C++ and Python
 
 .PHONY: cpp-test
 cpp-test: $(VENV)/.test build/.gtest ## C++ tests (GoogleTest under ctest); bodies of device kernels on threads of the host
-	cmake -S . -B build/tests -G Ninja -DSEM_TESTS=ON -DSEM_PYTHON=OFF -DSEM_WERROR=ON -DSEM_SYCL=OFF -DSEM_CUDA=$${SEM_CUDA:-AUTO}
+	cmake -S . -B build/tests -G Ninja -DSEM_TESTS=ON -DSEM_PYTHON=OFF -DSEM_WERROR=ON -DSEM_SYCL=OFF -DSEM_CUDA=$(SEM_CUDA)
 	cmake --build build/tests
 	$(CTEST) --test-dir build/tests
 
