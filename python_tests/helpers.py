@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -75,6 +76,14 @@ def row_errors(value: Tensor, exact: Tensor) -> Tensor:
     """Norm-wise relative error of each row (last dimension)."""
     difference = torch.linalg.vector_norm(double(value) - exact, dim=-1)
     return torch.where(difference == 0, 0.0, difference / torch.linalg.vector_norm(exact, dim=-1))
+
+
+def strength_limit(exact: Tensor, cotangent: Tensor, out: Tensor, rounding: float = 1e-7) -> float:
+    """How far from ``exact`` a float32 gradient to the strength of ``pit``, with its 32 bins, may be. Its terms cancel,
+    all but completely in rows of one or two entries, and so does the score that each holds: rounding goes by the size
+    of the terms, whose sum sigma |cotangent| |out| bounds."""
+    bound = 2 * math.pi / 32 * float(torch.linalg.vector_norm(cotangent) * torch.linalg.vector_norm(out))
+    return 1e-5 * abs(float(exact)) + rounding * bound
 
 
 def exact_solve(b: Tensor, weight: Tensor, topology: Topology, alpha: float, beta: float, gamma: float) -> Tensor:

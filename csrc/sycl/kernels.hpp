@@ -11,10 +11,10 @@ namespace sem::xpu {
 
 namespace extension = sycl::ext::oneapi::experimental;
 
+// The sub-group's size is an attribute: as a property it is ignored by the run-time compiler of 2025.3.
 template <class Kernel, int kSubGroup>
 SYCL_EXT_ONEAPI_FUNCTION_PROPERTY((extension::nd_range_kernel<1>))
-SYCL_EXT_ONEAPI_FUNCTION_PROPERTY((extension::sub_group_size<kSubGroup>)) void run(
-    Kernel kernel, extension::work_group_memory<float[]> local) {
+[[sycl::reqd_sub_group_size(kSubGroup)]] void run(Kernel kernel, extension::work_group_memory<float[]> local) {
   kernel(Group<kSubGroup>(sycl::ext::oneapi::this_work_item::get_nd_item<1>(), &local[0]));
 }
 

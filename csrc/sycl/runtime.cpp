@@ -28,14 +28,11 @@ State& state() {
   return *state;
 }
 
-// 16 where a GPU has it. On a CPU, the width of its vectors: with any other, the kernels that its compiler makes are
-// wrong (Intel's OpenCL runtime 2025.3 and 2026.2), barriers or not.
+// 16 where the device has it.
 int sub_group_size(const sycl::device& device) {
   const std::vector<std::size_t> offered = device.get_info<sycl::info::device::sub_group_sizes>();
-  std::vector<std::size_t> wanted{16, 32, 8};
-  if (device.is_cpu()) wanted = {device.get_info<sycl::info::device::native_vector_width_float>()};
-  for (const std::size_t size : wanted)
-    if (size >= 8 && std::find(offered.begin(), offered.end(), size) != offered.end()) return static_cast<int>(size);
+  for (const int size : {16, 32, 8})
+    if (std::find(offered.begin(), offered.end(), static_cast<std::size_t>(size)) != offered.end()) return size;
   throw std::runtime_error("the SYCL device " + device.get_info<sycl::info::device::name>() +
                            " offers none of the sub-group sizes 8, 16 and 32");
 }

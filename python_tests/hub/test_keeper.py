@@ -148,3 +148,22 @@ def test_sigterm_reaches_the_training_whose_last_state_is_uploaded(hub, tmp_path
     process.communicate(timeout=60)
     assert process.returncode == 0
     assert hub.repos[REPO]["last"] == b"saved"
+
+
+def test_a_signal_while_the_command_starts_reaches_it(hub, tmp_path, monkeypatch):
+    text = """
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+        run.mkdir()
+        time.sleep(60)
+    """
+    start = subprocess.Popen
+
+    def start_and_be_told_to_stop(*args, **options):
+        child = start(*args, **options)
+        while not (tmp_path / "run").is_dir():
+            time.sleep(0.01)
+        signal.raise_signal(signal.SIGTERM)
+        return child
+
+    monkeypatch.setattr(subprocess, "Popen", start_and_be_told_to_stop)
+    assert Keeper(RunMirror(tmp_path / "run", REPO), QUICK).run(training(tmp_path, text)) == 7

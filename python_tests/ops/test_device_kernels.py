@@ -20,7 +20,18 @@ from golden_images import (
     image_of,
     write_inputs,
 )
-from helpers import double, exact_solve, generator, graph, relative_error, row_errors, rows, sparse_laplacian, weights
+from helpers import (
+    double,
+    exact_solve,
+    generator,
+    graph,
+    relative_error,
+    row_errors,
+    rows,
+    sparse_laplacian,
+    strength_limit,
+    weights,
+)
 from scan_problems import Problem, run, same_bits, weights_for
 
 from sem import native
@@ -46,13 +57,15 @@ pytestmark = [
     ),
 ]
 
-# All that the device has, what the smallest supported devices offer, and a tenth of it, which nothing fits. Sub-groups
-# are as wide as the CPU's vectors: with others, Intel's OpenCL compiler for CPUs makes wrong code.
+# All that the device has, with sub-groups of 16; what the smallest supported devices offer, and a tenth of it, which
+# nothing fits; and the other sizes of work-groups and sub-groups.
 LAYOUTS = {
     "all of the device": {},
     "64 KiB of local memory": {"local_bytes": 64 * 1024},
     "8 KiB of local memory": {"local_bytes": 8 * 1024},
     "groups of 64": {"group_size": 64},
+    "sub-groups of 8": {"sub_group_size": 8},
+    "sub-groups of 32": {"sub_group_size": 32},
 }
 
 
@@ -165,7 +178,9 @@ def test_pit_and_its_gradients(layout, width, rule, with_kerr):
 
     values = gradients(call(pit), *inputs, cotangent=cotangent)
     exact = gradients(call(reference.pit), *map(double, inputs), cotangent=double(cotangent))
-    for value, truth in zip(values, exact, strict=True):
+    strength_error = abs(float(values[3] - exact[3]))
+    assert strength_error <= strength_limit(exact[3], cotangent, exact[0])
+    for value, truth in zip(values[:3] + values[4:], exact[:3] + exact[4:], strict=True):
         assert relative_error(value, truth) <= 3e-5
 
 
@@ -261,13 +276,14 @@ def test_a_masked_row_of_nan_leaves_the_weights_gradient_alone(layout):
 def test_limits_are_reported(layout):
     topology = graph(64)
     psi, weight = rows(3, 64), weights(topology)
-    _, info = cayley(psi, 20 * weight, topology, 5.0, 1e-6, 18, return_info=True)
-    assert (info.status == SolveStatus.MAX_ITER).all() and (info.iterations == 18).all()
+    _, info = cayley(psi, 20 * weight, topology, 5.0, 1e-6, 6, return_info=True)
+    assert (info.status == SolveStatus.MAX_ITER).all() and (info.iterations == 6).all()
     assert (info.residual > 1e-6).all()
     _, info = cayley(psi, 20 * weight, topology, 5.0, 1e-9, 2000, return_info=True)
     assert (info.status == SolveStatus.STAGNATED).all()
     out, info = cayley(psi, weight, topology, 0.0, 1e-6, 0, return_info=True)
-    assert info.converged.all() and torch.equal(out, psi)
+    # The identity but for rounding, as on the CPU: the mean over nodes, which no step moves, is taken out and added.
+    assert info.converged.all() and relative_error(out, psi) <= 1e-7
 
 
 def test_no_rows(layout):

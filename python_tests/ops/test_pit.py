@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from helpers import strength_limit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -78,9 +79,7 @@ def test_values_and_gradients_match_the_float64_twin(tokens, width, rule):
         assert error(out, exact) <= 2e-6
         for grad, want in zip(grads[:-1], expected[:-1], strict=True):
             assert error(grad, want) <= 1e-5
-        # The terms of the strength gradient cancel; sigma |direction| |out| bounds the sum of their sizes.
-        bound = 2 * math.pi / 32 * float(torch.linalg.vector_norm(direction) * torch.linalg.vector_norm(out))
-        assert abs(float(grads[-1] - expected[-1])) <= 1e-5 * abs(float(expected[-1])) + 1e-7 * bound
+        assert abs(float(grads[-1] - expected[-1])) <= strength_limit(expected[-1], direction, out)
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -56,14 +56,22 @@ class Keeper:
         """
         if self.mirror.restore():
             _say(f"fetched the run after {self.mirror.newest()} from {self.mirror.repo}")
-        # a session of its own: Ctrl-C in a terminal reaches it once, through us
-        child = subprocess.Popen(command, start_new_session=True)
+        child: subprocess.Popen[bytes] | None = None
+        early: list[int] = []
 
         def hand_on(number: int, frame: FrameType | None) -> None:
-            child.send_signal(number)
+            if child is None:
+                early.append(number)
+            else:
+                child.send_signal(number)
 
+        # before there is a command: a signal that found us without would end us and leave the command alone
         before = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
+            # a session of its own: Ctrl-C in a terminal reaches it once, through us
+            child = subprocess.Popen(command, start_new_session=True)
+            for number in early:
+                child.send_signal(number)
             status = self._watch(child)
             uploaded = not self.mirror.folder.is_dir() or self._upload_last()
         finally:

@@ -261,7 +261,7 @@ diffraction_backward.register_fake(lambda whole, real, geometry, *tensors: empty
 register_row_vmap(diffraction_forward, row_args=(), per_row_outputs=(False,))
 register_row_vmap(diffraction_backward, row_args=(), per_row_outputs=(False,) * _MASK)
 
-_gradients = first_order(diffraction_backward, "diffraction")
+_gradients = first_order(diffraction_backward, "diffraction", "reference_diffraction")
 
 
 class _Diffraction(Function):

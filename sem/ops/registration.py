@@ -55,9 +55,10 @@ def _call_each(op: Callable[..., Any], batch: int, in_dims: Sequence[int | None]
     return tuple(torch.stack(parts) for parts in zip(*results, strict=True))
 
 
-def first_order(op: Any, name: str) -> Callable[..., Any]:
+def first_order(op: Any, name: str, twins: str = "reference") -> Callable[..., Any]:
     """A backward kernel as ``backward`` should call it: transparent to ``torch.func.grad``, ``vmap`` and ``compile``,
-    and an error, not a missing term, when its results are differentiated again."""
+    and an error, not a missing term, when its results are differentiated again; it names the operator's twin, which
+    stands in ``sem.ops.<twins>``."""
 
     class FirstOrder(Function):
         generate_vmap_rule = True
@@ -73,8 +74,8 @@ def first_order(op: Any, name: str) -> Callable[..., Any]:
         @staticmethod
         def backward(ctx: Any, *grads: Tensor) -> Any:
             raise NotImplementedError(
-                f"{name}: only first derivatives are implemented; sem.ops.reference.{name} has second derivatives "
-                "and higher ones"
+                f"{name}: only first derivatives are implemented; sem.ops.{twins}.{name} has second "
+                "derivatives and higher ones"
             )
 
     def call(*args: Any) -> Any:
