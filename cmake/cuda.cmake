@@ -51,7 +51,7 @@ find_package(CUDAToolkit REQUIRED)
 set(SEM_HAS_CUDA ON)
 message(STATUS "CUDA: ${CMAKE_CUDA_COMPILER} ${CMAKE_CUDA_COMPILER_VERSION} for ${CMAKE_CUDA_ARCHITECTURES}")
 
-set(SEM_CUDA_SOURCES laplacian laplacian_cg propagator scan)
+set(SEM_CUDA_SOURCES diffraction laplacian laplacian_cg propagator scan)
 list(TRANSFORM SEM_CUDA_SOURCES PREPEND csrc/cuda/ OUTPUT_VARIABLE cuda_sources)
 list(TRANSFORM cuda_sources APPEND .cu)
 add_library(sem_cuda STATIC ${cuda_sources})

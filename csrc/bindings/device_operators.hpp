@@ -6,6 +6,7 @@
 #pragma once
 
 #include "bindings/bindings.hpp"
+#include "bindings/diffraction_arguments.hpp"
 #include "device/entry.hpp"
 #include "device/operators.hpp"
 
@@ -311,6 +312,29 @@ inline void bind_device_scan(py::module_& module) {
              });
 }
 
+inline void bind_device_diffraction(py::module_& module) {
+  module.def("diffraction_forward",
+             [](const py::tuple& queue, const py::function& allocate, const Whole& whole, const Numbers& numbers,
+                const Whole& sizes, const Addresses& tensors, Address out) {
+               const DiffractionForward<float> args{diffraction_inputs_from<float>(whole, numbers, sizes, tensors),
+                                                    pointer<float>(out)};
+               const Queue on = queue_from(queue);
+               float* const workspace = allocated(allocate, device::floats(args, SEM_BACKEND::limits(on)));
+               const py::gil_scoped_release unlocked;
+               SEM_BACKEND::diffraction_forward(args, workspace, on);
+             });
+  module.def("diffraction_backward", [](const py::tuple& queue, const py::function& allocate, const Whole& whole,
+                                        const Numbers& numbers, const Whole& sizes, const Addresses& tensors,
+                                        Address grad_out, const Addresses& gradients, bool geometry) {
+    const DiffractionBackward<float> args = diffraction_backward_from(
+        diffraction_inputs_from<float>(whole, numbers, sizes, tensors), grad_out, gradients, geometry);
+    const Queue on = queue_from(queue);
+    float* const workspace = allocated(allocate, device::floats(args, SEM_BACKEND::limits(on)));
+    const py::gil_scoped_release unlocked;
+    SEM_BACKEND::diffraction_backward(args, workspace, on);
+  });
+}
+
 inline void bind_device_operators(py::module_& module) {
   bind_device_laplacian(module);
   bind_device_cayley(module);
@@ -318,6 +342,7 @@ inline void bind_device_operators(py::module_& module) {
   bind_device_pit(module);
   bind_device_soliton_step(module);
   bind_device_scan(module);
+  bind_device_diffraction(module);
 }
 
 }  // namespace sem::bindings

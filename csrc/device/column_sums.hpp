@@ -57,4 +57,18 @@ SEM_DEVICE void column_sums(const Group& group, const ColumnSums& sums, std::int
     sums.second[column - sums.first_columns] = total.total();
 }
 
+struct ColumnSumsKernel {
+  static constexpr int kMostThreads = ColumnSums::kGroupSize;
+  ColumnSums sums;
+  template <class Group>
+  SEM_DEVICE void operator()(const Group& group) const {
+    column_sums(group, sums, group.id());
+  }
+};
+
+template <class Launcher>
+void run_column_sums(const ColumnSums& sums, Launcher& launch) {
+  launch(ColumnSumsKernel{sums}, sums.groups(), ColumnSums::kGroupSize, ColumnSums::kLocalFloats);
+}
+
 }  // namespace sem::device

@@ -7,6 +7,7 @@
 #include "device/cayley.hpp"
 #include "device/laplacian_cg.hpp"
 #include "device/soliton_step.hpp"
+#include "sem/diffraction.hpp"
 #include "sem/laplacian.hpp"
 #include "sem/pit.hpp"
 #include "sem/scan.hpp"
@@ -24,5 +25,7 @@ void pit_backward(const PitBackward<float>& args, float* workspace, Queue queue)
 void soliton_step(const device::SolitonTask& task, Queue queue);
 void scan_forward(const ScanForward<float>& args, Queue queue);
 void scan_backward(const ScanBackward<float>& args, float* workspace, Queue queue);
+void diffraction_forward(const DiffractionForward<float>& args, float* workspace, Queue queue);
+void diffraction_backward(const DiffractionBackward<float>& args, float* workspace, Queue queue);
 
 }  // namespace sem::SEM_BACKEND

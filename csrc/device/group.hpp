@@ -14,8 +14,8 @@
 //   float shuffle_xor(float value, int mask) const;         the value of the thread whose rank differs by `mask`, which
 //   std::int32_t shuffle_xor(std::int32_t, int) const;      is less than sub_group_size()
 //
-// Sums over a group are those of reduce.hpp. Bodies use float only (many Intel GPUs have no double), no atomics, no
-// allocation, and the functions of math.hpp.
+// Sums over a group are those of reduce.hpp and fold.hpp. Bodies use float only (many Intel GPUs have no double), no
+// atomics but on whole numbers (atomics.hpp), no allocation, and the functions of math.hpp and two_float.hpp.
 #pragma once
 
 #if defined(__CUDACC__)

@@ -32,6 +32,13 @@ SEM_DEVICE float sqrt(float x) { return sycl::sqrt(x); }
 SEM_DEVICE float sqrt(float x) { return __builtin_sqrtf(x); }
 #endif
 
+// a b + c, rounded once.
+#if defined(__SYCL_DEVICE_ONLY__)
+SEM_DEVICE float fma(float a, float b, float c) { return sycl::fma(a, b, c); }
+#else
+SEM_DEVICE float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+#endif
+
 // Their argument, but not known to be so to the compiler: what follows from it is computed again where it is needed,
 // and not kept from an earlier use in registers that are too few.
 SEM_DEVICE float recomputed(float x) {

@@ -13,6 +13,7 @@
 #include <cstdint>
 
 #include "device/cayley.hpp"
+#include "device/diffraction.hpp"
 #include "device/laplacian.hpp"
 #include "device/laplacian_cg.hpp"
 #include "device/pit.hpp"
@@ -20,20 +21,6 @@
 #include "device/soliton_step.hpp"
 
 namespace sem::device {
-
-struct ColumnSumsKernel {
-  static constexpr int kMostThreads = ColumnSums::kGroupSize;
-  ColumnSums sums;
-  template <class Group>
-  SEM_DEVICE void operator()(const Group& group) const {
-    column_sums(group, sums, group.id());
-  }
-};
-
-template <class Launcher>
-void run_column_sums(const ColumnSums& sums, Launcher& launch) {
-  launch(ColumnSumsKernel{sums}, sums.groups(), ColumnSums::kGroupSize, ColumnSums::kLocalFloats);
-}
 
 template <int kComponents>
 struct LaplacianForwardKernel {

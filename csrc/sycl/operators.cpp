@@ -53,4 +53,14 @@ void scan_backward(const ScanBackward<float>& args, float* workspace, Queue queu
   device::run(args, workspace, launch);
 }
 
+void diffraction_forward(const DiffractionForward<float>& args, float* workspace, Queue queue) {
+  Launcher launch(queue);
+  device::run(args, workspace, launch);
+}
+
+void diffraction_backward(const DiffractionBackward<float>& args, float* workspace, Queue queue) {
+  Launcher launch(queue);
+  device::run(args, workspace, launch);
+}
+
 }  // namespace sem::xpu

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "sem/cayley.hpp"
+#include "sem/diffraction.hpp"
 #include "sem/laplacian.hpp"
 #include "sem/laplacian_cg.hpp"
 #include "sem/pit.hpp"
@@ -32,5 +33,7 @@ void soliton_forward(const PitForward<float>& turn, const CayleyForward<float>& 
 void soliton_backward(const PitForward<float>& turn, const CayleyBackward<float>& step, const PitBackward<float>& pit);
 void scan_forward(const ScanForward<float>& args, Queue queue);
 void scan_backward(const ScanBackward<float>& args, Queue queue);
+void diffraction_forward(const DiffractionForward<float>& args, Queue queue);
+void diffraction_backward(const DiffractionBackward<float>& args, Queue queue);
 
 }  // namespace sem::backend

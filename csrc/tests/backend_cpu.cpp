@@ -20,5 +20,9 @@ void pit_forward(const PitForward<float>& args, Queue queue) { cpu::pit_forward(
 void pit_backward(const PitBackward<float>& args, Queue queue) { cpu::pit_backward(args, queue); }
 void scan_forward(const ScanForward<float>& args, Queue queue) { cpu::scan_forward(args, queue); }
 void scan_backward(const ScanBackward<float>& args, Queue queue) { cpu::scan_backward(args, queue); }
+void diffraction_forward(const DiffractionForward<float>& args, Queue queue) { cpu::diffraction_forward(args, queue); }
+void diffraction_backward(const DiffractionBackward<float>& args, Queue queue) {
+  cpu::diffraction_backward(args, queue);
+}
 
 }  // namespace sem::backend

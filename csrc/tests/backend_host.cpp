@@ -57,6 +57,15 @@ void scan_backward(const ScanBackward<float>& args, float* workspace, Queue) {
   device::run(args, workspace, launch);
 }
 
+void diffraction_forward(const DiffractionForward<float>& args, float* workspace, Queue) {
+  Launcher launch;
+  device::run(args, workspace, launch);
+}
+void diffraction_backward(const DiffractionBackward<float>& args, float* workspace, Queue) {
+  Launcher launch;
+  device::run(args, workspace, launch);
+}
+
 }  // namespace sem::host
 
 namespace sem::backend {

@@ -250,4 +250,65 @@ void scan_backward(const ScanBackward<float>& args, Queue) {
   device.finish();
 }
 
+inline DiffractionInputs<float> staged(Device& device, const DiffractionInputs<float>& in) {
+  const DiffractionSettings& set = in.settings;
+  DiffractionInputs<float> task = in;
+  task.frame = device.in(in.frame, 12);
+  task.close_distance = device.in(in.close_distance, 1);
+  task.curvature = device.in(in.curvature, 4);
+  task.incident = device.in(in.incident, 3 * in.sources);
+  task.wavelength = device.in(in.wavelength, in.sources);
+  task.weight = device.in(in.weight, in.sources);
+  task.orientation = device.in(in.orientation, 9 * in.positions * in.mosaics);
+  task.reciprocal_metric = device.in(in.reciprocal_metric, 9);
+  task.cells = device.in(in.cells, 3);
+  task.fudge = device.in(in.fudge, 1);
+  task.default_factor = device.in(in.default_factor, 1);
+  task.table = device.in(in.table, in.table_shape[0] * in.table_shape[1] * in.table_shape[2]);
+  task.kahn = device.in(in.kahn, 1);
+  task.polarisation_axis = device.in(in.polarisation_axis, 3);
+  task.scale = device.in(in.scale, 1);
+  task.background = device.in(in.background, 1);
+  task.mask = device.in(in.mask, std::int64_t{set.slow_pixels} * set.fast_pixels);
+  return task;
+}
+
+void diffraction_forward(const DiffractionForward<float>& args, Queue) {
+  Device device;
+  const DiffractionSettings& set = args.in.settings;
+  DiffractionForward<float> task;
+  task.in = staged(device, args.in);
+  task.out = device.out(args.out, std::int64_t{set.slow_pixels} * set.fast_pixels);
+  const std::int64_t floats = device::floats(task, entry::limits(device.queue()));
+  entry::diffraction_forward(task, device.workspace(floats), device.queue());
+  device.finish();
+}
+
+void diffraction_backward(const DiffractionBackward<float>& args, Queue) {
+  Device device;
+  const DiffractionInputs<float>& in = args.in;
+  DiffractionBackward<float> task = args;
+  task.in = staged(device, in);
+  task.grad_out = device.in(args.grad_out, std::int64_t{in.settings.slow_pixels} * in.settings.fast_pixels);
+  task.frame = device.out(args.frame, 12);
+  task.close_distance = device.out(args.close_distance, 1);
+  task.curvature = device.out(args.curvature, 4);
+  task.incident = device.out(args.incident, 3 * in.sources);
+  task.wavelength = device.out(args.wavelength, in.sources);
+  task.weight = device.out(args.weight, in.sources);
+  task.orientation = device.out(args.orientation, 9 * in.positions * in.mosaics);
+  task.reciprocal_metric = device.out(args.reciprocal_metric, 9);
+  task.cells = device.out(args.cells, 3);
+  task.fudge = device.out(args.fudge, 1);
+  task.default_factor = device.out(args.default_factor, 1);
+  task.table = device.out(args.table, in.table_shape[0] * in.table_shape[1] * in.table_shape[2]);
+  task.kahn = device.out(args.kahn, 1);
+  task.polarisation_axis = device.out(args.polarisation_axis, 3);
+  task.scale = device.out(args.scale, 1);
+  task.background = device.out(args.background, 1);
+  const std::int64_t floats = device::floats(task, entry::limits(device.queue()));
+  entry::diffraction_backward(task, device.workspace(floats), device.queue());
+  device.finish();
+}
+
 }  // namespace sem::backend

@@ -1,42 +1,33 @@
 """Every golden image of the C program, from the C program's own command line."""
 
-import gzip
-import json
 import shlex
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from golden_images import (
+    CASES,
+    GOLDEN,
+    IMAGES,
+    LARGEST_ERROR,
+    LEAST_CORRELATION,
+    PARITY,
+    PEAKS,
+    flags_of,
+    golden_and,
+    image_of,
+    write_inputs,
+)
 
-from sem.diffraction import experiment_from
 from sem.diffraction.comparison import compare, distinct_values
-
-GOLDEN = Path(__file__).parent / "golden"
-CASES = json.loads((GOLDEN / "cases.json").read_text())
-IMAGES = np.load(GOLDEN / "cases.npz")
-PEAKS = {
-    "simple_cubic_1024": "-N 5 -lambda 6.2 -cell 100 100 100 90 90 90 -default_F 100 -distance 100 -pixel 0.1 "
-    "-detpixels 1024",
-    "triclinic_512": "-misset -89.968546 -31.328953 177.753396 -cell 70 80 90 75 85 95 -default_F 100 -N 5 "
-    "-lambda 1.0 -detpixels 512",
-}
-PARITY = {"phi0_carryover": ["-phi_carryover", "c-parity"]}
-LARGEST_ERROR, LEAST_CORRELATION = 2e-5, 0.9999999
 
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
     """A folder with the files that the command lines name."""
     folder = tmp_path_factory.mktemp("inputs")
-    (folder / "a.hkl").write_bytes(gzip.decompress((GOLDEN / "a.hkl.gz").read_bytes()))
-    (folder / "src.txt").write_bytes((GOLDEN / "src.txt").read_bytes())
+    write_inputs(folder)
     return folder
-
-
-def image_of(flags, *, reference=False):
-    with torch.no_grad():
-        return experiment_from(flags).simulator(reference=reference)
 
 
 @pytest.fixture(params=[False, True], ids=["kernel", "twin"])
@@ -47,12 +38,7 @@ def reference(request):
 @pytest.mark.parametrize("name", CASES)
 def test_the_c_programs_image(name, reference, inputs, monkeypatch):
     monkeypatch.chdir(inputs)
-    image = image_of([*shlex.split(CASES[name])[1:], *PARITY.get(name, [])], reference=reference)
-    golden = torch.from_numpy(IMAGES[name])
-    if name == "phi0_carryover":  # what its first pixel starts from is the C program's uninitialised past
-        image, golden = image.clone(), golden.clone()
-        image[0, 0] = golden[0, 0] = 0.0
-    result = compare(golden, image)
+    result = compare(*golden_and(name, image_of(flags_of(name), reference=reference)))
     assert result.relative_difference <= LARGEST_ERROR
     assert result.correlation >= LEAST_CORRELATION
 

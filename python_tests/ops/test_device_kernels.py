@@ -8,8 +8,18 @@ from __future__ import annotations
 
 import os
 
+import diffraction_problems as images
 import pytest
 import torch
+from golden_images import (
+    CASES,
+    LARGEST_ERROR,
+    LEAST_CORRELATION,
+    flags_of,
+    golden_and,
+    image_of,
+    write_inputs,
+)
 from helpers import (
     double,
     exact_solve,
@@ -25,7 +35,19 @@ from helpers import (
 from scan_problems import Problem, run, same_bits, weights_for
 
 from sem import native
-from sem.ops import SolveStatus, Topology, cayley, laplacian_cg, laplacian_matvec, pit, reference, scan
+from sem.diffraction.comparison import compare
+from sem.ops import (
+    SolveStatus,
+    Topology,
+    cayley,
+    diffraction,
+    laplacian_cg,
+    laplacian_matvec,
+    pit,
+    reference,
+    reference_diffraction,
+    scan,
+)
 
 pytestmark = [
     pytest.mark.own_backend,
@@ -170,6 +192,29 @@ def test_scan_and_its_gradients(layout, sizes):
     exact = run(reference.scan, problem.double(), cotangents)
     for value, truth in zip((*values[0], *values[1]), (*exact[0], *exact[1]), strict=True):
         assert relative_error(value, truth) <= 1e-5
+
+
+@pytest.mark.parametrize("name", ["square", "gauss", "thick", "curved", "tricubic", "no pixels"])
+def test_diffraction_and_its_gradients(layout, name):
+    problem = images.PROBLEMS[name]
+    truth = reference_diffraction.diffraction(*problem, **images.OPTIONS)
+    assert images.relative_error(diffraction(*problem, **images.OPTIONS), truth) <= 5e-7
+    direction = torch.randn(problem[0].shape, generator=generator(1))
+    values, exact = (
+        images.gradients(function, problem, images.OPTIONS, direction)[0]
+        for function in (diffraction, reference_diffraction.diffraction)
+    )
+    for key, value in values.items():
+        assert images.relative_error(value, exact[key]) <= 1e-5, key
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_diffraction_gives_the_c_programs_image(device, name, tmp_path, monkeypatch):
+    write_inputs(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    result = compare(*golden_and(name, image_of(flags_of(name))))
+    assert result.relative_difference <= LARGEST_ERROR
+    assert result.correlation >= LEAST_CORRELATION
 
 
 @pytest.mark.parametrize("nodes", [2, 17, 300])

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 
+import diffraction_problems as images
 import pytest
 import torch
 from helpers import double, generator, graph, relative_error, row_errors, rows, strength_limit, weights
@@ -13,7 +14,19 @@ from state_space_problems import Problem as StateProblem
 from token_operators import TOKEN_OPERATORS, weight_like
 
 from sem import native
-from sem.ops import cayley, laplacian_cg, laplacian_matvec, pit, reference, scan, soliton_step, state_space
+from sem.ops import (
+    Region,
+    cayley,
+    diffraction,
+    laplacian_cg,
+    laplacian_matvec,
+    pit,
+    reference,
+    reference_diffraction,
+    scan,
+    soliton_step,
+    state_space,
+)
 from sem.ops.pit import pit_forward
 
 NO_GPU = "no CUDA device, or no CUDA kernels in this build"
@@ -149,6 +162,37 @@ def test_scan_and_its_gradients(sizes, place):
     exact = run(reference.scan, problem.double(), cotangents)
     for value, truth in zip((*values[0], *values[1]), (*exact[0], *exact[1]), strict=True):
         assert relative_error(value.cpu(), truth) <= 1e-5
+
+
+@pytest.mark.parametrize("mode", ["nanobragg", "exact"])
+@pytest.mark.parametrize("name", images.PROBLEMS)
+def test_diffraction_and_its_gradients(name, mode, place):
+    problem, options = images.PROBLEMS[name], images.OPTIONS | {"mode": mode}
+    truth = reference_diffraction.diffraction(*problem, **options)
+    image = diffraction(*images.placed(problem, place), **options)
+    assert image.dtype == torch.float32 and images.relative_error(image.cpu(), truth) <= 5e-7
+    direction = torch.randn(problem[0].shape, generator=generator(1))
+    exact, _ = images.gradients(reference_diffraction.diffraction, problem, options, direction)
+    values, _ = images.gradients(diffraction, problem, options, direction, place)
+    for key, value in values.items():
+        assert images.relative_error(value.cpu(), exact[key]) <= 1e-5, key
+
+
+@pytest.mark.parametrize("name", ["square", "table", "tricubic and outside", "carry-over"])
+def test_a_pixels_bits_depend_on_that_pixel_alone(name, place):
+    problem = images.placed(images.PROBLEMS[name], place)
+    whole = diffraction(*problem, **images.OPTIONS)
+    mask = torch.rand(whole.shape, generator=generator(2)) < 0.7
+    mask[0, 0] = True  # the first pixel is special to orientations that are carried over
+    if name != "tricubic and outside":  # where the first reflection outside the table matters to those after it
+        chosen = diffraction(*problem, Region(mask=place(mask)), **images.OPTIONS).cpu()
+        assert same_bits(chosen, torch.where(mask, whole.cpu(), 0))
+    direction = torch.randn(whole.shape, generator=generator(3))
+    once, again = (
+        images.gradients(diffraction, images.PROBLEMS[name], images.OPTIONS, direction, place)[0] for _ in range(2)
+    )
+    assert same_bits(diffraction(*problem, **images.OPTIONS).cpu(), whole.cpu())
+    assert all(torch.equal(once[key].cpu(), again[key].cpu()) for key in once)
 
 
 @operators

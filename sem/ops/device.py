@@ -6,7 +6,7 @@ which hands memory of a stream on to work of that stream alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sem import native
 from sem.ops.cayley import cayley_backward, cayley_forward
+from sem.ops.diffraction import diffraction_backward, diffraction_forward, empty_gradients, empty_image, sizes_of
 from sem.ops.laplacian import laplacian_forward, laplacian_weight_gradient
 from sem.ops.laplacian_cg import laplacian_cg_backward, laplacian_cg_forward
 from sem.ops.pit import pit_backward, pit_forward
@@ -308,6 +309,20 @@ def _scan_backward(
     return grads
 
 
+def _diffraction_forward(whole: list[int], real: list[float], *tensors: Tensor) -> Tensor:
+    out = empty_image(whole, real, tensors)
+    _Call(out)("diffraction_forward", whole, real, sizes_of(tensors), list(map(_address, tensors)), out.data_ptr())
+    return out
+
+
+def _diffraction_backward(whole: list[int], real: list[float], geometry: bool, *tensors: Tensor) -> Sequence[Tensor]:
+    *inputs, grad = tensors
+    grads = empty_gradients(inputs)
+    addresses, to = list(map(_address, inputs)), list(map(_address, grads))
+    _Call(grad)("diffraction_backward", whole, real, sizes_of(inputs), addresses, grad.data_ptr(), to, geometry)
+    return grads
+
+
 def _address(tensor: Tensor) -> int:
     """0, which the kernels read as absent, for an empty tensor."""
     return tensor.data_ptr()
@@ -326,6 +341,8 @@ IMPLEMENTATIONS: dict[Any, Callable[..., Any]] = {
     soliton_step_backward: _soliton_step_backward,
     scan_forward: _scan_forward,
     scan_backward: _scan_backward,
+    diffraction_forward: _diffraction_forward,
+    diffraction_backward: _diffraction_backward,
 }
 
 

@@ -70,7 +70,8 @@ def diffraction(
 
     Returns:
         float32 ``[slow, fast]`` photons; 0 outside ``region``. Coordinates, Miller indices and their distance to the
-        nearest whole ones are computed in float64 and rounded once; the rest is float32. A pixel's bits depend on that
+        nearest whole ones are computed in float64 (on CUDA and XPU devices as sums of two float32, 48 bits) and rounded
+        once; the rest is float32. A pixel's bits depend on that
         pixel alone, whatever the region and the number of threads.
 
     Gradients, exact and of first order, in float64 whatever the arguments hold: the detector's origin, axes, close
@@ -181,7 +182,7 @@ def diffraction_trace(
             f"pixel: expected (slow, fast) inside {settings.slow_pixels} x {settings.fast_pixels}, got {tuple(pixel)}"
         )
     tensors = [t.cpu().to(dtype) if t is geometry.table else t.cpu() for t in geometry.tensors()]
-    arguments = (*settings.numbers(), _sizes(tensors), [t.data_ptr() for t in tensors], slow, fast)
+    arguments = (*settings.numbers(), sizes_of(tensors), [t.data_ptr() for t in tensors], slow, fast)
     kernels = native.backend("cpu")
     if native_kernel:
         found = kernels.diffraction_trace(*arguments, torch.get_num_threads())
@@ -199,22 +200,28 @@ _GEOMETRY = {"frame", "close_distance", "curvature", "incident", "wavelength", "
 _ARGUMENTS = "int[] whole, float[] real, " + ", ".join(f"Tensor {name}" for name in _NAMES)
 
 
-def _sizes(tensors: Sequence[Tensor]) -> list[int]:
+def sizes_of(tensors: Sequence[Tensor]) -> list[int]:
+    """Sources, positions, domains, the table's shape, and whether there is a mask."""
     geometry = Geometry(*tensors)
     mask = int(geometry.mask.numel() > 0)
     return [len(geometry.incident), *geometry.orientation.shape[:2], *geometry.table.shape, mask]
 
 
-def _empty_image(whole: list[int], real: list[float], tensors: Sequence[Tensor]) -> Tensor:
+def empty_image(whole: list[int], real: list[float], tensors: Sequence[Tensor]) -> Tensor:
     settings = Settings.of(whole, real)
     return tensors[_TABLE].new_empty(settings.slow_pixels, settings.fast_pixels)
 
 
+def empty_gradients(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """For every tensor but the mask."""
+    return tuple(map(torch.empty_like, tensors[:_MASK]))
+
+
 def _forward(whole: list[int], real: list[float], *tensors: Tensor) -> Tensor:
     check_values(Geometry(*tensors))
-    out = _empty_image(whole, real, tensors)
+    out = empty_image(whole, real, tensors)
     native.backend(out.device.type).diffraction_forward(
-        whole, real, _sizes(tensors), [t.data_ptr() for t in tensors], out.data_ptr(), torch.get_num_threads()
+        whole, real, sizes_of(tensors), [t.data_ptr() for t in tensors], out.data_ptr(), torch.get_num_threads()
     )
     return out
 
@@ -223,11 +230,11 @@ def _backward(whole: list[int], real: list[float], geometry: bool, *tensors: Ten
     """Gradients to every tensor but the mask, from that to the image, which comes last; 0 to those of ``_GEOMETRY``
     if not ``geometry``."""
     *tensors_, grad = tensors
-    grads = tuple(torch.empty_like(tensor) for tensor in tensors_[:_MASK])
+    grads = empty_gradients(tensors_)
     native.backend(grad.device.type).diffraction_backward(
         whole,
         real,
-        _sizes(tensors_),
+        sizes_of(tensors_),
         [t.data_ptr() for t in tensors_],
         grad.data_ptr(),
         [t.data_ptr() for t in grads],
@@ -247,10 +254,8 @@ diffraction_backward = torch.library.custom_op(
     schema=f"({_ARGUMENTS.replace('real, ', 'real, bool geometry, ')}, Tensor grad) "
     f"-> ({', '.join(['Tensor'] * _MASK)})",
 )
-diffraction_forward.register_fake(lambda whole, real, *tensors: _empty_image(whole, real, tensors))
-diffraction_backward.register_fake(
-    lambda whole, real, geometry, *tensors: tuple(map(torch.empty_like, tensors[:_MASK]))
-)
+diffraction_forward.register_fake(lambda whole, real, *tensors: empty_image(whole, real, tensors))
+diffraction_backward.register_fake(lambda whole, real, geometry, *tensors: empty_gradients(tensors))
 
 # An image has no rows: torch.vmap calls the operator once per batch entry.
 register_row_vmap(diffraction_forward, row_args=(), per_row_outputs=(False,))

@@ -22,7 +22,8 @@
 // last. Mode exact gives every term its own, and the background, averaged over subpixels and sources, the same without
 // scale.
 //
-// Arithmetic: coordinates, indices and delta are built in double and rounded once to Real; the rest is Real.
+// Arithmetic: coordinates, indices and delta are built in double (device kernels: as sums of two floats, 48 bits) and
+// rounded once to Real; the rest is Real.
 #pragma once
 
 #include <vector>
@@ -98,7 +99,8 @@ struct DiffractionForward {
 //   where x c = 1/x - cot(x) pole-free: the poles of both cotangents cancel in n / (u delta), exactly where n = 0.
 //   round:  ds/dy = 3 (sin r / r - s) / (2 y)
 //
-// Sums over pixels are taken row by row in Real, then in double over a fixed number of chunks of rows.
+// Sums over pixels: the CPU takes them row by row in Real, then in double over a fixed number of chunks of rows;
+// device/diffraction_backward.hpp says how devices do.
 template <class Real>
 struct DiffractionBackward {
   DiffractionInputs<Real> in;
