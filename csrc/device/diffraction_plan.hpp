@@ -154,8 +154,9 @@ struct DiffractionLayout {
     group_size = limits.sub_group_size;
     while (2 * group_size <= kMostThreads && 2 * group_size <= limits.group_size) group_size *= 2;
     image_groups = (task.pixels() + group_size - 1) / group_size;
-    const std::int64_t shared = max(task.steps(), backward ? task.entries() : std::int64_t{0});
-    shared_groups = min((shared + group_size - 1) / group_size, kMostGroups);
+    const std::int64_t shared = backward && task.entries() > task.steps() ? task.entries() : task.steps();
+    const std::int64_t filled = (shared + group_size - 1) / group_size;
+    shared_groups = filled < kMostGroups ? filled : kMostGroups;
     std::int64_t at = 0;
     const auto take = [&](std::int64_t& offset, std::int64_t bytes) {
       offset = at;
