@@ -10,6 +10,7 @@
 namespace sem {
 namespace {
 
+using testing::central_difference;
 using testing::converted;
 using testing::Experiment;
 using testing::experiments;
@@ -53,13 +54,8 @@ TEST_P(DiffractionReference, GradientsMatchFiniteDifferences) {
     const std::size_t entry = std::max_element(gradient.begin(), gradient.end(), larger) - gradient.begin();
     double size = 0;
     for (const double v : value) size = std::max(size, std::abs(v));
-    const double held = value[entry], step = 1e-7 * size;
-    value[entry] = held + step;
-    double difference = problem.loss();
-    value[entry] = held - step;
-    difference -= problem.loss();
-    value[entry] = held;
-    const double slope = difference / (2 * step), floor = 1e-6 * std::abs(problem.loss()) / size;
+    const double slope = central_difference(value[entry], 1e-7 * size, [&] { return problem.loss(); });
+    const double floor = 1e-6 * std::abs(problem.loss()) / size;
     EXPECT_NEAR(slope, gradient[entry], 2e-5 * std::abs(gradient[entry]) + floor) << gradients[k].first;
   }
 }

@@ -9,7 +9,9 @@
 namespace sem {
 namespace {
 
+using testing::central_difference;
 using testing::converted;
+using testing::dot;
 using testing::normal_array;
 using testing::relative_error;
 
@@ -70,18 +72,10 @@ TEST(GatedRotationReference, AnOpenGateTurnsAndAHalfOpenOneGoesHalfTheWay) {
 TEST(GatedRotationReference, GradientsMatchFiniteDifferences) {
   Problem<double> problem = random_problem({2, 3, 2}).as<double>();
   const Result<double> out = run_reference(problem);
+  const auto objective = [&] { return dot(run_reference(problem).out, problem.grad_out); };
   const auto check = [&](std::vector<double>& input, const std::vector<double>& gradient) {
-    for (std::size_t i = 0; i < input.size(); ++i) {
-      const double held = input[i], step = 1e-6;
-      double difference = 0;
-      for (const double sign : {1.0, -1.0}) {
-        input[i] = held + sign * step;
-        const Result<double> moved = run_reference(problem);
-        for (std::size_t k = 0; k < moved.out.size(); ++k) difference += sign * moved.out[k] * problem.grad_out[k];
-      }
-      input[i] = held;
-      EXPECT_NEAR(gradient[i], difference / (2 * step), 1e-7);
-    }
+    for (std::size_t i = 0; i < input.size(); ++i)
+      EXPECT_NEAR(gradient[i], central_difference(input[i], 1e-6, objective), 1e-7);
   };
   check(problem.x, out.grad_x);
   check(problem.logits, out.grad_logits);

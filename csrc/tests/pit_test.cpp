@@ -12,7 +12,9 @@
 namespace sem {
 namespace {
 
+using testing::central_difference;
 using testing::converted;
+using testing::dot;
 using testing::normal_array;
 using testing::relative_error;
 using testing::uniform_array;
@@ -176,17 +178,8 @@ TEST(PitReference, GradientsMatchFiniteDifferences) {
       for (const int bins : {5, 32}) {
         Problem<double> problem({2, 7, bins}, rule, with);
         const auto grad = problem.backward(run_reference_backward<double>);
-        const auto loss_slope = [&](double& parameter) {
-          const double held = parameter, step = 1e-6;
-          double difference = 0;
-          for (const double sign : {1.0, -1.0}) {
-            parameter = held + sign * step;
-            const auto out = problem.forward(run_reference<double>);
-            for (std::size_t i = 0; i < out.size(); ++i) difference += sign * out[i] * problem.grad_out[i];
-          }
-          parameter = held;
-          return difference / (2 * step);
-        };
+        const auto loss = [&] { return dot(problem.forward(run_reference<double>), problem.grad_out); };
+        const auto loss_slope = [&](double& parameter) { return central_difference(parameter, 1e-6, loss); };
         for (std::size_t i = 0; i < problem.psi.size(); ++i) EXPECT_NEAR(grad.psi[i], loss_slope(problem.psi[i]), 1e-7);
         for (std::size_t i = 0; i < problem.reference.size(); ++i)
           EXPECT_NEAR(grad.reference[i], loss_slope(problem.reference[i]), 1e-7);

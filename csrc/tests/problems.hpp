@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <numeric>
 #include <random>
 #include <set>
 #include <utility>
@@ -46,6 +47,22 @@ double relative_error(const std::vector<A>& a, const std::vector<B>& b) {
     norm += static_cast<double>(b[i]) * static_cast<double>(b[i]);
   }
   return norm == 0 ? std::sqrt(difference) : std::sqrt(difference / norm);
+}
+
+inline double dot(const std::vector<double>& a, const std::vector<double>& b) {
+  return std::inner_product(a.begin(), a.end(), b.begin(), 0.0);
+}
+
+// The slope of `objective()` along `entry`, one of the numbers that it reads.
+template <class Objective>
+double central_difference(double& entry, double step, const Objective& objective) {
+  const double held = entry;
+  entry = held + step;
+  const double up = objective();
+  entry = held - step;
+  const double down = objective();
+  entry = held;
+  return (up - down) / (2 * step);
 }
 
 class OwnedGraph {

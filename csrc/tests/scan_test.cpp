@@ -11,7 +11,9 @@
 namespace sem {
 namespace {
 
+using testing::central_difference;
 using testing::converted;
+using testing::dot;
 using testing::normal_array;
 using testing::relative_error;
 using testing::uniform_array;
@@ -104,21 +106,11 @@ TEST(ScanReference, GradientsMatchFiniteDifferences) {
   const Result<double> out = run_reference(problem);
   const auto objective = [&] {
     const Result<double> moved = run_reference(problem);
-    double sum = 0;
-    for (std::size_t i = 0; i < moved.states.size(); ++i) sum += moved.states[i] * problem.grad_states[i];
-    for (std::size_t i = 0; i < moved.final_state.size(); ++i) sum += moved.final_state[i] * problem.grad_final[i];
-    return sum;
+    return dot(moved.states, problem.grad_states) + dot(moved.final_state, problem.grad_final);
   };
   const auto check = [&](std::vector<double>& input, const std::vector<double>& gradient, const char* name) {
     std::vector<double> measured(input.size());
-    for (std::size_t i = 0; i < input.size(); ++i) {
-      const double held = input[i], h = 1e-5;
-      input[i] = held + h;
-      const double up = objective();
-      input[i] = held - h;
-      measured[i] = (up - objective()) / (2 * h);
-      input[i] = held;
-    }
+    for (std::size_t i = 0; i < input.size(); ++i) measured[i] = central_difference(input[i], 1e-5, objective);
     EXPECT_LE(relative_error(measured, gradient), 1e-7) << name;
   };
   check(problem.x, out.grad_x, "x");
