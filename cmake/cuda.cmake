@@ -51,9 +51,9 @@ find_package(CUDAToolkit REQUIRED)
 set(SEM_HAS_CUDA ON)
 message(STATUS "CUDA: ${CMAKE_CUDA_COMPILER} ${CMAKE_CUDA_COMPILER_VERSION} for ${CMAKE_CUDA_ARCHITECTURES}")
 
-set(SEM_CUDA_SOURCES diffraction laplacian laplacian_cg propagator scan)
+file(GLOB SEM_CUDA_SOURCES RELATIVE "${PROJECT_SOURCE_DIR}/csrc/cuda" CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/csrc/cuda/*.cu")
 list(TRANSFORM SEM_CUDA_SOURCES PREPEND csrc/cuda/ OUTPUT_VARIABLE cuda_sources)
-list(TRANSFORM cuda_sources APPEND .cu)
+list(TRANSFORM SEM_CUDA_SOURCES REPLACE "\\.cu$" "")
 add_library(sem_cuda STATIC ${cuda_sources})
 set_target_properties(sem_cuda PROPERTIES CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON CUDA_EXTENSIONS OFF
                                           CUDA_VISIBILITY_PRESET hidden CUDA_RUNTIME_LIBRARY Static)

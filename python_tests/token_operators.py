@@ -9,7 +9,7 @@ import torch
 from helpers import generator
 from torch import Tensor
 
-from sem.ops import causal_conv, complex_rms_norm, composed, gated_rotation, reference
+from sem.ops import causal_conv, complex_rms_norm, gated_rotation, reference
 from sem.ops.causal_conv import causal_conv_backward, causal_conv_forward
 from sem.ops.gated_rotation import gated_rotation_backward, gated_rotation_forward
 from sem.ops.rms_norm import rms_norm_backward, rms_norm_forward
@@ -19,13 +19,12 @@ EPS = 1e-6
 
 @dataclass
 class TokenOperator:
-    """``native``, ``composed`` and ``twin`` take the same tensors, complex ones as complex; ``rows`` says which of them
+    """``native`` and ``twin`` take the same tensors, complex ones as complex; ``rows`` says which of them
     have the batch as their first dimension. ``kernels`` take real blocks: the forward the tensors in ``order``, the
-    backward the gradient first, both the ``constants`` last."""
+    backward the gradient after them, both the ``constants`` last."""
 
     name: str
     native: Callable[..., Tensor]
-    composed: Callable[..., Tensor]
     twin: Callable[..., Tensor]
     problem: Callable[..., list[Tensor]]
     rows: tuple[int, ...]
@@ -88,7 +87,6 @@ TOKEN_OPERATORS = (
     TokenOperator(
         "complex_rms_norm",
         complex_rms_norm,
-        lambda z, gamma: composed.complex_rms_norm(z, gamma, EPS),
         reference.complex_rms_norm,
         norm_problem,
         (0,),
@@ -99,7 +97,6 @@ TOKEN_OPERATORS = (
     TokenOperator(
         "gated_rotation",
         gated_rotation,
-        lambda x, logits, blocks: composed.gated_rotation(x, logits, torch.view_as_real(blocks)),
         reference.gated_rotation,
         rotation_problem,
         (0, 1),
@@ -109,7 +106,6 @@ TOKEN_OPERATORS = (
     TokenOperator(
         "causal_conv",
         causal_conv,
-        composed.causal_conv,
         reference.causal_conv,
         conv_problem,
         (0, 4),

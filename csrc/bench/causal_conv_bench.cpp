@@ -29,7 +29,7 @@ void causal_conv_forward(::benchmark::State& state) {
                                       problem.taps.data(), problem.bias.data(), problem.theta.data(),
                                       out.data()};
   for (auto _ : state) {
-    cpu::causal_conv_forward(args, kOneThread);
+    cpu::run(args, kOneThread);
     ::benchmark::ClobberMemory();
   }
   report_rate(state, "bytes/s", problem.bytes(2));
@@ -45,7 +45,7 @@ void causal_conv_backward(::benchmark::State& state) {
                                        grad_out.data(),     grad_x.data(),       grad_history.data(),
                                        grad_taps.data(),    grad_bias.data(),    grad_theta.data()};
   for (auto _ : state) {
-    cpu::causal_conv_backward(args, kOneThread);
+    cpu::run(args, kOneThread);
     ::benchmark::ClobberMemory();
   }
   report_rate(state, "bytes/s", problem.bytes(3));

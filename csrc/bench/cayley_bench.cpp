@@ -20,7 +20,7 @@ struct Problem {
         report(rows) {}
 
   CayleyForward<float> forward() {
-    return {graph.view(),   rows,       weight.data(), half_dt,      kTolerance,
+    return {graph.view(),   rows,       weight.data(), &half_dt,     kTolerance,
             kMaxIterations, psi.data(), out.data(),    report.view()};
   }
   double multiply_adds() const {
@@ -38,7 +38,7 @@ void cayley_forward(::benchmark::State& state) {
   Problem problem(state);
   const CayleyForward<float> args = problem.forward();
   for (auto _ : state) {
-    cpu::cayley_forward(args, kOneThread);
+    cpu::run(args, kOneThread);
     ::benchmark::ClobberMemory();
   }
   report_rate(state, "FMA/s", problem.multiply_adds());
@@ -46,16 +46,16 @@ void cayley_forward(::benchmark::State& state) {
 
 void cayley_backward(::benchmark::State& state) {
   Problem problem(state);
-  cpu::cayley_forward(problem.forward(), kOneThread);
+  cpu::run(problem.forward(), kOneThread);
   const auto grad_out = normal_array<float>(problem.psi.size(), 4);
   std::vector<float> grad_psi(problem.psi.size()), grad_weight(problem.graph.edges());
   float grad_half_dt = 0;
-  const CayleyBackward<float> args{problem.graph.view(), problem.rows,    problem.weight.data(), problem.half_dt,
+  const CayleyBackward<float> args{problem.graph.view(), problem.rows,    problem.weight.data(), &problem.half_dt,
                                    kTolerance,           kMaxIterations,  problem.psi.data(),    problem.out.data(),
                                    grad_out.data(),      grad_psi.data(), grad_weight.data(),    &grad_half_dt,
                                    problem.report.view()};
   for (auto _ : state) {
-    cpu::cayley_backward(args, kOneThread);
+    cpu::run(args, kOneThread);
     ::benchmark::ClobberMemory();
   }
   report_rate(state, "FMA/s", problem.multiply_adds());

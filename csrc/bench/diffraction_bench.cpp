@@ -57,7 +57,7 @@ void diffraction_forward(::benchmark::State& state) {
   Problem problem(state);
   const DiffractionForward<float> args{problem.view(), problem.image.data()};
   for (auto _ : state) {
-    cpu::diffraction_forward(args, kOneThread);
+    cpu::run(args, kOneThread);
     ::benchmark::ClobberMemory();
   }
   report_rate(state, "steps/s", problem.steps());
@@ -87,7 +87,7 @@ void diffraction_backward(::benchmark::State& state) {
   args.scale = g + 40;
   args.background = g + 41;
   for (auto _ : state) {
-    cpu::diffraction_backward(args, kOneThread);
+    cpu::run(args, kOneThread);
     ::benchmark::ClobberMemory();
   }
   report_rate(state, "steps/s", problem.steps());

@@ -26,7 +26,7 @@ void gated_rotation_forward(::benchmark::State& state) {
   const GatedRotationForward<float> args{problem.shape, problem.x.data(), problem.logits.data(), problem.blocks.data(),
                                          out.data()};
   for (auto _ : state) {
-    cpu::gated_rotation_forward(args, kOneThread);
+    cpu::run(args, kOneThread);
     ::benchmark::ClobberMemory();
   }
   report_rate(state, "FMA/s", problem.products(1));
@@ -40,7 +40,7 @@ void gated_rotation_backward(::benchmark::State& state) {
                                           problem.blocks.data(), grad_out.data(),   grad_x.data(),
                                           grad_logits.data(),    grad_blocks.data()};
   for (auto _ : state) {
-    cpu::gated_rotation_backward(args, kOneThread);
+    cpu::run(args, kOneThread);
     ::benchmark::ClobberMemory();
   }
   report_rate(state, "FMA/s", problem.products(3));

@@ -13,7 +13,7 @@ void laplacian_forward(::benchmark::State& state) {
   std::vector<float> out(x.size());
   const LaplacianForward<float> args{graph.view(), rows, components, weight.data(), x.data(), out.data()};
   for (auto _ : state) {
-    cpu::laplacian_forward(args, kOneThread);
+    cpu::run(args, kOneThread);
     ::benchmark::ClobberMemory();
   }
   report_rate(state, "FMA/s", static_cast<double>(rows) * components * products(graph));
@@ -28,7 +28,7 @@ void laplacian_weight_gradient(::benchmark::State& state) {
   std::vector<float> grad(graph.edges());
   const LaplacianWeightGradient<float> args{graph.view(), rows, components, x.data(), g.data(), grad.data()};
   for (auto _ : state) {
-    cpu::laplacian_weight_gradient(args, kOneThread);
+    cpu::run(args, kOneThread);
     ::benchmark::ClobberMemory();
   }
   report_rate(state, "FMA/s", static_cast<double>(rows) * components * static_cast<double>(graph.edges()));

@@ -33,7 +33,7 @@ void pit_forward(::benchmark::State& state) {
                                .out = out.data(),
                                .kerr = problem.kerr.data()};
   for (auto _ : state) {
-    cpu::pit_forward(args, kOneThread);
+    cpu::run(args, kOneThread);
     ::benchmark::ClobberMemory();
   }
   report_rate(state, "phases/s", problem.phases());
@@ -55,7 +55,7 @@ void pit_backward(::benchmark::State& state) {
                                 .kerr = problem.kerr.data(),
                                 .grad_kerr = grad_kerr.data()};
   for (auto _ : state) {
-    cpu::pit_backward(args, kOneThread);
+    cpu::run(args, kOneThread);
     ::benchmark::ClobberMemory();
   }
   report_rate(state, "phases/s", problem.phases());

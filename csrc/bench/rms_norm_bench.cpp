@@ -24,7 +24,7 @@ void rms_norm_forward(::benchmark::State& state) {
   const RmsNormForward<float> args{problem.rows,     problem.width,        1e-6f,
                                    problem.z.data(), problem.gamma.data(), out.data()};
   for (auto _ : state) {
-    cpu::rms_norm_forward(args, kOneThread);
+    cpu::run(args, kOneThread);
     ::benchmark::ClobberMemory();
   }
   report_rate(state, "bytes/s", problem.bytes(2));
@@ -37,7 +37,7 @@ void rms_norm_backward(::benchmark::State& state) {
   const RmsNormBackward<float> args{problem.rows,         problem.width,   1e-6f,         problem.z.data(),
                                     problem.gamma.data(), grad_out.data(), grad_z.data(), grad_gamma.data()};
   for (auto _ : state) {
-    cpu::rms_norm_backward(args, kOneThread);
+    cpu::run(args, kOneThread);
     ::benchmark::ClobberMemory();
   }
   report_rate(state, "bytes/s", problem.bytes(3));

@@ -35,7 +35,7 @@ void scan_forward(::benchmark::State& state) {
   Problem problem(state);
   const ScanForward<float> args = problem.forward();
   for (auto _ : state) {
-    cpu::scan_forward(args, kOneThread);
+    cpu::run(args, kOneThread);
     ::benchmark::ClobberMemory();
   }
   report_rate(state, "bytes/s", problem.bytes(2));
@@ -43,7 +43,7 @@ void scan_forward(::benchmark::State& state) {
 
 void scan_backward(::benchmark::State& state) {
   Problem problem(state);
-  cpu::scan_forward(problem.forward(), kOneThread);
+  cpu::run(problem.forward(), kOneThread);
   const auto grad_states = normal_array<float>(problem.size(), 6);
   const std::vector<float> grad_final(problem.initial.size());
   std::vector<float> grad_x(problem.size()), grad_mag(problem.dt_mag.size()), grad_phase(problem.dt_phase.size());
@@ -55,7 +55,7 @@ void scan_backward(::benchmark::State& state) {
       grad_states.data(),   grad_final.data(),        grad_x.data(),          grad_mag.data(),
       grad_phase.data(),    grad_decay.data(),        grad_frequency.data(),  grad_initial.data()};
   for (auto _ : state) {
-    cpu::scan_backward(args, kOneThread);
+    cpu::run(args, kOneThread);
     ::benchmark::ClobberMemory();
   }
   report_rate(state, "bytes/s", problem.bytes(4));

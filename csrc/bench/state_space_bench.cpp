@@ -40,7 +40,7 @@ void state_space_forward(::benchmark::State& state) {
   Problem problem(state);
   const StateSpaceForward<float> args = problem.forward();
   for (auto _ : state) {
-    cpu::state_space_forward(args, kOneThread);
+    cpu::run(args, kOneThread);
     ::benchmark::ClobberMemory();
   }
   report_rate(state, "FMA/s", problem.multiply_adds(2));
@@ -48,7 +48,7 @@ void state_space_forward(::benchmark::State& state) {
 
 void state_space_backward(::benchmark::State& state) {
   Problem problem(state);
-  cpu::state_space_forward(problem.forward(), kOneThread);
+  cpu::run(problem.forward(), kOneThread);
   const auto grad_y = normal_array<float>(problem.wave(), 8);
   const std::vector<float> grad_final(problem.initial.size());
   std::vector<float> grad_x(problem.wave()), grad_mag(problem.tokens()), grad_phase(problem.tokens());
@@ -66,7 +66,7 @@ void state_space_backward(::benchmark::State& state) {
                                        grad_out_of.data(),     grad_decay.data(),
                                        grad_frequency.data(),  grad_initial.data()};
   for (auto _ : state) {
-    cpu::state_space_backward(args, kOneThread);
+    cpu::run(args, kOneThread);
     ::benchmark::ClobberMemory();
   }
   report_rate(state, "FMA/s", problem.multiply_adds(5));

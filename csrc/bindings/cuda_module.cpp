@@ -1,5 +1,5 @@
 #define SEM_BACKEND cuda
-#include "bindings/device_operators.hpp"
+#include "bindings/device_module.hpp"
 
 PYBIND11_MODULE(_cuda, module) {
   module.doc() = "CUDA kernels of sem; private, called by sem.ops alone.";

@@ -146,7 +146,7 @@ void backward_channels(const CausalConvBackward<float>& args, std::int64_t row, 
 }  // namespace
 
 // Memory traffic: x is read once, out written once.
-void causal_conv_forward(const CausalConvForward<float>& args, Queue queue) {
+void run(const CausalConvForward<float>& args, Queue queue) {
   const Spans spans{args.shape.batch, {args.shape.steps}};
   const int threads = team(queue, spans.count());
   const std::int64_t memory = args.shape.taps;
@@ -159,7 +159,7 @@ void causal_conv_forward(const CausalConvForward<float>& args, Queue queue) {
 
 // Memory traffic: x and grad_out are read once, grad_x written once. The convolution is computed again, and at the
 // seams of two spans twice.
-void causal_conv_backward(const CausalConvBackward<float>& args, Queue queue) {
+void run(const CausalConvBackward<float>& args, Queue queue) {
   const std::int64_t batch = args.shape.batch, channels = args.shape.channels, taps = args.shape.taps;
   const Spans spans{batch, {args.shape.steps}};
   const int threads = team(queue, spans.count());

@@ -134,10 +134,11 @@ void average(float* a, const float* b, std::int64_t width) {
 
 }  // namespace
 
-void cayley_forward(const CayleyForward<float>& args, Queue queue) {
+void run(const CayleyForward<float>& args, Queue queue) {
   const TileGraph h(args.graph, args.edge_weight);
-  const PreconditionedSystem system(h, {1.0f, 0.0f, args.half_dt * args.half_dt});
-  const CayleyGuess guess(h, args.half_dt, args.tol, args.max_iter);
+  const float a = *args.half_dt;
+  const PreconditionedSystem system(h, {1.0f, 0.0f, a * a});
+  const CayleyGuess guess(h, a, args.tol, args.max_iter);
   const std::int64_t width = args.graph.nodes * kComponents;
   const std::int64_t tile_floats = width * kLanes;
   const Scratch scratch(static_cast<std::size_t>(queue.threads * TileMemory::kVectors * tile_floats));
@@ -150,7 +151,7 @@ void cayley_forward(const CayleyForward<float>& args, Queue queue) {
       load_tile(args.psi, width, tile, rows, memory.wave);
       LaneResult result;
       const Ahead ahead(args.psi, args.psi_out, width, tile, tile_count(args.rows));
-      step_tile(system, guess, args.half_dt, args.tol, args.max_iter, ahead, memory.wave, memory.solver, result);
+      step_tile(system, guess, a, args.tol, args.max_iter, ahead, memory.wave, memory.solver, result);
       store_tile(args.psi_out, width, tile, rows, memory.wave);
       store_report(args.report, tile, rows, result);
     }
@@ -159,16 +160,17 @@ void cayley_forward(const CayleyForward<float>& args, Queue queue) {
 
 // The adjoint of a unitary step is the step with time reversed, so g_psi comes from the forward's own code with -a, and
 // z = (g_psi + g) / 2 as y = (psi_out + psi) / 2.
-void cayley_backward(const CayleyBackward<float>& args, Queue queue) {
+void run(const CayleyBackward<float>& args, Queue queue) {
   const TileGraph h(args.graph, args.edge_weight);
-  const PreconditionedSystem system(h, {1.0f, 0.0f, args.half_dt * args.half_dt});
-  const CayleyGuess guess(h, -args.half_dt, args.tol, args.max_iter);
+  const float a = *args.half_dt;
+  const PreconditionedSystem system(h, {1.0f, 0.0f, a * a});
+  const CayleyGuess guess(h, -a, args.tol, args.max_iter);
   const std::int64_t edges = args.graph.edges;
   const std::int64_t width = args.graph.nodes * kComponents;
   const std::int64_t tile_floats = width * kLanes;
   const std::int64_t tiles = tile_count(args.rows);
   const std::int64_t chunks = chunk_count(tiles);
-  const bool to_weights = args.grad_weight != nullptr;
+  const bool to_weights = args.to_weights;
   const Scratch scratch(static_cast<std::size_t>(queue.threads * TileMemory::kVectors * tile_floats));
   const Scratch partials(to_weights ? static_cast<std::size_t>(chunks * edges) : 0);
 #pragma omp parallel num_threads(queue.threads)
@@ -184,7 +186,7 @@ void cayley_backward(const CayleyBackward<float>& args, Queue queue) {
         load_tile(args.grad_out, width, tile, rows, memory.wave);
         LaneResult result;
         const Ahead ahead(args.grad_out, args.grad_psi, width, tile, tiles);
-        step_tile(system, guess, -args.half_dt, args.tol, args.max_iter, ahead, memory.wave, memory.solver, result);
+        step_tile(system, guess, -a, args.tol, args.max_iter, ahead, memory.wave, memory.solver, result);
         store_tile(args.grad_psi, width, tile, rows, memory.wave);
         store_report(args.report, tile, rows, result);
         if (!to_weights) continue;
@@ -203,7 +205,7 @@ void cayley_backward(const CayleyBackward<float>& args, Queue queue) {
   double grad_half_dt = 0;
   for (std::int64_t e = 0; e < edges; ++e) {
     const float current = sum_chunks(partials.data(), chunks, edges, e);
-    args.grad_weight[e] = 2.0f * args.half_dt * current;
+    args.grad_weight[e] = 2.0f * a * current;
     grad_half_dt += 2.0 * args.edge_weight[e] * current;
   }
   *args.grad_half_dt = static_cast<float>(grad_half_dt);

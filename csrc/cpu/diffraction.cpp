@@ -50,7 +50,7 @@ void forward(const DiffractionForward<float>& args, const DiffractionPlan& plan,
 }  // namespace
 
 // Memory traffic: the image is written once; a row's table of indices stays in cache.
-void diffraction_forward(const DiffractionForward<float>& args, Queue queue) {
+void run(const DiffractionForward<float>& args, Queue queue) {
   prefer_huge_pages(args.out, std::int64_t{args.in.settings.slow_pixels} * args.in.settings.fast_pixels);
   const DiffractionPlan plan(args.in);
   by_kind(plan, [&]<DomainShape kShape, bool kPlain>() { forward<kShape, kPlain>(args, plan, queue); });

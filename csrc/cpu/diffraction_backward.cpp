@@ -9,7 +9,7 @@ template <DomainShape kShape, bool kPlain>
 class BackwardKernel : public ImageKernel<kShape, kPlain> {
  public:
   BackwardKernel(const DiffractionBackward<float>& args, const DiffractionPlan& plan, const SwitchOff& off)
-      : ImageKernel<kShape, kPlain>(plan, off), geometry_(args.geometry) {}
+      : ImageKernel<kShape, kPlain>(plan, off), geometry_(args.to_detector_and_beam) {}
 
   void backward(const Tile& tile, const Triple* table, bool fresh, vfloat grad, GradientSums& to) const {
     TilePosition at, first;
@@ -222,7 +222,7 @@ void backward(const DiffractionBackward<float>& args, const DiffractionPlan& pla
 }  // namespace
 
 // Memory traffic: grad_out is read once; everything else is sums.
-void diffraction_backward(const DiffractionBackward<float>& args, Queue queue) {
+void run(const DiffractionBackward<float>& args, Queue queue) {
   const DiffractionPlan plan(args.in);
   by_kind(plan, [&]<DomainShape kShape, bool kPlain>() { backward<kShape, kPlain>(args, plan, queue); });
 }

@@ -137,7 +137,7 @@ class Tracer {
 };
 
 template <DomainShape kShape, bool kPlain>
-void trace(const DiffractionTrace& args, const DiffractionPlan& plan, Queue queue) {
+void trace(const DiffractionTrace<float>& args, const DiffractionPlan& plan, Queue queue) {
   using Kernel = ForwardKernel<kShape, kPlain>;
   constexpr int kPixels = Kernel::kPair * kLanes;
   const ScratchOf<Triple> tables(static_cast<std::size_t>(queue.threads * plan.row_table_size()));
@@ -152,7 +152,7 @@ void trace(const DiffractionTrace& args, const DiffractionPlan& plan, Queue queu
 
 }  // namespace
 
-void diffraction_trace(const DiffractionTrace& args, Queue queue) {
+void run(const DiffractionTrace<float>& args, Queue queue) {
   const DiffractionSettings& set = args.in.settings;
   args.out->clear();
   const bool inside = args.slow >= set.slow_first && args.slow <= set.slow_last && args.fast >= set.fast_first &&

@@ -121,7 +121,7 @@ SEM_INLINE vfloat gate(const float* logits, std::int64_t width, std::int64_t i) 
 }  // namespace
 
 // Memory traffic: x and the logits are read once, out written once.
-void gated_rotation_forward(const GatedRotationForward<float>& args, Queue queue) {
+void run(const GatedRotationForward<float>& args, Queue queue) {
   const Sizes of(args.shape);
   const Pieces tiles{args.shape.rows, kRows};
   const int threads = team(queue, tiles.count());
@@ -150,7 +150,7 @@ void gated_rotation_forward(const GatedRotationForward<float>& args, Queue queue
 
 // Memory traffic: x, the logits and grad_out are read once, grad_x and grad_logits written once. U x - x is computed
 // again.
-void gated_rotation_backward(const GatedRotationBackward<float>& args, Queue queue) {
+void run(const GatedRotationBackward<float>& args, Queue queue) {
   const Sizes of(args.shape);
   const Pieces chunks{args.shape.rows};
   const int threads = team(queue, chunks.count());

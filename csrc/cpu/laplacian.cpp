@@ -64,11 +64,11 @@ void weight_gradient(const LaplacianWeightGradient<float>& args, Queue queue) {
 
 }  // namespace
 
-void laplacian_forward(const LaplacianForward<float>& args, Queue queue) {
+void run(const LaplacianForward<float>& args, Queue queue) {
   args.components == 1 ? forward<1>(args, queue) : forward<2>(args, queue);
 }
 
-void laplacian_weight_gradient(const LaplacianWeightGradient<float>& args, Queue queue) {
+void run(const LaplacianWeightGradient<float>& args, Queue queue) {
   args.components == 1 ? weight_gradient<1>(args, queue) : weight_gradient<2>(args, queue);
 }
 

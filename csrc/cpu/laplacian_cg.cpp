@@ -112,7 +112,7 @@ void backward(const LaplacianCgBackward<float>& args, Queue queue) {
   const std::int64_t tile_floats = width * kLanes;
   const std::int64_t tiles = tile_count(args.rows);
   const std::int64_t chunks = chunk_count(tiles);
-  const bool to_weights = args.grad_weight != nullptr;
+  const bool to_weights = args.to_weights;
   const float beta = args.system.beta, gamma = args.system.gamma;
   const Scratch scratch(static_cast<std::size_t>(queue.threads * TileMemory::kVectors * tile_floats));
   const Scratch partials(to_weights ? static_cast<std::size_t>(chunks * edges) : 0);
@@ -151,11 +151,11 @@ void backward(const LaplacianCgBackward<float>& args, Queue queue) {
 
 }  // namespace
 
-void laplacian_cg_forward(const LaplacianCgForward<float>& args, Queue queue) {
+void run(const LaplacianCgForward<float>& args, Queue queue) {
   args.components == 1 ? forward<1>(args, queue) : forward<2>(args, queue);
 }
 
-void laplacian_cg_backward(const LaplacianCgBackward<float>& args, Queue queue) {
+void run(const LaplacianCgBackward<float>& args, Queue queue) {
   args.components == 1 ? backward<1>(args, queue) : backward<2>(args, queue);
 }
 

@@ -16,7 +16,7 @@ std::int64_t chunk_end(std::int64_t rows, std::int64_t chunk) {
 }  // namespace
 
 // Memory traffic: psi is read once, out written once.
-void pit_forward(const PitForward<float>& args, Queue queue) {
+void run(const PitForward<float>& args, Queue queue) {
   const PitSettings settings{args.width, args.num_bins, args.rule, args.strength[0], args.kerr};
   const std::int64_t memory = PitRow::floats(args.width, args.num_bins);
   const std::int64_t row_floats = 2 * args.width;
@@ -34,7 +34,7 @@ void pit_forward(const PitForward<float>& args, Queue queue) {
 
 // Memory traffic: psi and grad_out are read once, grad_psi written once. The gradients of strength and kerr are summed
 // per chunk of rows and then over chunks, in order and in double, so that they do not depend on the number of threads.
-void pit_backward(const PitBackward<float>& args, Queue queue) {
+void run(const PitBackward<float>& args, Queue queue) {
   const PitSettings settings{args.width, args.num_bins, args.rule, args.strength[0], args.kerr};
   const std::int64_t memory = PitRow::floats(args.width, args.num_bins);
   const std::int64_t row_floats = 2 * args.width;
@@ -54,7 +54,8 @@ void pit_backward(const PitBackward<float>& args, Queue queue) {
       for (std::int64_t row = chunk * kChunk; row < chunk_end(args.rows, chunk); ++row)
         kernel.backward(args.psi + row * row_floats, args.reference_rms == nullptr ? nullptr : args.reference_rms + row,
                         args.grad_out + row * row_floats, args.grad_psi + row * row_floats,
-                        args.grad_reference == nullptr ? nullptr : args.grad_reference + row, by_strength, by_kerr);
+                        args.grad_reference_rms == nullptr ? nullptr : args.grad_reference_rms + row, by_strength,
+                        by_kerr);
       strength_partials.data()[chunk] = by_strength;
     }
   }

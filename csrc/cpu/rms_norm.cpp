@@ -70,7 +70,7 @@ void backward_row(const RmsNormBackward<float>& args, const float* z, const floa
 }  // namespace
 
 // Memory traffic: z is read once, out written once.
-void rms_norm_forward(const RmsNormForward<float>& args, Queue queue) {
+void run(const RmsNormForward<float>& args, Queue queue) {
   const Pieces chunks{args.rows};
   const std::int64_t floats = 2 * args.width;
 #pragma omp parallel for schedule(static) num_threads(team(queue, chunks.count()))
@@ -80,7 +80,7 @@ void rms_norm_forward(const RmsNormForward<float>& args, Queue queue) {
 }
 
 // Memory traffic: z and grad_out are read once, grad_z written once.
-void rms_norm_backward(const RmsNormBackward<float>& args, Queue queue) {
+void run(const RmsNormBackward<float>& args, Queue queue) {
   const Pieces chunks{args.rows};
   const std::int64_t floats = 2 * args.width, stride = padded_to_lanes(args.width);
   const Scratch partials(static_cast<std::size_t>(chunks.count() * stride));

@@ -126,7 +126,7 @@ void backward_span(const ScanBackward<float>& args, const Partials& partials, Sp
     block.decay = block.channels.load_real(args.decay);
     block.frequency = block.channels.load_real(args.frequency);
     block.transition = {block.decay, block.frequency};
-    block.carried = block.channels.load_complex(args.grad_final + span.row * width * 2);
+    block.carried = block.channels.load_complex(args.grad_final_state + span.row * width * 2);
   }
   for (std::int64_t begin = partials.padded_steps - kLanes; begin >= 0; begin -= kLanes) {
     const std::int64_t end = begin + kLanes < steps ? begin + kLanes : steps;
@@ -172,7 +172,7 @@ void backward_span(const ScanBackward<float>& args, const Partials& partials, Sp
   }
   for (std::int64_t k = 0; k < span.blocks; ++k) {
     BackwardBlock& block = blocks[k];
-    block.channels.store_complex(args.grad_initial + span.row * width * 2, block.carried);
+    block.channels.store_complex(args.grad_initial_state + span.row * width * 2, block.carried);
     const std::int64_t at = span.row * partials.padded_channels + (span.first_block + k) * kLanes;
     store(partials.decay + at, block.decay_sum.total());
     store(partials.frequency + at, block.frequency_sum.total());
@@ -205,13 +205,13 @@ void finish_channels(const ScanShape& shape, const Partials& partials, const flo
 
 }  // namespace
 
-void scan_forward(const ScanForward<float>& args, Queue queue) {
+void run(const ScanForward<float>& args, Queue queue) {
   const Spans spans(args.shape, queue.threads);
 #pragma omp parallel for schedule(static) num_threads(queue.threads)
   for (std::int64_t index = 0; index < spans.count(); ++index) forward_span(args, spans[index]);
 }
 
-void scan_backward(const ScanBackward<float>& args, Queue queue) {
+void run(const ScanBackward<float>& args, Queue queue) {
   const ScanShape& shape = args.shape;
   const Spans spans(shape, queue.threads);
   Partials partials(shape);

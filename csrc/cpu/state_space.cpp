@@ -296,7 +296,8 @@ void backward_part(const StateSpaceBackward<float>& args, const Part& part, cons
   const Sizes sizes(args.shape);
   const std::int64_t width = args.shape.width, columns = sizes.columns;
   for (std::int64_t block = 0; block < sizes.blocks; ++block)
-    store_row(scratch.carried + block * kLaneRow, read_states(args.grad_final + part.state(block), part.lanes(block)));
+    store_row(scratch.carried + block * kLaneRow,
+              read_states(args.grad_final_state + part.state(block), part.lanes(block)));
   for (std::int64_t piece = args.shape.pieces() - 1; piece >= 0; --piece) {
     const std::int64_t begin = piece * kPiece, count = part.steps_in(piece);
     gather(part, args.x, args.dt_mag, begin, count, scratch.driven);
@@ -341,7 +342,7 @@ void backward_part(const StateSpaceBackward<float>& args, const Part& part, cons
     sum_lanes(scratch.to_phase, count, args.shape.groups, args.grad_dt_phase + part.step(begin));
   }
   for (std::int64_t block = 0; block < sizes.blocks; ++block)
-    write_states(args.grad_initial + part.state(block), part.lanes(block),
+    write_states(args.grad_initial_state + part.state(block), part.lanes(block),
                  load_row(scratch.carried + block * kLaneRow));
 }
 
@@ -376,7 +377,7 @@ void write_sums(const StateSpaceBackward<float>& args, std::int64_t group, const
 
 }  // namespace
 
-void state_space_forward(const StateSpaceForward<float>& args, Queue queue) {
+void run(const StateSpaceForward<float>& args, Queue queue) {
   const StateSpaceShape& shape = args.shape;
   const Sizes sizes(shape);
   const std::int64_t weights = sizes.lanes + sizes.matrix, own = ForwardScratch::floats(sizes);
@@ -398,7 +399,7 @@ void state_space_forward(const StateSpaceForward<float>& args, Queue queue) {
   }
 }
 
-void state_space_backward(const StateSpaceBackward<float>& args, Queue queue) {
+void run(const StateSpaceBackward<float>& args, Queue queue) {
   const StateSpaceShape& shape = args.shape;
   const Sizes sizes(shape);
   const Slices slices(shape.batch);

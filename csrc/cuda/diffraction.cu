@@ -1,17 +1,8 @@
-#include "cuda/launch.hpp"
-#include "device/entry.hpp"
-#include "device/operators.hpp"
+#include "cuda/run.hpp"
 
 namespace sem::cuda {
 
-void diffraction_forward(const DiffractionForward<float>& args, float* workspace, Queue queue) {
-  Launcher launch("diffraction", queue);
-  device::run(args, workspace, launch);
-}
-
-void diffraction_backward(const DiffractionBackward<float>& args, float* workspace, Queue queue) {
-  Launcher launch("diffraction (backward)", queue);
-  device::run(args, workspace, launch);
-}
+SEM_INSTANTIATE_RUN(DiffractionForward)
+SEM_INSTANTIATE_RUN(DiffractionBackward)
 
 }  // namespace sem::cuda

@@ -1,17 +1,8 @@
-#include "cuda/launch.hpp"
-#include "device/entry.hpp"
-#include "device/operators.hpp"
+#include "cuda/run.hpp"
 
 namespace sem::cuda {
 
-void laplacian_forward(const LaplacianForward<float>& args, Queue queue) {
-  Launcher launch("laplacian", queue);
-  device::run(args, launch);
-}
-
-void laplacian_weight_gradient(const LaplacianWeightGradient<float>& args, float* workspace, Queue queue) {
-  Launcher launch("laplacian (backward)", queue);
-  device::run(args, workspace, launch);
-}
+SEM_INSTANTIATE_RUN(LaplacianForward)
+SEM_INSTANTIATE_RUN(LaplacianWeightGradient)
 
 }  // namespace sem::cuda

@@ -1,12 +1,8 @@
-#include "cuda/launch.hpp"
-#include "device/entry.hpp"
-#include "device/operators.hpp"
+#include "cuda/run.hpp"
 
 namespace sem::cuda {
 
-void laplacian_cg(const device::LaplacianCgTask& task, Queue queue) {
-  Launcher launch("laplacian_cg", queue);
-  device::run(task, launch);
-}
+SEM_INSTANTIATE_RUN(LaplacianCgForward)
+SEM_INSTANTIATE_RUN(LaplacianCgBackward)
 
 }  // namespace sem::cuda

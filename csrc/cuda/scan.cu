@@ -1,17 +1,8 @@
-#include "cuda/launch.hpp"
-#include "device/entry.hpp"
-#include "device/operators.hpp"
+#include "cuda/run.hpp"
 
 namespace sem::cuda {
 
-void scan_forward(const ScanForward<float>& args, Queue queue) {
-  Launcher launch("scan", queue);
-  device::run(args, launch);
-}
-
-void scan_backward(const ScanBackward<float>& args, float* workspace, Queue queue) {
-  Launcher launch("scan (backward)", queue);
-  device::run(args, workspace, launch);
-}
+SEM_INSTANTIATE_RUN(ScanForward)
+SEM_INSTANTIATE_RUN(ScanBackward)
 
 }  // namespace sem::cuda

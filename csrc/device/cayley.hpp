@@ -31,18 +31,47 @@ struct CayleyTask {
   bool adjoint = false;
   const float* psi = nullptr;      // [rows, nodes, 2], needed when gradients to the weights are
   const float* psi_out = nullptr;  // [rows, nodes, 2]
-  float* grad_weight = nullptr;    // [edges], or null
-  float* grad_half_dt = nullptr;   // [1], or null exactly when grad_weight is
+  bool to_weights = false;
+  float* grad_weight = nullptr;   // [edges], written when to_weights
+  float* grad_half_dt = nullptr;  // [1], likewise
 
   float* workspace = nullptr;  // [CayleyLayout.floats]
 };
+
+inline CayleyTask task_of(const CayleyForward<float>& args, float* workspace) {
+  CayleyTask task;
+  task.graph = args.graph;
+  task.rows = args.rows;
+  task.edge_weight = args.edge_weight;
+  task.half_dt = args.half_dt;
+  task.tol = args.tol;
+  task.max_iter = args.max_iter;
+  task.input = args.psi;
+  task.output = args.psi_out;
+  task.report = args.report;
+  task.workspace = workspace;
+  return task;
+}
+
+inline CayleyTask task_of(const CayleyBackward<float>& args, float* workspace) {
+  CayleyTask task = task_of(CayleyForward<float>{args.graph, args.rows, args.edge_weight, args.half_dt, args.tol,
+                                                 args.max_iter, args.grad_out, args.grad_psi, args.report},
+                            workspace);
+  task.adjoint = true;
+  task.psi = args.psi;
+  task.psi_out = args.psi_out;
+  task.to_weights = args.to_weights;
+  task.grad_weight = args.grad_weight;
+  task.grad_half_dt = args.grad_half_dt;
+  return task;
+}
 
 // How a task runs and where its parts of the workspace lie.
 struct CayleyLayout {
   // `prepare_threads`: of the group that prepares, where the caller has one; 0: as many as the graph keeps busy.
   CayleyLayout(const CayleyTask& task, const Limits& limits, int prepare_threads = 0)
       : plan(task.graph.nodes, 2, limits),
-        to_weights(task.grad_weight != nullptr),
+        to_weights(task.to_weights),
         groups(to_weights ? plan.chunks(task.rows, columns(task)) : plan.groups(task.rows)),
         prepare_group_size(prepare_threads > 0 ? prepare_threads : limits.sub_group_size) {
     const int most = limits.group_size < TilePlan::kMostThreads ? limits.group_size : TilePlan::kMostThreads;

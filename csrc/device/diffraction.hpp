@@ -113,7 +113,7 @@ void run(const DiffractionForward<float>& args, float* workspace, Launcher& laun
 template <class Launcher>
 void run(const DiffractionBackward<float>& args, float* workspace, Launcher& launch) {
   const DiffractionTask task(args.in);
-  const DiffractionCotangent cotangent{args.grad_out, args.geometry};
+  const DiffractionCotangent cotangent{args.grad_out, args.to_detector_and_beam};
   const DiffractionLayout layout(task, launch.limits(), true);
   prepare(task, layout, workspace, launch);
   by_kind(task, [&]<DomainShape kShape, bool kPlain>() {

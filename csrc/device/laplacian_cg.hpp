@@ -24,17 +24,45 @@ struct LaplacianCgTask {
   float* output = nullptr;       // [rows, nodes, components]: x; backward: grad_b
   SolveReport<float> report;
   // Backward only:
-  const float* x = nullptr;      // [rows, nodes, components], needed when gradients to the weights are
-  float* grad_weight = nullptr;  // [edges], or null
+  const float* x = nullptr;  // [rows, nodes, components], needed when gradients to the weights are
+  bool to_weights = false;
+  float* grad_weight = nullptr;  // [edges], written when to_weights
 
   float* workspace = nullptr;  // [LaplacianCgLayout.floats]
 };
+
+inline LaplacianCgTask task_of(const LaplacianCgForward<float>& args, float* workspace) {
+  LaplacianCgTask task;
+  task.graph = args.graph;
+  task.rows = args.rows;
+  task.components = args.components;
+  task.edge_weight = args.edge_weight;
+  task.system = args.system;
+  task.tol = args.tol;
+  task.max_iter = args.max_iter;
+  task.input = args.b;
+  task.output = args.x;
+  task.report = args.report;
+  task.workspace = workspace;
+  return task;
+}
+
+inline LaplacianCgTask task_of(const LaplacianCgBackward<float>& args, float* workspace) {
+  LaplacianCgTask task =
+      task_of(LaplacianCgForward<float>{args.graph, args.rows, args.components, args.edge_weight, args.system, args.tol,
+                                        args.max_iter, args.grad_out, args.grad_b, args.report},
+              workspace);
+  task.x = args.x;
+  task.to_weights = args.to_weights;
+  task.grad_weight = args.grad_weight;
+  return task;
+}
 
 // How a task runs and where its parts of the workspace lie.
 struct LaplacianCgLayout {
   LaplacianCgLayout(const LaplacianCgTask& task, const Limits& limits)
       : plan(task.graph.nodes, task.components, limits),
-        to_weights(task.grad_weight != nullptr),
+        to_weights(task.to_weights),
         groups(to_weights ? plan.chunks(task.rows, task.graph.edges + 1) : plan.groups(task.rows)),
         prepare_group_size(plan.group_size),
         spilled(Prepared::floats(task.graph)),

@@ -6,8 +6,12 @@
 //   void operator()(kernel, groups, group_size, local_floats);   enqueues kernel(group) for every group; none if there
 //                                                                are none
 //
-// A kernel is a trivially copyable struct called with a Group (group.hpp) of kMostThreads at most. Workspaces are the
-// caller's: floats(...) says how many floats.
+// A kernel is a trivially copyable struct called with a Group (group.hpp) of kMostThreads at most.
+//
+// For each struct of arguments in sem/operators.hpp that devices have a kernel for:
+//
+//   std::int64_t floats(args, limits);       of the caller's workspace
+//   void run(args, workspace, launch);
 #pragma once
 
 #include <cstdint>
@@ -33,8 +37,10 @@ struct LaplacianForwardKernel {
   }
 };
 
+inline std::int64_t floats(const LaplacianForward<float>&, const Limits&) { return 0; }
+
 template <class Launcher>
-void run(const LaplacianForward<float>& args, Launcher& launch) {
+void run(const LaplacianForward<float>& args, float*, Launcher& launch) {
   const LaplacianPlan plan(args);
   if (args.components == 1)
     launch(LaplacianForwardKernel<1>{args, plan}, plan.groups, LaplacianPlan::kGroupSize, 0);
@@ -54,7 +60,7 @@ struct LaplacianWeightKernel {
   }
 };
 
-inline std::int64_t floats(const LaplacianWeightGradient<float>& args) {
+inline std::int64_t floats(const LaplacianWeightGradient<float>& args, const Limits&) {
   return LaplacianWeightPlan(args).floats(args);
 }
 
@@ -89,8 +95,6 @@ struct CayleySolveKernel {
   }
 };
 
-inline std::int64_t floats(const CayleyTask& task, const Limits& limits) { return CayleyLayout(task, limits).floats; }
-
 template <class Launcher>
 void run_cayley_solve(const CayleyTask& task, const CayleyLayout& layout, Launcher& launch) {
   const TilePlan& plan = layout.plan;
@@ -109,6 +113,21 @@ void run(const CayleyTask& task, Launcher& launch) {
     launch(CayleyPrepareKernel{task, layout}, 1, layout.prepare_group_size, layout.prepare_local_floats);
   run_cayley_solve(task, layout, launch);
   if (layout.to_weights) run_column_sums(layout.sums(task), launch);
+}
+
+inline std::int64_t floats(const CayleyForward<float>& args, const Limits& limits) {
+  return CayleyLayout(task_of(args, nullptr), limits).floats;
+}
+inline std::int64_t floats(const CayleyBackward<float>& args, const Limits& limits) {
+  return CayleyLayout(task_of(args, nullptr), limits).floats;
+}
+template <class Launcher>
+void run(const CayleyForward<float>& args, float* workspace, Launcher& launch) {
+  run(task_of(args, workspace), launch);
+}
+template <class Launcher>
+void run(const CayleyBackward<float>& args, float* workspace, Launcher& launch) {
+  run(task_of(args, workspace), launch);
 }
 
 struct LaplacianCgPrepareKernel {
@@ -130,10 +149,6 @@ struct LaplacianCgSolveKernel {
     laplacian_cg_solve<kComponents, kNodes>(group, task, layout);
   }
 };
-
-inline std::int64_t floats(const LaplacianCgTask& task, const Limits& limits) {
-  return LaplacianCgLayout(task, limits).floats;
-}
 
 template <int kComponents, class Launcher>
 void run_laplacian_cg(const LaplacianCgTask& task, Launcher& launch) {
@@ -159,6 +174,21 @@ void run(const LaplacianCgTask& task, Launcher& launch) {
     run_laplacian_cg<2>(task, launch);
 }
 
+inline std::int64_t floats(const LaplacianCgForward<float>& args, const Limits& limits) {
+  return LaplacianCgLayout(task_of(args, nullptr), limits).floats;
+}
+inline std::int64_t floats(const LaplacianCgBackward<float>& args, const Limits& limits) {
+  return LaplacianCgLayout(task_of(args, nullptr), limits).floats;
+}
+template <class Launcher>
+void run(const LaplacianCgForward<float>& args, float* workspace, Launcher& launch) {
+  run(task_of(args, workspace), launch);
+}
+template <class Launcher>
+void run(const LaplacianCgBackward<float>& args, float* workspace, Launcher& launch) {
+  run(task_of(args, workspace), launch);
+}
+
 template <bool kInRegisters>
 struct PitForwardKernel {
   static constexpr int kMostThreads = PitPlan::kMostThreads;
@@ -174,7 +204,7 @@ struct PitForwardKernel {
 inline PitPlan plan_of(const PitForward<float>& args) {
   return PitPlan(args.rows, args.width, args.num_bins, false, args.kerr != nullptr);
 }
-inline std::int64_t floats(const PitForward<float>& args) { return plan_of(args).workspace_floats; }
+inline std::int64_t floats(const PitForward<float>& args, const Limits&) { return plan_of(args).workspace_floats; }
 
 template <class Launcher>
 void run(const PitForward<float>& args, float* workspace, Launcher& launch) {
@@ -250,8 +280,6 @@ struct SolitonSumsKernel {
   }
 };
 
-inline std::int64_t floats(const SolitonTask& task, const Limits& limits) { return SolitonLayout(task, limits).floats; }
-
 template <class Launcher>
 void run(const SolitonTask& task, Launcher& launch) {
   const SolitonLayout layout(task, launch.limits());
@@ -275,6 +303,22 @@ void run(const SolitonTask& task, Launcher& launch) {
          ColumnSums::kLocalFloats);
 }
 
+// The waves come first.
+inline std::int64_t floats(const SolitonStepForward<float>& args, const Limits& limits) {
+  return wave_floats(args) + SolitonLayout(task_of(args, nullptr, nullptr), limits).floats;
+}
+inline std::int64_t floats(const SolitonStepBackward<float>& args, const Limits& limits) {
+  return 2 * wave_floats(args) + SolitonLayout(task_of(args, nullptr, nullptr), limits).floats;
+}
+template <class Launcher>
+void run(const SolitonStepForward<float>& args, float* workspace, Launcher& launch) {
+  run(task_of(args, workspace, workspace + wave_floats(args)), launch);
+}
+template <class Launcher>
+void run(const SolitonStepBackward<float>& args, float* workspace, Launcher& launch) {
+  run(task_of(args, workspace, workspace + 2 * wave_floats(args)), launch);
+}
+
 struct ScanForwardKernel {
   static constexpr int kMostThreads = ScanPlan::kGroupSize;
   ScanForward<float> args;
@@ -284,8 +328,10 @@ struct ScanForwardKernel {
   }
 };
 
+inline std::int64_t floats(const ScanForward<float>&, const Limits&) { return 0; }
+
 template <class Launcher>
-void run(const ScanForward<float>& args, Launcher& launch) {
+void run(const ScanForward<float>& args, float*, Launcher& launch) {
   const ScanPlan plan(args.shape);
   launch(ScanForwardKernel{args}, args.shape.batch * plan.tiles, ScanPlan::kGroupSize, ScanPlan::kForwardLocal);
 }
@@ -312,7 +358,7 @@ struct ScanBackwardFinishKernel {
   }
 };
 
-inline std::int64_t floats(const ScanBackward<float>& args) { return ScanPartials::floats(args.shape); }
+inline std::int64_t floats(const ScanBackward<float>& args, const Limits&) { return ScanPartials::floats(args.shape); }
 
 template <class Launcher>
 void run(const ScanBackward<float>& args, float* workspace, Launcher& launch) {

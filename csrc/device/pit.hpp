@@ -351,7 +351,7 @@ SEM_DEVICE void pit_backward(const Group& group, const PitBackward<float>& args,
   for (std::int64_t row = group.id() * plan.rows_per_group; row < end; ++row)
     rows.backward(args.psi + 2 * row * args.width, args.reference_rms == nullptr ? nullptr : args.reference_rms + row,
                   args.grad_out + 2 * row * args.width, args.grad_psi + 2 * row * args.width,
-                  args.grad_reference == nullptr ? nullptr : args.grad_reference + row);
+                  args.grad_reference_rms == nullptr ? nullptr : args.grad_reference_rms + row);
   rows.end_sums(workspace + group.id() * plan.partial_columns);
 }
 

@@ -183,8 +183,8 @@ SEM_DEVICE void scan_backward(const Group& group, const ScanBackward<float>& arg
   const int shared = static_cast<int>(last_channel / per_group - first_group) + 1;
   const std::int64_t slots = ScanPlace::tiles(args.shape) + groups;
 
-  Complex carried = place.inside ? load(args.grad_final, at_row) : Complex{};  // conj(A_{t+1}) l_{t+1}
-  if (steps == 0 && place.inside && place.lane == 0) store(args.grad_initial, at_row, carried);
+  Complex carried = place.inside ? load(args.grad_final_state, at_row) : Complex{};  // conj(A_{t+1}) l_{t+1}
+  if (steps == 0 && place.inside && place.lane == 0) store(args.grad_initial_state, at_row, carried);
   RunningSum decay_sum, frequency_sum;
   for (std::int64_t block = (steps - 1) / kBlock * kBlock; steps > 0 && block >= 0; block -= kBlock) {
     const std::int64_t begin = block + place.lane * kRun;
@@ -233,7 +233,7 @@ SEM_DEVICE void scan_backward(const Group& group, const ScanBackward<float>& arg
     }
     decay_sum.add(decay_part);
     frequency_sum.add(frequency_part);
-    if (begin == 0 && place.inside) store(args.grad_initial, at_row, own);
+    if (begin == 0 && place.inside) store(args.grad_initial_state, at_row, own);
     group.barrier();
     // Over the channels of each group, in order. The next write to to_dt comes after the next barrier.
     for (int item = group.rank(); item < 2 * shared * kBlock; item += ScanPlan::kGroupSize) {

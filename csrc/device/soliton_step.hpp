@@ -10,11 +10,13 @@
 
 #include "device/cayley.hpp"
 #include "device/pit.hpp"
+#include "sem/soliton_step.hpp"
 
 namespace sem::device {
 
 // Forward: turn and cayley, with cayley.input = turn.out. Backward: all three; cayley.psi = turn.out is written again,
-// cayley.input is the step's grad_out, and cayley.output = pit.grad_out lies between. Workspaces are the step's.
+// cayley.input is the step's grad_out, and cayley.output = pit.grad_out lies between. The waves between the parts come
+// first in the caller's workspace, then what SolitonLayout lays out.
 struct SolitonTask {
   PitForward<float> turn;
   CayleyTask cayley;
@@ -22,6 +24,32 @@ struct SolitonTask {
   bool backward = false;
   float* workspace = nullptr;
 };
+
+// Of a wave between two parts.
+template <class Args>
+std::int64_t wave_floats(const Args& args) {
+  return (args.rows * args.graph.nodes * 2 + 15) / 16 * 16;
+}
+
+// `waves`: wave_floats(args) floats; backward: twice as many.
+inline SolitonTask task_of(const SolitonStepForward<float>& args, float* waves, float* workspace) {
+  SolitonTask task;
+  task.turn = args.turn(waves);
+  task.cayley = task_of(args.step(waves), nullptr);
+  task.workspace = workspace;
+  return task;
+}
+
+inline SolitonTask task_of(const SolitonStepBackward<float>& args, float* waves, float* workspace) {
+  float* const grad_turned = waves == nullptr ? nullptr : waves + wave_floats(args);
+  SolitonTask task;
+  task.turn = args.turn(waves);
+  task.cayley = task_of(args.step(waves, grad_turned), nullptr);
+  task.pit = args.turn_back(grad_turned);
+  task.backward = true;
+  task.workspace = workspace;
+  return task;
+}
 
 // Where the parts of a task's workspace lie, and how its shared launches are laid out.
 struct SolitonLayout {

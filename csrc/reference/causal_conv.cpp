@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "reference/complex.hpp"
+#include "reference/run.hpp"
 
 namespace sem::reference {
 namespace {
@@ -73,9 +74,7 @@ void causal_conv_backward(const CausalConvBackward<Real>& args) {
       }
 }
 
-template void causal_conv_forward(const CausalConvForward<float>&);
-template void causal_conv_forward(const CausalConvForward<double>&);
-template void causal_conv_backward(const CausalConvBackward<float>&);
-template void causal_conv_backward(const CausalConvBackward<double>&);
+SEM_REFERENCE(CausalConvForward, causal_conv_forward)
+SEM_REFERENCE(CausalConvBackward, causal_conv_backward)
 
 }  // namespace sem::reference

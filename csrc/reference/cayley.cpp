@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "reference/cg.hpp"
+#include "reference/run.hpp"
 
 namespace sem::reference {
 namespace {
@@ -51,10 +52,11 @@ std::vector<Real> step_row(const RowSolver<Real>& solver, const std::vector<Real
 template <class Real>
 void cayley_forward(const CayleyForward<Real>& args) {
   const std::int64_t size = args.graph.nodes * 2;
-  const RowSolver<Real> solver(args.graph, args.edge_weight, 2, {1, 0, args.half_dt * args.half_dt});
+  const Real a = *args.half_dt;
+  const RowSolver<Real> solver(args.graph, args.edge_weight, 2, {1, 0, a * a});
   for (std::int64_t row = 0; row < args.rows; ++row) {
     const std::vector<Real> psi(args.psi + row * size, args.psi + (row + 1) * size);
-    const std::vector<Real> out = step_row(solver, psi, args.half_dt, args.tol, args.max_iter, args.report, row);
+    const std::vector<Real> out = step_row(solver, psi, a, args.tol, args.max_iter, args.report, row);
     for (std::int64_t n = 0; n < size; ++n) args.psi_out[row * size + n] = out[n];
   }
 }
@@ -62,11 +64,12 @@ void cayley_forward(const CayleyForward<Real>& args) {
 template <class Real>
 void cayley_backward(const CayleyBackward<Real>& args) {
   const std::int64_t size = args.graph.nodes * 2, edges = args.graph.edges;
-  const RowSolver<Real> solver(args.graph, args.edge_weight, 2, {1, 0, args.half_dt * args.half_dt});
+  const Real a = *args.half_dt;
+  const RowSolver<Real> solver(args.graph, args.edge_weight, 2, {1, 0, a * a});
   std::vector<Real> current(static_cast<std::size_t>(edges), 0);
   for (std::int64_t row = 0; row < args.rows; ++row) {
     const std::vector<Real> g(args.grad_out + row * size, args.grad_out + (row + 1) * size);
-    const std::vector<Real> g_psi = step_row(solver, g, -args.half_dt, args.tol, args.max_iter, args.report, row);
+    const std::vector<Real> g_psi = step_row(solver, g, -a, args.tol, args.max_iter, args.report, row);
     std::vector<Real> z(g.size()), y(g.size());
     for (std::int64_t n = 0; n < size; ++n) {
       args.grad_psi[row * size + n] = g_psi[n];
@@ -78,17 +81,15 @@ void cayley_backward(const CayleyBackward<Real>& args) {
       current[e] += (z[i] - z[j]) * (y[i + 1] - y[j + 1]) - (z[i + 1] - z[j + 1]) * (y[i] - y[j]);
     }
   }
-  if (args.grad_weight == nullptr) return;
+  if (!args.to_weights) return;
   *args.grad_half_dt = 0;
   for (std::int64_t e = 0; e < edges; ++e) {
-    args.grad_weight[e] = 2 * args.half_dt * current[e];
+    args.grad_weight[e] = 2 * a * current[e];
     *args.grad_half_dt += 2 * args.edge_weight[e] * current[e];
   }
 }
 
-template void cayley_forward(const CayleyForward<float>&);
-template void cayley_forward(const CayleyForward<double>&);
-template void cayley_backward(const CayleyBackward<float>&);
-template void cayley_backward(const CayleyBackward<double>&);
+SEM_REFERENCE(CayleyForward, cayley_forward)
+SEM_REFERENCE(CayleyBackward, cayley_backward)
 
 }  // namespace sem::reference

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "reference/diffraction_reflection.hpp"
+#include "reference/run.hpp"
 #include "reference/vectors.hpp"
 
 namespace sem::reference {
@@ -391,18 +392,13 @@ void diffraction_backward(const DiffractionBackward<Real>& args) {
 }
 
 template <class Real>
-std::vector<TracedValue> diffraction_trace(const DiffractionForward<Real>& args, std::int32_t slow, std::int32_t fast) {
-  std::vector<TracedValue> trace;
+void diffraction_trace(const DiffractionTrace<Real>& args) {
   const Pixel<Real> pixel(args.in);
-  if (pixel.computed(slow, fast)) pixel.forward(slow, fast, &trace);
-  return trace;
+  if (pixel.computed(args.slow, args.fast)) pixel.forward(args.slow, args.fast, args.out);
 }
 
-template void diffraction_forward(const DiffractionForward<float>&);
-template void diffraction_forward(const DiffractionForward<double>&);
-template void diffraction_backward(const DiffractionBackward<float>&);
-template void diffraction_backward(const DiffractionBackward<double>&);
-template std::vector<TracedValue> diffraction_trace(const DiffractionForward<float>&, std::int32_t, std::int32_t);
-template std::vector<TracedValue> diffraction_trace(const DiffractionForward<double>&, std::int32_t, std::int32_t);
+SEM_REFERENCE(DiffractionForward, diffraction_forward)
+SEM_REFERENCE(DiffractionBackward, diffraction_backward)
+SEM_REFERENCE(DiffractionTrace, diffraction_trace)
 
 }  // namespace sem::reference

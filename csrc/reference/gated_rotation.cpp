@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "reference/complex.hpp"
+#include "reference/run.hpp"
 
 namespace sem::reference {
 namespace {
@@ -59,9 +60,7 @@ void gated_rotation_backward(const GatedRotationBackward<Real>& args) {
   }
 }
 
-template void gated_rotation_forward(const GatedRotationForward<float>&);
-template void gated_rotation_forward(const GatedRotationForward<double>&);
-template void gated_rotation_backward(const GatedRotationBackward<float>&);
-template void gated_rotation_backward(const GatedRotationBackward<double>&);
+SEM_REFERENCE(GatedRotationForward, gated_rotation_forward)
+SEM_REFERENCE(GatedRotationBackward, gated_rotation_backward)
 
 }  // namespace sem::reference

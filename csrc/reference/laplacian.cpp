@@ -1,6 +1,7 @@
 #include "sem/laplacian.hpp"
 
 #include "reference/graph.hpp"
+#include "reference/run.hpp"
 
 namespace sem::reference {
 
@@ -27,9 +28,7 @@ void laplacian_weight_gradient(const LaplacianWeightGradient<Real>& args) {
   }
 }
 
-template void laplacian_forward(const LaplacianForward<float>&);
-template void laplacian_forward(const LaplacianForward<double>&);
-template void laplacian_weight_gradient(const LaplacianWeightGradient<float>&);
-template void laplacian_weight_gradient(const LaplacianWeightGradient<double>&);
+SEM_REFERENCE(LaplacianForward, laplacian_forward)
+SEM_REFERENCE(LaplacianWeightGradient, laplacian_weight_gradient)
 
 }  // namespace sem::reference

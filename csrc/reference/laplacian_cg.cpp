@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "reference/cg.hpp"
+#include "reference/run.hpp"
 
 namespace sem::reference {
 namespace {
@@ -47,13 +48,13 @@ void laplacian_cg_backward(const LaplacianCgBackward<Real>& args) {
   const int components = args.components;
   const std::int64_t size = args.graph.nodes * components;
   const RowSolver<Real> solver(args.graph, args.edge_weight, components, args.system);
-  if (args.grad_weight != nullptr)
+  if (args.to_weights)
     for (std::int64_t e = 0; e < args.graph.edges; ++e) args.grad_weight[e] = 0;
   for (std::int64_t row = 0; row < args.rows; ++row) {
     const std::vector<Real> g(args.grad_out + row * size, args.grad_out + (row + 1) * size);
     const std::vector<Real> l = solve_row(solver, g, args.tol, args.max_iter, args.report, row);
     for (std::int64_t n = 0; n < size; ++n) args.grad_b[row * size + n] = l[n];
-    if (args.grad_weight == nullptr) continue;
+    if (!args.to_weights) continue;
     const std::vector<Real> x(args.x + row * size, args.x + (row + 1) * size);
     const std::vector<Real> hx = solver.laplacian(x), hl = solver.laplacian(l);
     for (std::int64_t e = 0; e < args.graph.edges; ++e) {
@@ -67,9 +68,7 @@ void laplacian_cg_backward(const LaplacianCgBackward<Real>& args) {
   }
 }
 
-template void laplacian_cg_forward(const LaplacianCgForward<float>&);
-template void laplacian_cg_forward(const LaplacianCgForward<double>&);
-template void laplacian_cg_backward(const LaplacianCgBackward<float>&);
-template void laplacian_cg_backward(const LaplacianCgBackward<double>&);
+SEM_REFERENCE(LaplacianCgForward, laplacian_cg_forward)
+SEM_REFERENCE(LaplacianCgBackward, laplacian_cg_backward)
 
 }  // namespace sem::reference

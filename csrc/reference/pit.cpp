@@ -5,6 +5,8 @@
 #include <limits>
 #include <vector>
 
+#include "reference/run.hpp"
+
 namespace sem::reference {
 namespace {
 
@@ -156,7 +158,7 @@ void pit_backward(const PitBackward<Real>& args) {
       const Real nan = std::numeric_limits<Real>::quiet_NaN();
       for (std::int64_t i = 0; i < 2 * width; ++i)
         grad_psi[i] = !row.finite() ? nan : args.reference_rms == nullptr ? grad_out[i] : Real(0);
-      if (args.grad_reference != nullptr) args.grad_reference[r] = row.finite() ? Real(0) : nan;
+      if (args.grad_reference_rms != nullptr) args.grad_reference_rms[r] = row.finite() ? Real(0) : nan;
       if (!row.finite()) grad_strength = nan;
       for (std::int64_t d = 0; d < width && args.kerr != nullptr && !row.finite(); ++d) args.grad_kerr[d] = nan;
       continue;
@@ -193,7 +195,7 @@ void pit_backward(const PitBackward<Real>& args) {
         lambda[k] += by_slope * g.first + by_value * g.value;
       }
     }
-    if (rescaled) args.grad_reference[r] = radial / row.rms();
+    if (rescaled) args.grad_reference_rms[r] = radial / row.rms();
     const Real pull = rescaled ? radial / (width * row.rms() * row.rms()) : Real(0);
     Real kerr_sum = 0;
     for (std::int64_t d = 0; d < width; ++d) {
@@ -225,9 +227,7 @@ void pit_backward(const PitBackward<Real>& args) {
   args.grad_strength[0] = grad_strength;
 }
 
-template void pit_forward(const PitForward<float>&);
-template void pit_forward(const PitForward<double>&);
-template void pit_backward(const PitBackward<float>&);
-template void pit_backward(const PitBackward<double>&);
+SEM_REFERENCE(PitForward, pit_forward)
+SEM_REFERENCE(PitBackward, pit_backward)
 
 }  // namespace sem::reference

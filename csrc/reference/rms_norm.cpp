@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "reference/complex.hpp"
+#include "reference/run.hpp"
 
 namespace sem::reference {
 namespace {
@@ -56,9 +57,7 @@ void rms_norm_backward(const RmsNormBackward<Real>& args) {
   }
 }
 
-template void rms_norm_forward(const RmsNormForward<float>&);
-template void rms_norm_forward(const RmsNormForward<double>&);
-template void rms_norm_backward(const RmsNormBackward<float>&);
-template void rms_norm_backward(const RmsNormBackward<double>&);
+SEM_REFERENCE(RmsNormForward, rms_norm_forward)
+SEM_REFERENCE(RmsNormBackward, rms_norm_backward)
 
 }  // namespace sem::reference

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "reference/complex.hpp"
+#include "reference/run.hpp"
 
 namespace sem::reference {
 
@@ -34,7 +35,7 @@ void scan_backward(const ScanBackward<Real>& args) {
   for (std::int64_t b = 0; b < batch; ++b)
     for (std::int64_t c = 0; c < channels; ++c) {
       const Real decay = args.decay[c], frequency = args.frequency[c];
-      std::complex<Real> carried = read(args.grad_final, b * channels + c);
+      std::complex<Real> carried = read(args.grad_final_state, b * channels + c);
       for (std::int64_t t = steps - 1; t >= 0; --t) {
         const std::int64_t at = (b * steps + t) * channels + c;
         const std::int64_t step = (b * steps + t) * groups + c / (channels / groups);
@@ -51,13 +52,11 @@ void scan_backward(const ScanBackward<Real>& args) {
         args.grad_frequency[c] -= p * w.imag();
         carried = std::conj(a) * l;
       }
-      write(args.grad_initial, b * channels + c, carried);
+      write(args.grad_initial_state, b * channels + c, carried);
     }
 }
 
-template void scan_forward(const ScanForward<float>&);
-template void scan_forward(const ScanForward<double>&);
-template void scan_backward(const ScanBackward<float>&);
-template void scan_backward(const ScanBackward<double>&);
+SEM_REFERENCE(ScanForward, scan_forward)
+SEM_REFERENCE(ScanBackward, scan_backward)
 
 }  // namespace sem::reference

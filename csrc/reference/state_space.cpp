@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "reference/complex.hpp"
+#include "reference/run.hpp"
 
 namespace sem::reference {
 namespace {
@@ -68,7 +69,7 @@ void backward_part(const StateSpaceBackward<Real>& args, Part<StateSpaceBackward
     h[0] = read(args.initial_state, part.state(n));
     for (std::int64_t t = 0; t < steps; ++t)
       h[t + 1] = part.transition(t, n) * h[t] + args.dt_mag[part.step(t)] * part.driven(t, n);
-    std::complex<Real> carried = read(args.grad_final, part.state(n));
+    std::complex<Real> carried = read(args.grad_final_state, part.state(n));
     for (std::int64_t t = steps - 1; t >= 0; --t) {
       const Real m = args.dt_mag[part.step(t)], p = args.dt_phase[part.step(t)];
       std::complex<Real> l = carried;
@@ -89,7 +90,7 @@ void backward_part(const StateSpaceBackward<Real>& args, Part<StateSpaceBackward
       args.grad_frequency[part.channel(n)] -= p * w.imag();
       carried = std::conj(a) * l;
     }
-    write(args.grad_initial, part.state(n), carried);
+    write(args.grad_initial_state, part.state(n), carried);
   }
 }
 
@@ -115,9 +116,7 @@ void state_space_backward(const StateSpaceBackward<Real>& args) {
     for (std::int64_t g = 0; g < groups; ++g) backward_part(args, {args, b, g});
 }
 
-template void state_space_forward(const StateSpaceForward<float>&);
-template void state_space_forward(const StateSpaceForward<double>&);
-template void state_space_backward(const StateSpaceBackward<float>&);
-template void state_space_backward(const StateSpaceBackward<double>&);
+SEM_REFERENCE(StateSpaceForward, state_space_forward)
+SEM_REFERENCE(StateSpaceBackward, state_space_backward)
 
 }  // namespace sem::reference

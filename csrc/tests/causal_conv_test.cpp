@@ -67,14 +67,14 @@ Result<Real> run(const Problem<Real>& problem, Forward forward, Backward backwar
 }
 
 Result<double> run_reference(const Problem<double>& problem) {
-  return run(problem, reference::causal_conv_forward<double>, reference::causal_conv_backward<double>);
+  return run(problem, reference::run<CausalConvForward<double>>, reference::run<CausalConvBackward<double>>);
 }
 
 Result<float> run_cpu(const Problem<float>& problem, int threads) {
   const Queue queue{nullptr, threads};
   return run(
-      problem, [&](const CausalConvForward<float>& args) { cpu::causal_conv_forward(args, queue); },
-      [&](const CausalConvBackward<float>& args) { cpu::causal_conv_backward(args, queue); });
+      problem, [&](const CausalConvForward<float>& args) { cpu::run(args, queue); },
+      [&](const CausalConvBackward<float>& args) { cpu::run(args, queue); });
 }
 
 TEST(CausalConvReference, TwoTapsByHand) {

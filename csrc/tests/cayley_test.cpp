@@ -25,12 +25,13 @@ struct Solved {
 };
 
 template <class Real>
-CayleyForward<Real> forward_args(const OwnedGraph& graph, int rows, const std::vector<Real>& weight, Real half_dt,
-                                 Real tol, int max_iter, const std::vector<Real>& psi, Solved<Real>& solved) {
+CayleyForward<Real> forward_args(const OwnedGraph& graph, int rows, const std::vector<Real>& weight,
+                                 const Real& half_dt, Real tol, int max_iter, const std::vector<Real>& psi,
+                                 Solved<Real>& solved) {
   return {graph.view(),
           rows,
           weight.data(),
-          half_dt,
+          &half_dt,
           tol,
           max_iter,
           psi.data(),
@@ -41,15 +42,14 @@ CayleyForward<Real> forward_args(const OwnedGraph& graph, int rows, const std::v
 Solved<double> reference_step(const OwnedGraph& graph, int rows, const std::vector<double>& weight, double half_dt,
                               const std::vector<double>& psi) {
   Solved<double> solved(psi.size(), rows);
-  reference::cayley_forward(forward_args<double>(graph, rows, weight, half_dt, 1e-13, 20000, psi, solved));
+  reference::run(forward_args<double>(graph, rows, weight, half_dt, 1e-13, 20000, psi, solved));
   return solved;
 }
 
 Solved<float> backend_step(const OwnedGraph& graph, int rows, const std::vector<float>& weight, float half_dt,
                            float tol, int max_iter, const std::vector<float>& psi, int threads = 2) {
   Solved<float> solved(psi.size(), rows);
-  backend::cayley_forward(forward_args<float>(graph, rows, weight, half_dt, tol, max_iter, psi, solved),
-                          {nullptr, threads});
+  backend::run(forward_args<float>(graph, rows, weight, half_dt, tol, max_iter, psi, solved), {nullptr, threads});
   return solved;
 }
 
@@ -80,19 +80,19 @@ TEST(CayleyReference, GradientsByDifferences) {
   const auto out = reference_step(graph, 1, weight, a, psi).out;
   std::vector<double> grad_psi(12), grad_weight(graph.edges());
   double grad_a = 0;
-  reference::cayley_backward<double>({graph.view(),
-                                      1,
-                                      weight.data(),
-                                      a,
-                                      1e-13,
-                                      1000,
-                                      psi.data(),
-                                      out.data(),
-                                      g.data(),
-                                      grad_psi.data(),
-                                      grad_weight.data(),
-                                      &grad_a,
-                                      {}});
+  reference::run(CayleyBackward<double>{graph.view(),
+                                        1,
+                                        weight.data(),
+                                        &a,
+                                        1e-13,
+                                        1000,
+                                        psi.data(),
+                                        out.data(),
+                                        g.data(),
+                                        grad_psi.data(),
+                                        grad_weight.data(),
+                                        &grad_a,
+                                        {}});
   const double h = 1e-6;
   EXPECT_NEAR(grad_a, (loss(weight, a + h) - loss(weight, a - h)) / (2 * h), 1e-7);
   for (std::size_t e = 0; e < graph.edges(); ++e) {
@@ -125,37 +125,39 @@ TEST_P(CayleyBackend, MatchesReference) {
   EXPECT_LE(relative_error(solved.out, truth.out), 2 * tol + 2e-6);
 
   std::vector<float> grad_psi(size), grad_weight(graph.edges());
+  const float half_dt = dt / 2;
   float grad_a = 0;
-  backend::cayley_backward({graph.view(),
-                            rows,
-                            weight.data(),
-                            dt / 2,
-                            tol,
-                            400,
-                            psi.data(),
-                            solved.out.data(),
-                            g.data(),
-                            grad_psi.data(),
-                            grad_weight.data(),
-                            &grad_a,
-                            {}},
-                           {nullptr, 2});
+  backend::run(CayleyBackward<float>{graph.view(),
+                                     rows,
+                                     weight.data(),
+                                     &half_dt,
+                                     tol,
+                                     400,
+                                     psi.data(),
+                                     solved.out.data(),
+                                     g.data(),
+                                     grad_psi.data(),
+                                     grad_weight.data(),
+                                     &grad_a,
+                                     {}},
+               {nullptr, 2});
   std::vector<double> true_grad_psi(size), true_grad_weight(graph.edges());
+  const double half_dt64 = half_dt;
   double true_grad_a = 0;
   const auto weight64 = converted<double>(weight), psi64 = converted<double>(psi), g64 = converted<double>(g);
-  reference::cayley_backward<double>({graph.view(),
-                                      rows,
-                                      weight64.data(),
-                                      dt / 2,
-                                      1e-13,
-                                      20000,
-                                      psi64.data(),
-                                      truth.out.data(),
-                                      g64.data(),
-                                      true_grad_psi.data(),
-                                      true_grad_weight.data(),
-                                      &true_grad_a,
-                                      {}});
+  reference::run(CayleyBackward<double>{graph.view(),
+                                        rows,
+                                        weight64.data(),
+                                        &half_dt64,
+                                        1e-13,
+                                        20000,
+                                        psi64.data(),
+                                        truth.out.data(),
+                                        g64.data(),
+                                        true_grad_psi.data(),
+                                        true_grad_weight.data(),
+                                        &true_grad_a,
+                                        {}});
   EXPECT_LE(relative_error(grad_psi, true_grad_psi), 5 * tol + 1e-5);
   EXPECT_LE(relative_error(grad_weight, true_grad_weight), 5 * tol + 1e-5);
 }

@@ -162,7 +162,7 @@ struct Problem {
   }
 
   double loss() {
-    const auto out = forward<double>([](const auto& args) { reference::diffraction_forward(args); });
+    const auto out = forward<double>([](const auto& args) { reference::run(args); });
     double sum = 0;
     for (std::size_t i = 0; i < out.size(); ++i) sum += out[i] * grad_out[i];
     return sum;

@@ -23,19 +23,19 @@ class DiffractionBackend : public ::testing::TestWithParam<Case> {};
 
 TEST_P(DiffractionBackend, MatchesTheReference) {
   Problem problem(GetParam().second);
-  const auto image = problem.forward<float>([](const auto& args) { backend::diffraction_forward(args, {nullptr, 2}); });
-  const auto truth = problem.forward<double>([](const auto& args) { reference::diffraction_forward(args); });
+  const auto image = problem.forward<float>([](const auto& args) { backend::run(args, {nullptr, 2}); });
+  const auto truth = problem.forward<double>([](const auto& args) { reference::run(args); });
   EXPECT_LE(relative_error(image, truth), 5e-7);
-  auto grads = problem.backward<float>([](const auto& args) { backend::diffraction_backward(args, {nullptr, 2}); });
-  auto exact = problem.backward<double>([](const auto& args) { reference::diffraction_backward(args); });
+  auto grads = problem.backward<float>([](const auto& args) { backend::run(args, {nullptr, 2}); });
+  auto exact = problem.backward<double>([](const auto& args) { reference::run(args); });
   for (std::size_t k = 0; k < grads.named().size(); ++k)
     EXPECT_LE(relative_error(*grads.named()[k].second, *exact.named()[k].second), 1e-5) << grads.named()[k].first;
 }
 
 TEST_P(DiffractionReference, FloatMatchesDouble) {
   Problem problem(GetParam().second);
-  const auto truth = problem.forward<double>([](const auto& args) { reference::diffraction_forward(args); });
-  const auto single = problem.forward<float>([](const auto& args) { reference::diffraction_forward(args); });
+  const auto truth = problem.forward<double>([](const auto& args) { reference::run(args); });
+  const auto single = problem.forward<float>([](const auto& args) { reference::run(args); });
   EXPECT_LE(relative_error(single, truth), 2e-6);
 }
 
@@ -44,7 +44,7 @@ TEST_P(DiffractionReference, FloatMatchesDouble) {
 TEST_P(DiffractionReference, GradientsMatchFiniteDifferences) {
   Problem problem(GetParam().second);
   if (problem.pixels() == 0) return;
-  auto grads = problem.backward<double>([](const auto& args) { reference::diffraction_backward(args); });
+  auto grads = problem.backward<double>([](const auto& args) { reference::run(args); });
   const auto gradients = grads.named(), values = problem.value.named();
   for (std::size_t k = 0; k < gradients.size(); ++k) {
     const std::vector<double>& gradient = *gradients[k].second;
@@ -73,7 +73,7 @@ TEST(DiffractionReferenceByHand, TheBeam) {
   problem.value.close = {0.1};
   problem.value.incident = {1, 0, 0, 1, 0, 0};
   problem.value.weight = {1, 1};
-  const auto out = problem.forward<double>([](const auto& args) { reference::diffraction_forward(args); });
+  const auto out = problem.forward<double>([](const auto& args) { reference::run(args); });
   EXPECT_NEAR(out[0], 1.5 * (40.0 / 8 + 3600.0 * 3600.0) * 1.6e-5, 1e-9);
 }
 
@@ -84,10 +84,9 @@ TEST(DiffractionBackendBits, DoNotDependOnThreadsOrRun) {
   experiment.tricubic = true;
   Problem problem(experiment);
   const auto run = [&](int threads) {
-    auto grads =
-        problem.backward<float>([&](const auto& args) { backend::diffraction_backward(args, {nullptr, threads}); });
-    std::vector<double> all = converted<double>(
-        problem.forward<float>([&](const auto& args) { backend::diffraction_forward(args, {nullptr, threads}); }));
+    auto grads = problem.backward<float>([&](const auto& args) { backend::run(args, {nullptr, threads}); });
+    std::vector<double> all =
+        converted<double>(problem.forward<float>([&](const auto& args) { backend::run(args, {nullptr, threads}); }));
     for (const auto& [name, gradient] : grads.named()) all.insert(all.end(), gradient->begin(), gradient->end());
     return all;
   };

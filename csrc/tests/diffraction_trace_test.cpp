@@ -14,18 +14,17 @@ class DiffractionTraces : public ::testing::TestWithParam<std::pair<std::string,
 
 TEST_P(DiffractionTraces, TracesEndWithThePixelAndAgree) {
   Problem problem(GetParam().second);
-  const auto image = problem.forward<float>([](const auto& args) { cpu::diffraction_forward(args, {nullptr, 1}); });
-  const auto exact = problem.forward<double>([](const auto& args) { reference::diffraction_forward(args); });
+  const auto image = problem.forward<float>([](const auto& args) { cpu::run(args, {nullptr, 1}); });
+  const auto exact = problem.forward<double>([](const auto& args) { reference::run(args); });
   const auto table = converted<float>(problem.value.table);
   // Between a ball's rings sine and cosine cancel.
   const double limit = problem.experiment.shape == DomainShape::round ? 4e-6 : 1e-6;
   for (std::size_t pixel = 0; pixel < problem.pixels(); pixel += 23) {
     const auto slow = static_cast<std::int32_t>(pixel / problem.experiment.fast);
     const auto fast = static_cast<std::int32_t>(pixel % problem.experiment.fast);
-    std::vector<TracedValue> trace;
-    cpu::diffraction_trace({problem.view<float>(table), slow, fast, &trace}, {nullptr, 1});
-    const DiffractionForward<double> args{problem.view<double>(problem.value.table), nullptr};
-    const auto truth = reference::diffraction_trace(args, slow, fast);
+    std::vector<TracedValue> trace, truth;
+    cpu::run(DiffractionTrace<float>{problem.view<float>(table), slow, fast, &trace}, {nullptr, 1});
+    reference::run(DiffractionTrace<double>{problem.view<double>(problem.value.table), slow, fast, &truth});
     ASSERT_EQ(trace.size(), truth.size());
     if (trace.empty()) continue;
     EXPECT_EQ(std::string(trace.back().name), "I_pixel_final");

@@ -51,14 +51,14 @@ Result<Real> run(const Problem<Real>& problem, Forward forward, Backward backwar
 }
 
 Result<double> run_reference(const Problem<double>& problem) {
-  return run(problem, reference::gated_rotation_forward<double>, reference::gated_rotation_backward<double>);
+  return run(problem, reference::run<GatedRotationForward<double>>, reference::run<GatedRotationBackward<double>>);
 }
 
 Result<float> run_cpu(const Problem<float>& problem, int threads) {
   const Queue queue{nullptr, threads};
   return run(
-      problem, [&](const GatedRotationForward<float>& args) { cpu::gated_rotation_forward(args, queue); },
-      [&](const GatedRotationBackward<float>& args) { cpu::gated_rotation_backward(args, queue); });
+      problem, [&](const GatedRotationForward<float>& args) { cpu::run(args, queue); },
+      [&](const GatedRotationBackward<float>& args) { cpu::run(args, queue); });
 }
 
 TEST(GatedRotationReference, AnOpenGateTurnsAndAHalfOpenOneGoesHalfTheWay) {

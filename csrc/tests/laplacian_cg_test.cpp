@@ -21,8 +21,8 @@ TEST(LaplacianCgReference, TwoNodesByHand) {
   const OwnedGraph graph(2, {{0, 1}});
   const std::vector<double> weight{1.5}, b{1, 0};
   std::vector<double> x(2);
-  reference::laplacian_cg_forward<double>(
-      {graph.view(), 1, 1, weight.data(), {2.0, 0.5, 0.25}, 1e-14, 10, b.data(), x.data(), {}});
+  reference::run(LaplacianCgForward<double>{
+      graph.view(), 1, 1, weight.data(), {2.0, 0.5, 0.25}, 1e-14, 10, b.data(), x.data(), {}});
   const double sum = 0.5 / 2.0, difference = 0.5 / (2.0 + 0.5 * 3 + 0.25 * 9);
   EXPECT_NEAR(x[0], sum + difference, 1e-12);
   EXPECT_NEAR(x[1], sum - difference, 1e-12);
@@ -46,58 +46,58 @@ TEST_P(LaplacianCgBackend, MatchesReference) {
 
   std::vector<float> x(size), residual(rows);
   std::vector<std::int32_t> status(rows), iterations(rows);
-  backend::laplacian_cg_forward({graph.view(),
-                                 rows,
-                                 components,
-                                 weight.data(),
-                                 {alpha, beta, gamma},
-                                 tol,
-                                 300,
-                                 b.data(),
-                                 x.data(),
-                                 {status.data(), iterations.data(), residual.data()}},
-                                {nullptr, 2});
+  backend::run(LaplacianCgForward<float>{graph.view(),
+                                         rows,
+                                         components,
+                                         weight.data(),
+                                         {alpha, beta, gamma},
+                                         tol,
+                                         300,
+                                         b.data(),
+                                         x.data(),
+                                         {status.data(), iterations.data(), residual.data()}},
+               {nullptr, 2});
   for (int row = 0; row < rows; ++row) ASSERT_EQ(status[row], 0) << residual[row];
   std::vector<double> truth(size);
-  reference::laplacian_cg_forward<double>({graph.view(),
-                                           rows,
-                                           components,
-                                           weight64.data(),
-                                           {alpha, beta, gamma},
-                                           1e-13,
-                                           20000,
-                                           b64.data(),
-                                           truth.data(),
-                                           {}});
-  EXPECT_LE(relative_error(x, truth), 1e-5);
-
-  std::vector<float> grad_b(size), grad_weight(graph.edges());
-  backend::laplacian_cg_backward({graph.view(),
-                                  rows,
-                                  components,
-                                  weight.data(),
-                                  {alpha, beta, gamma},
-                                  tol,
-                                  300,
-                                  x.data(),
-                                  g.data(),
-                                  grad_b.data(),
-                                  grad_weight.data(),
-                                  {}},
-                                 {nullptr, 2});
-  std::vector<double> true_grad_b(size), true_grad_weight(graph.edges());
-  reference::laplacian_cg_backward<double>({graph.view(),
+  reference::run(LaplacianCgForward<double>{graph.view(),
                                             rows,
                                             components,
                                             weight64.data(),
                                             {alpha, beta, gamma},
                                             1e-13,
                                             20000,
+                                            b64.data(),
                                             truth.data(),
-                                            g64.data(),
-                                            true_grad_b.data(),
-                                            true_grad_weight.data(),
                                             {}});
+  EXPECT_LE(relative_error(x, truth), 1e-5);
+
+  std::vector<float> grad_b(size), grad_weight(graph.edges());
+  backend::run(LaplacianCgBackward<float>{graph.view(),
+                                          rows,
+                                          components,
+                                          weight.data(),
+                                          {alpha, beta, gamma},
+                                          tol,
+                                          300,
+                                          x.data(),
+                                          g.data(),
+                                          grad_b.data(),
+                                          grad_weight.data(),
+                                          {}},
+               {nullptr, 2});
+  std::vector<double> true_grad_b(size), true_grad_weight(graph.edges());
+  reference::run(LaplacianCgBackward<double>{graph.view(),
+                                             rows,
+                                             components,
+                                             weight64.data(),
+                                             {alpha, beta, gamma},
+                                             1e-13,
+                                             20000,
+                                             truth.data(),
+                                             g64.data(),
+                                             true_grad_b.data(),
+                                             true_grad_weight.data(),
+                                             {}});
   EXPECT_LE(relative_error(grad_b, true_grad_b), 1e-5);
   EXPECT_LE(relative_error(grad_weight, true_grad_weight), 2e-5);
 }
@@ -115,17 +115,17 @@ TEST(LaplacianCgBackend, BadRowsAreContained) {
   b[4 * nodes + 2] = std::numeric_limits<float>::quiet_NaN();
   std::vector<float> x(b.size());
   std::vector<std::int32_t> status(rows);
-  backend::laplacian_cg_forward({graph.view(),
-                                 rows,
-                                 1,
-                                 weight.data(),
-                                 {1, 1, 0},
-                                 1e-6f,
-                                 100,
-                                 b.data(),
-                                 x.data(),
-                                 {status.data(), nullptr, nullptr}},
-                                {nullptr, 1});
+  backend::run(LaplacianCgForward<float>{graph.view(),
+                                         rows,
+                                         1,
+                                         weight.data(),
+                                         {1, 1, 0},
+                                         1e-6f,
+                                         100,
+                                         b.data(),
+                                         x.data(),
+                                         {status.data(), nullptr, nullptr}},
+               {nullptr, 1});
   for (int row = 0; row < rows; ++row) {
     EXPECT_EQ(status[row], row == 4 ? static_cast<int>(Status::nonfinite) : 0);
     for (int n = 0; n < nodes; ++n) EXPECT_EQ(std::isnan(x[row * nodes + n]), row == 4);
@@ -144,19 +144,19 @@ TEST(LaplacianCgBackend, AMaskedRowOfNanLeavesTheWeightGradientAlone) {
     const auto weight_gradient = [&] {
       std::vector<float> out(graph.edges());
       const ShiftedLaplacian<float> system{1, 0.5f, 0.25f};
-      backend::laplacian_cg_backward({graph.view(),
-                                      rows,
-                                      components,
-                                      weight.data(),
-                                      system,
-                                      1e-6f,
-                                      100,
-                                      x.data(),
-                                      g.data(),
-                                      grad_b.data(),
-                                      out.data(),
-                                      {}},
-                                     {nullptr, 2});
+      backend::run(LaplacianCgBackward<float>{graph.view(),
+                                              rows,
+                                              components,
+                                              weight.data(),
+                                              system,
+                                              1e-6f,
+                                              100,
+                                              x.data(),
+                                              g.data(),
+                                              grad_b.data(),
+                                              out.data(),
+                                              {}},
+                   {nullptr, 2});
       return out;
     };
     const auto clean = weight_gradient();

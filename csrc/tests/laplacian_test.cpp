@@ -18,7 +18,7 @@ template <class Real>
 std::vector<Real> reference_product(const OwnedGraph& graph, int rows, int components, const std::vector<Real>& weight,
                                     const std::vector<Real>& x) {
   std::vector<Real> out(x.size());
-  reference::laplacian_forward<Real>({graph.view(), rows, components, weight.data(), x.data(), out.data()});
+  reference::run(LaplacianForward<Real>{graph.view(), rows, components, weight.data(), x.data(), out.data()});
   return out;
 }
 
@@ -32,7 +32,7 @@ TEST(LaplacianReference, WeightGradientByHand) {
   const OwnedGraph graph(3, {{0, 1}, {1, 2}});
   const std::vector<double> x{1, 4, 10}, g{1, 0, 2};
   std::vector<double> grad(2);
-  reference::laplacian_weight_gradient<double>({graph.view(), 1, 1, x.data(), g.data(), grad.data()});
+  reference::run(LaplacianWeightGradient<double>{graph.view(), 1, 1, x.data(), g.data(), grad.data()});
   EXPECT_EQ(grad, (std::vector<double>{-3, 12}));
 }
 
@@ -51,16 +51,18 @@ TEST_P(LaplacianBackend, MatchesReference) {
   const auto g = normal_array<float>(size, 4);
 
   std::vector<float> out(size);
-  backend::laplacian_forward({graph.view(), rows, components, weight.data(), x.data(), out.data()}, {nullptr, 2});
+  backend::run(LaplacianForward<float>{graph.view(), rows, components, weight.data(), x.data(), out.data()},
+               {nullptr, 2});
   const auto expected = reference_product(graph, rows, components, converted<double>(weight), converted<double>(x));
   EXPECT_LE(relative_error(out, expected), 2e-6);
 
   std::vector<float> grad(graph.edges());
-  backend::laplacian_weight_gradient({graph.view(), rows, components, x.data(), g.data(), grad.data()}, {nullptr, 2});
+  backend::run(LaplacianWeightGradient<float>{graph.view(), rows, components, x.data(), g.data(), grad.data()},
+               {nullptr, 2});
   std::vector<double> expected_grad(graph.edges());
   const auto x64 = converted<double>(x), g64 = converted<double>(g);
-  reference::laplacian_weight_gradient<double>(
-      {graph.view(), rows, components, x64.data(), g64.data(), expected_grad.data()});
+  reference::run(
+      LaplacianWeightGradient<double>{graph.view(), rows, components, x64.data(), g64.data(), expected_grad.data()});
   EXPECT_LE(relative_error(grad, expected_grad), 1e-5);
 }
 

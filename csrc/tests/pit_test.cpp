@@ -95,7 +95,7 @@ struct Problem {
                              .strength = &strength,
                              .grad_out = grad_out.data(),
                              .grad_psi = grad.psi.data(),
-                             .grad_reference = data_or_null(grad.reference),
+                             .grad_reference_rms = data_or_null(grad.reference),
                              .grad_strength = &grad.strength,
                              .kerr = data_or_null(kerr),
                              .grad_kerr = data_or_null(grad.kerr)});
@@ -110,14 +110,14 @@ struct Problem {
 
 template <class Real>
 void run_reference(const PitForward<Real>& args) {
-  reference::pit_forward(args);
+  reference::run(args);
 }
 template <class Real>
 void run_reference_backward(const PitBackward<Real>& args) {
-  reference::pit_backward(args);
+  reference::run(args);
 }
-void run_backend(const PitForward<float>& args) { backend::pit_forward(args, {nullptr, 2}); }
-void run_backend_backward(const PitBackward<float>& args) { backend::pit_backward(args, {nullptr, 2}); }
+void run_backend(const PitForward<float>& args) { backend::run(args, {nullptr, 2}); }
+void run_backend_backward(const PitBackward<float>& args) { backend::run(args, {nullptr, 2}); }
 
 // Two equal waves one bin apart. The density kernel is close to exp(-x^2 / 4), so each sees the slope
 // s = -+ (1/2) e^(-1/4) / (1 + e^(-1/4)) and moves away from the other by sigma s / sqrt(1 + s^2).

@@ -54,14 +54,14 @@ Result<Real> run(const Problem<Real>& problem, Forward forward, Backward backwar
 }
 
 Result<double> run_reference(const Problem<double>& problem) {
-  return run(problem, reference::rms_norm_forward<double>, reference::rms_norm_backward<double>);
+  return run(problem, reference::run<RmsNormForward<double>>, reference::run<RmsNormBackward<double>>);
 }
 
 Result<float> run_cpu(const Problem<float>& problem, int threads) {
   const Queue queue{nullptr, threads};
   return run(
-      problem, [&](const RmsNormForward<float>& args) { cpu::rms_norm_forward(args, queue); },
-      [&](const RmsNormBackward<float>& args) { cpu::rms_norm_backward(args, queue); });
+      problem, [&](const RmsNormForward<float>& args) { cpu::run(args, queue); },
+      [&](const RmsNormBackward<float>& args) { cpu::run(args, queue); });
 }
 
 TEST(RmsNormReference, ARowByHand) {

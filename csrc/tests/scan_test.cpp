@@ -77,14 +77,14 @@ Result<Real> run(const Problem<Real>& problem, Forward forward, Backward backwar
 }
 
 Result<double> run_reference(const Problem<double>& problem) {
-  return run(problem, reference::scan_forward<double>, reference::scan_backward<double>);
+  return run(problem, reference::run<ScanForward<double>>, reference::run<ScanBackward<double>>);
 }
 
 Result<float> run_backend(const Problem<float>& problem, int threads) {
   const Queue queue{nullptr, threads};
   return run(
-      problem, [&](const ScanForward<float>& args) { backend::scan_forward(args, queue); },
-      [&](const ScanBackward<float>& args) { backend::scan_backward(args, queue); });
+      problem, [&](const ScanForward<float>& args) { backend::run(args, queue); },
+      [&](const ScanBackward<float>& args) { backend::run(args, queue); });
 }
 
 TEST(ScanReference, TwoStepsByHand) {
@@ -166,10 +166,10 @@ TEST(ScanBackendProperties, ModulusOfATransitionIsAtMostOne) {
                          {},
                          {}};
   std::vector<float> states(problem.x.size()), final_state(problem.initial.size());
-  backend::scan_forward(
-      {problem.shape, problem.x.data(), problem.dt_mag.data(), problem.dt_phase.data(), problem.decay.data(),
-       problem.frequency.data(), problem.initial.data(), states.data(), final_state.data()},
-      {nullptr, 1});
+  backend::run(ScanForward<float>{problem.shape, problem.x.data(), problem.dt_mag.data(), problem.dt_phase.data(),
+                                  problem.decay.data(), problem.frequency.data(), problem.initial.data(), states.data(),
+                                  final_state.data()},
+               {nullptr, 1});
   for (int c = 0; c < kChannels; ++c) {
     const double modulus = std::hypot(final_state[2 * c], final_state[2 * c + 1]) / std::sqrt(2.0);
     EXPECT_LE(modulus, 1 + 1e-5) << c;

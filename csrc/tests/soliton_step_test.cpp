@@ -1,9 +1,8 @@
-// A propagator layer's step on a device back end: pit and cayley in shared launches.
+// A propagator layer's step: pit and cayley in one.
 #include <gtest/gtest.h>
 
 #include <limits>
 
-#include "device/operators.hpp"
 #include "tests/backend.hpp"
 #include "tests/problems.hpp"
 
@@ -25,7 +24,7 @@ struct Step {
   std::vector<Real> psi, grad_out, kerr, weight;
   Real strength = Real(0.5), half_dt = Real(0.05), tol = Real(1e-6);
 
-  std::vector<Real> turned, out, residual, grad_turned, grad_psi, grad_kerr, grad_weight;
+  std::vector<Real> out, residual, grad_psi, grad_kerr, grad_weight;
   std::vector<std::int32_t> status, iterations;
   Real grad_strength = 0, grad_half_dt = 0;
 
@@ -36,70 +35,50 @@ struct Step {
         psi(normal_array<Real>(2 * static_cast<std::size_t>(rows) * width, 1)),
         grad_out(normal_array<Real>(psi.size(), 2)),
         kerr(uniform_array<Real>(width, -0.3, 0.3, 3)),
-        weight(uniform_array<Real>(graph.view().edges, 0.2, 1.5, 4)) {
+        weight(uniform_array<Real>(graph.view().edges, 0.2, 1.5, 4)),
+        out(psi.size()),
+        residual(rows),
+        grad_psi(psi.size()),
+        grad_kerr(kerr.size()),
+        grad_weight(weight.size()),
+        status(rows),
+        iterations(rows) {
     for (std::size_t i = 0; i < psi.size(); i += 2) psi[i] += Real(0.7);  // bunch the phases
-    allocate();
   }
 
-  void allocate() {
-    turned.resize(psi.size());
-    out.resize(psi.size());
-    grad_turned.resize(psi.size());
-    grad_psi.resize(psi.size());
-    grad_kerr.resize(kerr.size());
-    grad_weight.resize(weight.size());
-    residual.resize(rows);
-    status.resize(rows);
-    iterations.resize(rows);
-  }
-
-  PitForward<Real> turn() {
-    return {.rows = rows,
-            .width = width,
+  SolitonStepForward<Real> forward() {
+    return {.graph = graph.view(),
+            .rows = rows,
             .num_bins = kBins,
-            .rule = PitRule::score,
             .psi = psi.data(),
-            .reference_rms = nullptr,
-            .strength = &strength,
-            .out = turned.data(),
-            .kerr = kerr.data()};
-  }
-  CayleyForward<Real> step() {
-    return {graph.view(),  rows,       weight.data(),
-            half_dt,       tol,        2000,
-            turned.data(), out.data(), {status.data(), iterations.data(), residual.data()}};
-  }
-  CayleyBackward<Real> step_back() {
-    CayleyBackward<Real> args;
-    args.graph = graph.view();
-    args.rows = rows;
-    args.edge_weight = weight.data();
-    args.half_dt = half_dt;
-    args.tol = tol;
-    args.max_iter = 2000;
-    args.psi = turned.data();
-    args.psi_out = out.data();
-    args.grad_out = grad_out.data();
-    args.grad_psi = grad_turned.data();
-    args.grad_weight = grad_weight.data();
-    args.grad_half_dt = &grad_half_dt;
-    args.report.status = status.data();
-    return args;
-  }
-  PitBackward<Real> pit_back() {
-    return {.rows = rows,
-            .width = width,
-            .num_bins = kBins,
-            .rule = PitRule::score,
-            .psi = psi.data(),
-            .reference_rms = nullptr,
-            .strength = &strength,
-            .grad_out = grad_turned.data(),
-            .grad_psi = grad_psi.data(),
-            .grad_reference = nullptr,
-            .grad_strength = &grad_strength,
             .kerr = kerr.data(),
-            .grad_kerr = grad_kerr.data()};
+            .strength = &strength,
+            .edge_weight = weight.data(),
+            .half_dt = &half_dt,
+            .tol = tol,
+            .max_iter = 2000,
+            .psi_out = out.data(),
+            .report = {status.data(), iterations.data(), residual.data()}};
+  }
+  SolitonStepBackward<Real> backward() {
+    return {.graph = graph.view(),
+            .rows = rows,
+            .num_bins = kBins,
+            .psi = psi.data(),
+            .kerr = kerr.data(),
+            .strength = &strength,
+            .edge_weight = weight.data(),
+            .half_dt = &half_dt,
+            .tol = tol,
+            .max_iter = 2000,
+            .psi_out = out.data(),
+            .grad_out = grad_out.data(),
+            .grad_psi = grad_psi.data(),
+            .grad_kerr = grad_kerr.data(),
+            .grad_strength = &grad_strength,
+            .grad_weight = grad_weight.data(),
+            .grad_half_dt = &grad_half_dt,
+            .report = {status.data(), nullptr, nullptr}};
   }
 };
 
@@ -112,10 +91,8 @@ Step<double> reference_of(const Step<float>& from) {
   exact.strength = from.strength;
   exact.half_dt = from.half_dt;
   exact.tol = 1e-13;
-  reference::pit_forward(exact.turn());
-  reference::cayley_forward(exact.step());
-  reference::cayley_backward(exact.step_back());
-  reference::pit_backward(exact.pit_back());
+  reference::run(exact.forward());
+  reference::run(exact.backward());
   return exact;
 }
 
@@ -124,25 +101,36 @@ class SolitonBackend : public ::testing::TestWithParam<std::pair<int, int>> {};
 TEST_P(SolitonBackend, IsTheReferencesPitThenCayley) {
   Step<float> step(GetParam().first, GetParam().second);
   const Step<double> exact = reference_of(step);
-  backend::soliton_forward(step.turn(), step.step());
+  backend::run(step.forward(), {});
   EXPECT_LE(relative_error(step.out, exact.out), 4e-6);
   for (const std::int32_t status : step.status) EXPECT_EQ(status, 0);
 
-  const std::vector<float> turned = step.turned;
-  step.turned.assign(turned.size(), std::numeric_limits<float>::quiet_NaN());
-  backend::soliton_backward(step.turn(), step.step_back(), step.pit_back());
-  EXPECT_EQ(step.turned, turned);
+  backend::run(step.backward(), {});
   EXPECT_LE(relative_error(step.grad_psi, exact.grad_psi), 2e-5);
   EXPECT_LE(relative_error(step.grad_kerr, exact.grad_kerr), 3e-5);
   EXPECT_LE(relative_error(step.grad_weight, exact.grad_weight), 3e-5);
   EXPECT_NEAR(step.grad_strength, exact.grad_strength, 1e-4 * std::abs(exact.grad_strength) + 1e-5);
   EXPECT_NEAR(step.grad_half_dt, exact.grad_half_dt, 1e-4 * std::abs(exact.grad_half_dt) + 1e-5);
+}
 
-  std::vector<float> alone(turned.size());
-  PitForward<float> pit = step.turn();
-  pit.out = alone.data();
-  backend::pit_forward(pit, {});
-  EXPECT_EQ(alone, turned);
+TEST_P(SolitonBackend, HasTheBitsOfItsPartsInTurn) {
+  Step<float> step(GetParam().first, GetParam().second), parts(GetParam().first, GetParam().second);
+  std::vector<float> turned(step.psi.size()), grad_turned(step.psi.size());
+  backend::run(step.forward(), {});
+  backend::run(parts.forward().turn(turned.data()), {});
+  backend::run(parts.forward().step(turned.data()), {});
+  EXPECT_EQ(step.out, parts.out);
+  EXPECT_EQ(step.iterations, parts.iterations);
+  EXPECT_EQ(step.residual, parts.residual);
+
+  backend::run(step.backward(), {});
+  backend::run(parts.backward().step(turned.data(), grad_turned.data()), {});
+  backend::run(parts.backward().turn_back(grad_turned.data()), {});
+  EXPECT_EQ(step.grad_psi, parts.grad_psi);
+  EXPECT_EQ(step.grad_kerr, parts.grad_kerr);
+  EXPECT_EQ(step.grad_weight, parts.grad_weight);
+  EXPECT_EQ(step.grad_strength, parts.grad_strength);
+  EXPECT_EQ(step.grad_half_dt, parts.grad_half_dt);
 }
 
 INSTANTIATE_TEST_SUITE_P(Sizes, SolitonBackend,
@@ -153,43 +141,11 @@ TEST(SolitonBackendRows, NoRowsGiveGradientsOfZero) {
   Step<float> step(0, 24);
   step.grad_kerr.assign(24, 7);
   step.grad_weight.assign(step.weight.size(), 7);
-  backend::soliton_forward(step.turn(), step.step());
-  backend::soliton_backward(step.turn(), step.step_back(), step.pit_back());
+  backend::run(step.forward(), {});
+  backend::run(step.backward(), {});
   EXPECT_EQ(step.grad_kerr, std::vector<float>(24, 0));
   EXPECT_EQ(step.grad_weight, std::vector<float>(step.weight.size(), 0));
   EXPECT_EQ(step.grad_strength, 0);
-}
-
-// Counts launches, runs nothing.
-struct Counter {
-  int launches = 0;
-  device::Limits limits() const { return {99 * 1024, 1024, 32}; }
-  template <class Kernel>
-  void operator()(const Kernel&, std::int64_t groups, int group_size, std::int64_t local_floats) {
-    if (groups == 0) return;
-    ++launches;
-    EXPECT_LE(group_size, Kernel::kMostThreads);
-    EXPECT_LE(4 * local_floats, limits().local_bytes);
-  }
-};
-
-TEST(SolitonBackendLaunches, AreTwoForwardAndFourBackwardAtEverySize) {
-  for (const int width : {2, 256, 1024, 4096, 8192}) {
-    Step<float> step(3, width);
-    device::SolitonTask task;
-    task.turn = step.turn();
-    task.cayley.graph = step.graph.view();
-    task.cayley.rows = step.rows;
-    Counter forward, backward;
-    device::run(task, forward);
-    EXPECT_EQ(forward.launches, 2) << width;
-    task.backward = task.cayley.adjoint = true;
-    task.cayley.grad_weight = step.grad_weight.data();
-    task.cayley.grad_half_dt = &step.grad_half_dt;
-    task.pit = step.pit_back();
-    device::run(task, backward);
-    EXPECT_EQ(backward.launches, 4) << width;
-  }
 }
 
 }  // namespace

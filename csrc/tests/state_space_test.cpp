@@ -100,14 +100,14 @@ Result<Real> run(const Problem<Real>& problem, Forward forward, Backward backwar
 }
 
 Result<double> run_reference(const Problem<double>& problem) {
-  return run(problem, reference::state_space_forward<double>, reference::state_space_backward<double>);
+  return run(problem, reference::run<StateSpaceForward<double>>, reference::run<StateSpaceBackward<double>>);
 }
 
 Result<float> run_cpu(const Problem<float>& problem, int threads) {
   const Queue queue{nullptr, threads};
   return run(
-      problem, [&](const StateSpaceForward<float>& args) { cpu::state_space_forward(args, queue); },
-      [&](const StateSpaceBackward<float>& args) { cpu::state_space_backward(args, queue); });
+      problem, [&](const StateSpaceForward<float>& args) { cpu::run(args, queue); },
+      [&](const StateSpaceBackward<float>& args) { cpu::run(args, queue); });
 }
 
 TEST(StateSpaceReference, TwoStepsByHand) {
@@ -191,10 +191,11 @@ TEST(StateSpaceCpuProperties, NoCheckpointsAreWrittenWhereNoneAreWanted) {
   const Problem<float> problem = random_problem({1, 130, 2, 5, 3}, 2);
   const Result<float> expected = run_cpu(problem, 1);
   std::vector<float> y(problem.x.size()), final_state(problem.initial.size());
-  cpu::state_space_forward({problem.shape, problem.x.data(), problem.dt_mag.data(), problem.dt_phase.data(),
-                            problem.into.data(), problem.out_of.data(), problem.decay.data(), problem.frequency.data(),
-                            problem.initial.data(), y.data(), final_state.data(), nullptr},
-                           {nullptr, 1});
+  cpu::run(
+      StateSpaceForward<float>{problem.shape, problem.x.data(), problem.dt_mag.data(), problem.dt_phase.data(),
+                               problem.into.data(), problem.out_of.data(), problem.decay.data(),
+                               problem.frequency.data(), problem.initial.data(), y.data(), final_state.data(), nullptr},
+      {nullptr, 1});
   EXPECT_EQ(y, expected.y);
   EXPECT_EQ(final_state, expected.final_state);
 }

@@ -276,10 +276,10 @@ def test_opcheck(tokens):
     topology = graph(9)
     psi, weight, a = torch.randn(tokens, 9, 2), weights(topology), torch.tensor(0.3)
     packed = topology.packed(psi.device)
-    torch.library.opcheck(cayley_forward, (psi, weight, a, packed, 1e-5, 50))
+    torch.library.opcheck(cayley_forward.op, (psi, weight, a, packed, 1e-5, 50, "ignore"))
     for to_weights in (True, False):
         torch.library.opcheck(
-            cayley_backward, (psi, psi.clone(), torch.randn_like(psi), weight, a, packed, 1e-5, 50, to_weights)
+            cayley_backward.op, (psi, psi.clone(), torch.randn_like(psi), weight, a, packed, 1e-5, 50, to_weights)
         )
 
 

@@ -265,9 +265,10 @@ def test_a_build_without_kernels_says_how_to_get_them(monkeypatch):
 
 @pytest.mark.skipif(not native.is_built("cuda") or torch.cuda.is_available(), reason="needs CUDA kernels and no GPU")
 def test_without_a_gpu_the_module_loads_and_errors_name_the_operator():
-    nothing = [0] * 5
-    with pytest.raises(RuntimeError, match="^pit: CUDA refused the launch: "):
-        native.backend("cuda").pit_forward((0, 0), lambda floats: 0, 1, 8, 32, 0, *nothing)
+    psi = torch.zeros(1, 8, 2)
+    fields = {"rows": 1, "width": 8, "num_bins": 32, "rule": 0, "psi": psi, "strength": torch.zeros(1), "out": psi}
+    with pytest.raises(RuntimeError, match="^pit_forward: CUDA refused the launch: "):
+        native.backend("cuda").pit_forward(0, 0, 1, lambda floats: 0, **fields)
 
 
 # Below, what only CUDA has.
@@ -349,7 +350,7 @@ class TestCuda:
 
     def test_a_launch_that_is_refused_is_an_error_with_the_operators_name(self):
         psi, none, strength = torch.ones(3, 8, 2).cuda(), torch.empty(0).cuda(), torch.ones(()).cuda()
-        with pytest.raises(RuntimeError, match="pit: CUDA refused the launch"):
+        with pytest.raises(RuntimeError, match="pit_forward: CUDA refused the launch"):
             pit_forward(psi, none, strength, none, 10**6, 0)  # bins for which no GPU has the shared memory
         assert torch.isfinite(pit_forward(psi, none, strength, none, 32, 0)).all()
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sem.ops import DetectorFrame, Domains, Polarisation, Region, Sources, StructureFactors, diffraction
-from sem.ops.reference_diffraction import diffraction as twin
+from sem.ops.diffraction.reference import diffraction as twin
 
 
 def detector(slow=7, fast=21):

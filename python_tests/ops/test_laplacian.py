@@ -86,8 +86,8 @@ def test_opcheck(tokens, components):
     topology = graph(9)
     x = torch.randn(tokens, 9, components)
     packed = topology.packed(x.device)
-    torch.library.opcheck(laplacian_forward, (x, weights(topology), packed, False))
-    torch.library.opcheck(laplacian_weight_gradient, (x, torch.randn_like(x), packed))
+    torch.library.opcheck(laplacian_forward.op, (x, weights(topology), packed, False))
+    torch.library.opcheck(laplacian_weight_gradient.op, (x, torch.randn_like(x), packed))
 
 
 @given(nodes=st.integers(2, 50), tokens=st.integers(1, 20), seed=st.integers(0, 1000))

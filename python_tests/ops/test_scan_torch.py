@@ -16,9 +16,9 @@ from sem.ops.scan import scan_backward, scan_forward
 @pytest.mark.parametrize("steps", [0, 5])
 def test_opcheck(steps):
     arguments = native_arguments(steps=steps)
-    torch.library.opcheck(scan_forward, tuple(arguments))
+    torch.library.opcheck(scan_forward.op, tuple(arguments))
     states, final_state = scan_forward(*arguments)
-    torch.library.opcheck(scan_backward, (states, final_state, *arguments, states))
+    torch.library.opcheck(scan_backward.op, (*arguments, states, states, final_state))
 
 
 def test_compiles_without_graph_breaks():

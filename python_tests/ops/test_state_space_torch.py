@@ -17,10 +17,10 @@ from sem.ops.state_space import state_space_backward, state_space_forward
 @pytest.mark.parametrize("steps", [0, 5, 70])
 def test_opcheck(steps):
     arguments = Problem.random(2, steps, 3, 2, 4).real_blocks()
-    torch.library.opcheck(state_space_forward, tuple(arguments))
-    y, final_state, checkpoints = state_space_forward(*arguments)
+    torch.library.opcheck(state_space_forward.op, (*arguments, torch.float32))
+    y, final_state, checkpoints = state_space_forward(*arguments, torch.float32)
     assert checkpoints.shape == (2, max(0, (steps - 1) // 64), 6, 2)
-    torch.library.opcheck(state_space_backward, (y, final_state, *arguments, checkpoints))
+    torch.library.opcheck(state_space_backward.op, (*arguments, checkpoints, y, final_state, torch.float32))
 
 
 def test_compiles_without_graph_breaks():

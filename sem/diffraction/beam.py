@@ -20,7 +20,7 @@ from sem.diffraction.parameters import (
     positive,
 )
 from sem.diffraction.rotations import about_axis, unit
-from sem.ops.diffraction_inputs import Polarisation, Sources
+from sem.ops.diffraction.inputs import Polarisation, Sources
 
 DEFAULT_FLUENCE = 1.25932015286227e29
 """Photons per square metre that make the fluence times the square of the classical electron radius about 1."""

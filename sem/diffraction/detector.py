@@ -19,7 +19,7 @@ from sem.diffraction.parameters import (
     positive,
 )
 from sem.diffraction.rotations import about_axis, about_xyz
-from sem.ops.diffraction_inputs import Curvature, DetectorFrame
+from sem.ops.diffraction.inputs import Curvature, DetectorFrame
 
 PHYSICS = ("nanobragg", "exact")
 PIVOTS = ("beam", "sample")

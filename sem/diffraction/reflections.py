@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sem.diffraction.parameters import nonnegative, parameter
 from sem.diffraction.readers import read_rows
-from sem.ops.diffraction_inputs import StructureFactors
+from sem.ops.diffraction.inputs import StructureFactors
 
 LARGEST_TABLE = 2**30
 

@@ -13,10 +13,10 @@ from sem.diffraction.crystal import Crystal
 from sem.diffraction.detector import PHYSICS, Detector
 from sem.diffraction.parameters import ANGSTROM, MICROMETRE, MILLIMETRE, choice, nonnegative, parameter
 from sem.diffraction.reflections import Reflections
-from sem.ops.diffraction import TracedValue, diffraction, diffraction_trace
-from sem.ops.diffraction_inputs import Domains, Region
-from sem.ops.diffraction_problem import CLASSICAL_RADIUS_SQUARED
-from sem.ops.reference_diffraction import diffraction as diffraction_twin
+from sem.ops.diffraction.inputs import Domains, Region
+from sem.ops.diffraction.operator import TracedValue, diffraction, diffraction_trace
+from sem.ops.diffraction.problem import CLASSICAL_RADIUS_SQUARED
+from sem.ops.diffraction.reference import diffraction as diffraction_twin
 
 CARRYOVER = ("spec", "c-parity")
 WEIGHTING = ("ignore", "relative")

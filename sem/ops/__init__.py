@@ -1,11 +1,10 @@
 """Operators on complex waves: float32 kernels with exact gradients, usable in any model."""
 
-from sem.ops import device  # noqa: F401  (registers the operators for CUDA and XPU tensors)
 from sem.ops.causal_conv import causal_conv
 from sem.ops.cayley import cayley
 from sem.ops.cg import cg_solve
-from sem.ops.diffraction import TracedValue, diffraction, diffraction_trace
-from sem.ops.diffraction_inputs import (
+from sem.ops.diffraction import reference as reference_diffraction
+from sem.ops.diffraction.inputs import (
     Curvature,
     DetectorFrame,
     Domains,
@@ -14,6 +13,7 @@ from sem.ops.diffraction_inputs import (
     Sources,
     StructureFactors,
 )
+from sem.ops.diffraction.operator import TracedValue, diffraction, diffraction_trace
 from sem.ops.gated_rotation import gated_rotation
 from sem.ops.laplacian import laplacian_matvec
 from sem.ops.laplacian_cg import laplacian_cg
@@ -50,6 +50,7 @@ __all__ = [
     "laplacian_matvec",
     "phase_entropy",
     "pit",
+    "reference_diffraction",
     "scan",
     "soliton_step",
     "state_space",

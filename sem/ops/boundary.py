@@ -37,7 +37,16 @@ def real(name: str, value: object, shape: Sequence[int] | None = None) -> Tensor
         raise TypeError(f"{name}: expected float32, bfloat16 or float16, got {tensor.dtype}")
     if shape is not None and tuple(tensor.shape) != tuple(shape):
         raise ValueError(f"{name}: expected shape {list(shape)}, got {list(tensor.shape)}")
-    return tensor.to(torch.float32).contiguous()
+    return _as_float(tensor)
+
+
+def _as_float(tensor: Tensor) -> Tensor:
+    """Contiguous float32 that is what it looks like in memory. Every call skipped is half a microsecond."""
+    if tensor.dtype is not torch.float32:
+        tensor = tensor.to(torch.float32)
+    if torch.compiler.is_compiling() or tensor.is_neg():
+        tensor = tensor.resolve_neg()
+    return tensor if tensor.is_contiguous() else tensor.contiguous()
 
 
 def wave(
@@ -55,12 +64,16 @@ def wave(
     if tensor.dtype in _COMPLEX:
         if tensor.dim() < dims:
             raise ValueError(f"{name}: expected at least {dims} dimension(s), got shape {list(tensor.shape)}")
-        blocks = torch.view_as_real(tensor.to(torch.complex64).resolve_conj()).contiguous()
+        if tensor.dtype is not torch.complex64:
+            tensor = tensor.to(torch.complex64)
+        if torch.compiler.is_compiling() or tensor.is_conj():  # a compiler cannot look at the bit
+            tensor = tensor.resolve_conj()
+        blocks = _as_float(torch.view_as_real(tensor))
         restore: Callable[[Tensor], Tensor] = torch.view_as_complex
     elif tensor.dtype in _WIDENED:
         if tensor.dim() < dims + 1 or tensor.shape[-1] != 2:
             raise ValueError(f"{name}: expected {form}, got {tensor.dtype} of shape {list(tensor.shape)}")
-        blocks, restore = tensor.to(torch.float32).contiguous(), _unchanged
+        blocks, restore = _as_float(tensor), _unchanged
     else:
         raise TypeError(f"{name}: expected {form}, got {tensor.dtype}")
     if nodes is not None and blocks.shape[-2] != nodes:
@@ -68,6 +81,18 @@ def wave(
     if blocks.shape[-2] == 0:
         raise ValueError(f"{name}: expected D >= 1, got shape {list(tensor.shape)}")
     return blocks, restore
+
+
+def wave_rows(
+    name: str, value: object, nodes: int | None = None
+) -> tuple[Tensor, Callable[[Tensor], Tensor], tuple[int, ...]]:
+    """:func:`wave` as rows ``[rows, D, 2]``, the way back from them, and the shape of the rows."""
+    blocks, restore = wave(name, value, nodes)
+    shape = blocks.shape
+    if len(shape) == 3:
+        return blocks, restore, shape[:1]
+    rows = blocks.flatten(0, -3) if len(shape) > 3 else blocks.unsqueeze(0)
+    return rows, lambda out: restore(out.reshape(shape)), shape[:-2]
 
 
 def real_or_wave(name: str, value: object, nodes: int) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
@@ -80,7 +105,10 @@ def real_or_wave(name: str, value: object, nodes: int) -> tuple[Tensor, Callable
         if tensor.dim() < 1 or tensor.shape[-1] != nodes:
             raise ValueError(f"{name}: expected shape [..., {nodes}] (the topology's nodes), got {list(tensor.shape)}")
     shape = blocks.shape
-    return blocks.reshape(-1, *shape[-2:]), lambda out: restore(out.reshape(shape))
+    if len(shape) == 3:
+        return blocks, restore
+    rows = blocks.flatten(0, -3) if len(shape) > 3 else blocks.unsqueeze(0)
+    return rows, lambda out: restore(out.reshape(shape))
 
 
 def topology(value: object) -> Topology:
@@ -91,7 +119,7 @@ def topology(value: object) -> Topology:
 
 def edge_weight(value: object, graph: Topology, like: Tensor) -> Tensor:
     """Edge weights as float32 ``[E]`` on the device of ``like``. Their sign is checked where they can be read for free:
-    inside the CPU kernels' wrapper (:func:`require_nonnegative`), not on a device, where it would cost a wait."""
+    by the CPU's binding (``sem::Values``), not on a device, where it would cost a wait."""
     weight = real("edge_weight", value, (graph.num_edges,))
     same_device("edge_weight", weight, like)
     return weight
@@ -100,12 +128,6 @@ def edge_weight(value: object, graph: Topology, like: Tensor) -> Tensor:
 def same_device(name: str, tensor: Tensor, like: Tensor) -> None:
     if tensor.device != like.device:
         raise ValueError(f"{name}: expected device {like.device}, as the first argument, got {tensor.device}")
-
-
-def require_nonnegative(name: str, tensor: Tensor) -> None:
-    if bool((tensor < 0).any()):
-        worst = int(tensor.argmin())
-        raise ValueError(f"{name}: expected values >= 0, got {float(tensor[worst]):.4g} at index {worst}")
 
 
 def scalar(name: str, value: object, like: Tensor) -> Tensor:
@@ -142,18 +164,25 @@ def double(name: str, value: object, shape: Sequence[int] | None = None, like: T
     return tensor.to(torch.float64).contiguous()
 
 
+# Comparisons, not math.isfinite: under torch.compile(dynamic=True) a number is a symbol, which has only those.
 def finite(name: str, value: float) -> float:
-    if not math.isfinite(value):
+    if not -math.inf < value < math.inf:
         raise ValueError(f"{name}: expected a finite number, got {value}")
     return value
 
 
 def positive(name: str, value: object) -> float:
-    return _number(name, value, "> 0", lambda number: number > 0)
+    number = _number(name, value, "> 0")
+    if not 0 < number < math.inf:
+        raise ValueError(f"{name}: expected a finite number > 0, got {value}")
+    return number
 
 
 def nonnegative(name: str, value: object) -> float:
-    return _number(name, value, ">= 0", lambda number: number >= 0)
+    number = _number(name, value, ">= 0")
+    if not 0 <= number < math.inf:
+        raise ValueError(f"{name}: expected a finite number >= 0, got {value}")
+    return number
 
 
 def count(name: str, value: object, least: int = 0) -> int:
@@ -172,11 +201,9 @@ def choice(name: str, value: object, allowed: Sequence[str]) -> str:
     return str(value)
 
 
-def _number(name: str, value: object, wanted: str, holds: Callable[[float], bool]) -> float:
+def _number(name: str, value: object, wanted: str) -> float:
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise TypeError(f"{name}: expected a number {wanted}, got {type(value).__name__}")
-    if not (math.isfinite(value) and holds(value)):
-        raise ValueError(f"{name}: expected a finite number {wanted}, got {value}")
     return float(value)
 
 

@@ -6,11 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 
-from sem import native
 from sem.ops import boundary, composed
-from sem.ops.registration import first_order, register_row_vmap
+from sem.ops.registration import Operator, only_needed
 
 
 def causal_conv(
@@ -67,94 +65,46 @@ def causal_conv(
         past = given
     for name, tensor in {"taps": weight, "bias": offset, "theta": rate, "history": past}.items():
         boundary.same_device(name, tensor, inputs)
-    if composed.stands_in(inputs):
-        wave, kernel, shift = (torch.view_as_complex(tensor) for tensor in (inputs, weight, offset))
-        before = None if history is None else torch.view_as_complex(past)
-        out = composed.causal_conv(wave, kernel, shift, None if theta is None else rate, before)
-        return restore(torch.view_as_real(out))
-    return restore(_CausalConv.apply(inputs, past, weight, offset, rate))
+    return restore(causal_conv_forward(inputs, past, weight, offset, rate))
 
 
 # Below, x is [B, S, C, 2], history [B, W - 1, C, 2], taps [W, C, 2], bias [C, 2] and theta [C], or [0] for no gate.
-@torch.library.custom_op("sem::causal_conv_forward", mutates_args=())
-def causal_conv_forward(x: Tensor, history: Tensor, taps: Tensor, bias: Tensor, theta: Tensor) -> Tensor:
-    out = torch.empty_like(x)
-    native.backend(x.device.type).causal_conv_forward(
-        _shape(x, taps),
-        x.data_ptr(),
-        history.data_ptr(),
-        taps.data_ptr(),
-        bias.data_ptr(),
-        theta.data_ptr(),
-        out.data_ptr(),
-        torch.get_num_threads(),
-    )
-    return out
 
 
-@causal_conv_forward.register_fake
-def _(x: Tensor, history: Tensor, taps: Tensor, bias: Tensor, theta: Tensor) -> Tensor:
-    return torch.empty_like(x)
+# Below, x is float32 [B, S, C, 2], history [B, W - 1, C, 2], taps [W, C, 2], bias [C, 2]; theta is [C], or [0] for
+# none.
+_INPUTS = "Tensor x, Tensor history, Tensor taps, Tensor bias, Tensor theta"
 
 
-@torch.library.custom_op("sem::causal_conv_backward", mutates_args=())
-def causal_conv_backward(
-    grad: Tensor, x: Tensor, history: Tensor, taps: Tensor, bias: Tensor, theta: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients to ``x``, ``history``, ``taps``, ``bias`` and ``theta``."""
-    inputs = (x, history, taps, bias, theta)
-    grads = _empty_gradients(*inputs)
-    native.backend(x.device.type).causal_conv_backward(
-        _shape(x, taps),
-        *(tensor.data_ptr() for tensor in inputs),
-        grad.data_ptr(),
-        *(out.data_ptr() for out in grads),
-        torch.get_num_threads(),
-    )
-    return grads
+def _sizes(x: Tensor, history: Tensor, taps: Tensor, *rest: Any) -> dict[str, int]:
+    batch, steps, channels, _ = x.shape
+    return {"batch": batch, "steps": steps, "channels": channels, "num_taps": taps.shape[0]}
 
 
-@causal_conv_backward.register_fake
-def _(
-    grad: Tensor, x: Tensor, history: Tensor, taps: Tensor, bias: Tensor, theta: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    return _empty_gradients(x, history, taps, bias, theta)
+causal_conv_forward = Operator(
+    f"causal_conv_forward({_INPUTS}) -> (Tensor out)",
+    empty=lambda x, *rest: torch.empty_like(x),
+    sizes=_sizes,
+    per_row=("x", "history", "out"),
+    composed=composed.causal_conv_forward,
+)
+causal_conv_backward = Operator(
+    f"causal_conv_backward({_INPUTS}, Tensor grad_out)"
+    " -> (Tensor grad_x, Tensor grad_history, Tensor grad_taps, Tensor grad_bias, Tensor grad_theta)",
+    empty=lambda *args: tuple(map(torch.empty_like, args[:5])),
+    sizes=_sizes,
+    per_row=("x", "history", "grad_out", "grad_x", "grad_history"),
+    composed=composed.causal_conv_backward,
+)
+causal_conv_backward.first_order("causal_conv")
 
 
-register_row_vmap(causal_conv_forward, row_args=(0, 1), per_row_outputs=(True,))
-register_row_vmap(causal_conv_backward, row_args=(0, 1, 2), per_row_outputs=(True, True, False, False, False))
-
-_gradients = first_order(causal_conv_backward, "causal_conv")
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
 
 
-class _CausalConv(Function):
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor, history: Tensor, taps: Tensor, bias: Tensor, theta: Tensor) -> Tensor:
-        return causal_conv_forward(x, history, taps, bias, theta)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
-        return _gradients(grad.contiguous(), *ctx.saved_tensors)
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    return only_needed(ctx, causal_conv_backward(*ctx.saved_tensors, grad.contiguous()))
 
 
-def _shape(x: Tensor, taps: Tensor) -> tuple[int, int, int, int]:
-    """Batch, steps, channels, taps."""
-    return (x.shape[0], x.shape[1], x.shape[2], taps.shape[0])
-
-
-def _empty_gradients(
-    x: Tensor, history: Tensor, taps: Tensor, bias: Tensor, theta: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    return (
-        torch.empty_like(x),
-        torch.empty_like(history),
-        torch.empty_like(taps),
-        torch.empty_like(bias),
-        torch.empty_like(theta),
-    )
+causal_conv_forward.differentiate(_setup_context, _backward)

@@ -6,13 +6,11 @@ from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 
-from sem import native
 from sem.ops import boundary
-from sem.ops.registration import empty_solved, first_order, register_row_vmap
-from sem.ops.solve import ON_FAILURE, OnFailure, SolveInfo, act_on_failure
-from sem.ops.topology import Topology, edges_of, graph_view
+from sem.ops.registration import Operator, empty_solved, only_needed
+from sem.ops.solve import ON_FAILURE, OnFailure, SolveInfo, act_on_adjoint, act_on_failure
+from sem.ops.topology import Topology, edges_of
 from sem.precision import note_autocast
 
 _Solved = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -94,163 +92,65 @@ def cayley(
         (True, True)
     """
     graph = boundary.topology(topology)
-    blocks, restore = boundary.wave("psi", psi, graph.nodes)
-    note_autocast("cayley", blocks.device.type)
-    weight = boundary.edge_weight(edge_weight, graph, blocks)
-    a = boundary.scalar("half_dt", half_dt, blocks)
+    rows, restore, shape = boundary.wave_rows("psi", psi, graph.nodes)
+    note_autocast("cayley", rows.device.type)
+    weight = boundary.edge_weight(edge_weight, graph, rows)
+    a = boundary.scalar("half_dt", half_dt, rows)
     tol = boundary.positive("tol", tol)
     max_iter = boundary.count("max_iter", max_iter)
     boundary.choice("on_failure", on_failure, ON_FAILURE)
-    rows = blocks.reshape(-1, graph.nodes, 2)
-    out, status, iterations, residual = _Cayley.apply(
-        rows, weight, a, graph.packed(rows.device), tol, max_iter, on_failure
-    )
+    out, *report = cayley_forward(rows, weight, a, graph.packed(rows.device), tol, max_iter, on_failure)
+    result = restore(out)
     if on_failure == "ignore" and not return_info:
-        return restore(out.reshape(blocks.shape))
-    shape = blocks.shape[:-2]
-    info = SolveInfo(status.reshape(shape), iterations.reshape(shape), residual.reshape(shape))
+        return result
+    info = SolveInfo(*(part.reshape(shape) for part in report))
     act_on_failure("cayley", info, on_failure)
-    result = restore(out.reshape(blocks.shape))
     return (result, info) if return_info else result
 
 
-@torch.library.custom_op("sem::cayley_forward", mutates_args=())
-def cayley_forward(
-    psi: Tensor, edge_weight: Tensor, half_dt: Tensor, packed: Tensor, tol: float, max_iter: int
-) -> _Solved:
-    """``psi`` float32 ``[rows, D, 2]`` to ``(psi_out, status, iterations, residual)``."""
-    boundary.require_nonnegative("edge_weight", edge_weight)
-    a = boundary.finite("half_dt", half_dt.item())
+# Below, psi is float32 [rows, D, 2] and graph is Topology.packed.
+cayley_forward = Operator(
+    "cayley_forward(Tensor psi, Tensor edge_weight, Tensor half_dt, Tensor graph, float tol, int max_iter,"
+    " str on_failure) -> (Tensor psi_out, Tensor status, Tensor iterations, Tensor residual)",
+    empty=lambda psi, *rest: empty_solved(psi),
+    sizes=lambda psi, *rest: {"rows": psi.shape[0], "nodes": psi.shape[1]},
+    per_row=("psi", "psi_out", "status", "iterations", "residual"),
+    private=1,
+)
+
+
+def _empty_gradients(psi: Tensor, psi_out: Tensor, grad_out: Tensor, *rest: Any) -> _Solved:
+    graph, to_weights = rest[2], rest[-1]
     rows, nodes, _ = psi.shape
-    out, status, iterations, residual = empty_solved(psi)
-    native.backend(psi.device.type).cayley_forward(
-        graph_view(packed, nodes),
-        rows,
-        edge_weight.data_ptr(),
-        a,
-        tol,
-        max_iter,
-        psi.data_ptr(),
-        out.data_ptr(),
-        status.data_ptr(),
-        iterations.data_ptr(),
-        residual.data_ptr(),
-        torch.get_num_threads(),
-    )
-    return out, status, iterations, residual
+    make = psi.new_empty if to_weights else psi.new_zeros
+    return torch.empty_like(psi), make(edges_of(graph, nodes)), make(()), psi.new_empty(rows, dtype=torch.int32)
 
 
-@cayley_forward.register_fake
-def _(psi: Tensor, edge_weight: Tensor, half_dt: Tensor, packed: Tensor, tol: float, max_iter: int) -> _Solved:
-    return empty_solved(psi)
+# Without to_weights the gradients to edge_weight and half_dt are zeros.
+cayley_backward = Operator(
+    "cayley_backward(Tensor psi, Tensor psi_out, Tensor grad_out, Tensor edge_weight, Tensor half_dt, Tensor graph,"
+    " float tol, int max_iter, bool to_weights)"
+    " -> (Tensor grad_psi, Tensor grad_weight, Tensor grad_half_dt, Tensor status)",
+    empty=_empty_gradients,
+    sizes=lambda psi, *rest: {"rows": psi.shape[0], "nodes": psi.shape[1]},
+    per_row=("psi", "psi_out", "grad_out", "grad_psi", "status"),
+)
+cayley_backward.first_order("cayley")
 
 
-@torch.library.custom_op("sem::cayley_backward", mutates_args=())
-def cayley_backward(
-    psi: Tensor,
-    psi_out: Tensor,
-    grad: Tensor,
-    edge_weight: Tensor,
-    half_dt: Tensor,
-    packed: Tensor,
-    tol: float,
-    max_iter: int,
-    to_weights: bool,
-) -> _Solved:
-    """``(grad_psi, grad_weight, grad_half_dt, status)``; without ``to_weights`` the middle two are zeros."""
-    rows, nodes, _ = psi.shape
-    grad_psi, grad_weight, grad_half_dt, status = _empty_gradients(psi, packed)
-    native.backend(psi.device.type).cayley_backward(
-        graph_view(packed, nodes),
-        rows,
-        edge_weight.data_ptr(),
-        half_dt.item(),
-        tol,
-        max_iter,
-        psi.data_ptr(),
-        psi_out.data_ptr(),
-        grad.data_ptr(),
-        grad_psi.data_ptr(),
-        grad_weight.data_ptr() if to_weights else 0,
-        grad_half_dt.data_ptr() if to_weights else 0,
-        status.data_ptr(),
-        torch.get_num_threads(),
-    )
-    if not to_weights:
-        grad_weight.zero_()
-        grad_half_dt.zero_()
-    return grad_psi, grad_weight, grad_half_dt, status
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: _Solved) -> None:
+    psi, edge_weight, half_dt, graph, *ctx.limits, ctx.on_failure = inputs
+    psi_out, *report = output
+    ctx.mark_non_differentiable(*report)
+    ctx.save_for_backward(psi, psi_out, edge_weight, half_dt, graph)
 
 
-@cayley_backward.register_fake
-def _(
-    psi: Tensor,
-    psi_out: Tensor,
-    grad: Tensor,
-    edge_weight: Tensor,
-    half_dt: Tensor,
-    packed: Tensor,
-    tol: float,
-    max_iter: int,
-    to_weights: bool,
-) -> _Solved:
-    return _empty_gradients(psi, packed)
+def _backward(ctx: Any, grad: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
+    psi, psi_out, *parameters = ctx.saved_tensors
+    to_weights = any(ctx.needs_input_grad[1:3])
+    *grads, status = cayley_backward(psi, psi_out, grad.contiguous(), *parameters, *ctx.limits, to_weights)
+    act_on_adjoint("cayley", status, ctx.on_failure)
+    return only_needed(ctx, grads)
 
 
-register_row_vmap(cayley_forward, row_args=(0,), per_row_outputs=(True,) * 4)
-register_row_vmap(cayley_backward, row_args=(0, 1, 2), per_row_outputs=(True, False, False, True))
-
-_gradients = first_order(cayley_backward, "cayley")
-
-
-def _empty_gradients(psi: Tensor, packed: Tensor) -> _Solved:
-    rows, nodes, _ = psi.shape
-    return (
-        torch.empty_like(psi),
-        psi.new_empty(edges_of(packed, nodes)),
-        psi.new_empty(()),
-        psi.new_empty(rows, dtype=torch.int32),
-    )
-
-
-def act_on_adjoint(operator: str, status: Tensor, on_failure: str) -> None:
-    """:func:`act_on_failure` for the backward solve, of which the kernel reports the status alone."""
-    if on_failure == "ignore":
-        return
-    unknown = torch.full_like(status, torch.nan, dtype=torch.float32)
-    act_on_failure(f"{operator} (adjoint)", SolveInfo(status, torch.zeros_like(status), unknown), on_failure)
-
-
-class _Cayley(Function):
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(
-        psi: Tensor, edge_weight: Tensor, half_dt: Tensor, packed: Tensor, tol: float, max_iter: int, on_failure: str
-    ) -> _Solved:
-        return cayley_forward(psi, edge_weight, half_dt, packed, tol, max_iter)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: _Solved) -> None:
-        psi, edge_weight, half_dt, packed, ctx.tol, ctx.max_iter, ctx.on_failure = inputs
-        psi_out, status, iterations, residual = output
-        ctx.mark_non_differentiable(status, iterations, residual)
-        ctx.save_for_backward(psi, psi_out, edge_weight, half_dt, packed)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
-        psi, psi_out, edge_weight, half_dt, packed = ctx.saved_tensors
-        to_weights = ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
-        grad_psi, grad_weight, grad_half_dt, status = _gradients(
-            psi, psi_out, grad.contiguous(), edge_weight, half_dt, packed, ctx.tol, ctx.max_iter, to_weights
-        )
-        act_on_adjoint("cayley", status, ctx.on_failure)
-        return (
-            grad_psi if ctx.needs_input_grad[0] else None,
-            grad_weight if ctx.needs_input_grad[1] else None,
-            grad_half_dt if ctx.needs_input_grad[2] else None,
-            None,
-            None,
-            None,
-            None,
-        )
+cayley_forward.differentiate(_setup_context, _backward)

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
-from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from sem.ops.blocks import real_matrix
 from sem.ops.scan import scan_backward, scan_forward
-from sem.precision import product_dtype
 
 
-def state_space(
+def state_space_forward(
     x: Tensor,
     dt_mag: Tensor,
     dt_phase: Tensor,
@@ -23,61 +18,59 @@ def state_space(
     decay: Tensor,
     frequency: Tensor,
     initial_state: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """As :func:`sem.ops.state_space`, in real blocks; under autocast the products are autocast's."""
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The kernel's outputs; nothing of the size of the states is kept, so there are no checkpoints."""
     rows = x.flatten(-2)
-    matrices = real_matrix(into), real_matrix(out_of)
-    dtype = product_dtype(rows)
-    out, last = _GroupedScan.apply(rows, dt_mag, dt_phase, *matrices, decay, frequency, initial_state, dtype)
-    return out.view_as(x), last
+    drive = _drive(rows, real_matrix(into), dtype)
+    states, last = scan_forward(*_scan_inputs(rows, drive, dt_mag, dt_phase, decay, frequency, initial_state))
+    out = torch.empty_like(rows)
+    _product(states.view_as(drive), real_matrix(out_of).transpose(1, 2), _in_groups(out, len(into)), dtype)
+    return out.view_as(x), last, x.new_empty(len(x), 0, *initial_state.shape[1:])
 
 
-class _GroupedScan(Function):
-    """``C scan(B x)`` for real blocks ``x [B, S, 2 dim]``.
+def state_space_backward(
+    x: Tensor,
+    dt_mag: Tensor,
+    dt_phase: Tensor,
+    into: Tensor,
+    out_of: Tensor,
+    decay: Tensor,
+    frequency: Tensor,
+    initial_state: Tensor,
+    checkpoints: Tensor,
+    grad_y: Tensor,
+    grad_final_state: Tensor,
+    dtype: torch.dtype,
+) -> tuple[Tensor, ...]:
+    """Gradients to the first eight. The drive and the states, ``state_dim / (dim / groups)`` times the size of the
+    wave, are computed again, which costs less than to fetch them from memory."""
+    inwards, outwards = real_matrix(into), real_matrix(out_of)
+    groups, blocks = len(into), x.flatten(-2)
+    rows, grad_rows = _in_groups(blocks, groups), _in_groups(grad_y.flatten(-2), groups)
+    drive = _drive(blocks, inwards, dtype)
+    given = _scan_inputs(blocks, drive, dt_mag, dt_phase, decay, frequency, initial_state)
+    states, _ = scan_forward(*given)
+    grad_out_of = _outer_product(grad_rows, states.view_as(drive), dtype)
+    grad_states = _product(grad_rows, outwards, torch.empty_like(drive), dtype)
+    grads = scan_backward(*given, states, grad_states.view_as(states), grad_final_state)
+    grad_drive, grad_mag, grad_phase, grad_decay, grad_frequency, grad_state = grads
+    grad_drive = grad_drive.view_as(drive)
+    grad_into = _outer_product(grad_drive, rows, dtype)
+    grad_x = torch.empty_like(blocks)
+    _product(grad_drive, inwards, _in_groups(grad_x, groups), dtype)
+    return (
+        *(grad_x.view_as(x), grad_mag, grad_phase, _complex_gradient(grad_into), _complex_gradient(grad_out_of)),
+        *(grad_decay, grad_frequency, grad_state),
+    )
 
-    Nothing of the size of the drive and the states, ``state_dim / (dim / groups)`` times that of the wave, is kept: the
-    backward computes them again, which costs less than to fetch them from memory.
-    """
 
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        dt_mag: Tensor,
-        dt_phase: Tensor,
-        into: Tensor,
-        out_of: Tensor,
-        decay: Tensor,
-        frequency: Tensor,
-        state: Tensor,
-        dtype: torch.dtype,
-    ) -> tuple[Tensor, Tensor]:
-        drive = _drive(x, into, dtype)
-        given = _scan_inputs(x, drive, dt_mag, dt_phase, decay, frequency, state)
-        states, last = scan_forward(*given)
-        out = torch.empty_like(x)
-        _product(states.view_as(drive), out_of.transpose(1, 2), _in_groups(out, len(into)), dtype)
-        ctx.save_for_backward(x, dt_mag, dt_phase, into, out_of, decay, frequency, state)
-        ctx.dtype = dtype
-        return out, last
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor, grad_last: Tensor) -> tuple[Tensor | None, ...]:
-        x, dt_mag, dt_phase, into, out_of, decay, frequency, state = ctx.saved_tensors
-        rows, grad_rows = _in_groups(x, len(into)), _in_groups(grad, len(into))
-        drive = _drive(x, into, ctx.dtype)
-        given = _scan_inputs(x, drive, dt_mag, dt_phase, decay, frequency, state)
-        states, _ = scan_forward(*given)
-        grad_out_of = _outer_product(grad_rows, states.view_as(drive), ctx.dtype)
-        grad_states = _product(grad_rows, out_of, torch.empty_like(drive), ctx.dtype)
-        grads = scan_backward(grad_states.view_as(states), grad_last.contiguous(), *given, states)
-        grad_drive, grad_mag, grad_phase, grad_decay, grad_frequency, grad_state = grads
-        grad_drive = grad_drive.view_as(drive)
-        grad_into = _outer_product(grad_drive, rows, ctx.dtype)
-        grad_x = torch.empty_like(x)
-        _product(grad_drive, into, _in_groups(grad_x, len(into)), ctx.dtype)
-        return grad_x, grad_mag, grad_phase, grad_into, grad_out_of, grad_decay, grad_frequency, grad_state, None
+def _complex_gradient(grad: Tensor) -> Tensor:
+    """The gradient to a complex matrix ``[..., out, in, 2]`` from that to its real one (:func:`real_matrix`)."""
+    parts = grad.unflatten(-2, (-1, 2)).unflatten(-1, (-1, 2))
+    to_real = parts[..., 0, :, 0] + parts[..., 1, :, 1]
+    to_imag = parts[..., 1, :, 0] - parts[..., 0, :, 1]
+    return torch.stack([to_real, to_imag], -1)
 
 
 def _in_groups(blocks: Tensor, groups: int) -> Tensor:

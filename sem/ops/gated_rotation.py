@@ -6,11 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 
-from sem import native
 from sem.ops import boundary, composed
-from sem.ops.registration import first_order, register_row_vmap
+from sem.ops.registration import Operator, only_needed
 
 
 def gated_rotation(x: Tensor, logits: Tensor, blocks: Tensor) -> Tensor:
@@ -42,84 +40,47 @@ def gated_rotation(x: Tensor, logits: Tensor, blocks: Tensor) -> Tensor:
         >>> gated_rotation(torch.tensor([1 + 1j, 2]), torch.tensor([0.0, 100.0]), swap)
         tensor([1.5000+0.5000j, 1.0000+1.0000j])
     """
-    entries, restore = boundary.wave("x", x)
-    width = entries.shape[-2]
-    gate = boundary.real("logits", logits, entries.shape[:-1])
+    rows, restore, shape = boundary.wave_rows("x", x)
+    width = rows.shape[1]
+    gate = boundary.real("logits", logits, (*shape, width))
     matrix, _ = boundary.wave("blocks", blocks, dims=3)
     groups, size = matrix.shape[0], matrix.shape[-2]
     if matrix.shape != (groups, size, size, 2) or groups * size != width:
         raise ValueError(f"blocks: expected shape [{width} / b, b, b], got {list(matrix.shape[:-1])}")
-    boundary.same_device("logits", gate, entries)
-    boundary.same_device("blocks", matrix, entries)
-    if composed.stands_in(entries):
-        out = torch.view_as_real(composed.gated_rotation(torch.view_as_complex(entries), gate, matrix))
-    else:
-        out = _GatedRotation.apply(entries.reshape(-1, width, 2), gate.reshape(-1, width), matrix)
-    return restore(out.reshape(entries.shape))
+    boundary.same_device("logits", gate, rows)
+    boundary.same_device("blocks", matrix, rows)
+    return restore(gated_rotation_forward(rows, gate.reshape(rows.shape[:2]), matrix))
 
 
-# Below, x is [rows, D, 2], logits [rows, D] and blocks [G, b, b, 2].
-@torch.library.custom_op("sem::gated_rotation_forward", mutates_args=())
-def gated_rotation_forward(x: Tensor, logits: Tensor, blocks: Tensor) -> Tensor:
-    out = torch.empty_like(x)
-    native.backend(x.device.type).gated_rotation_forward(
-        x.shape[0],
-        blocks.shape[0],
-        blocks.shape[1],
-        x.data_ptr(),
-        logits.data_ptr(),
-        blocks.data_ptr(),
-        out.data_ptr(),
-        torch.get_num_threads(),
-    )
-    return out
+# Below, x is float32 [rows, D, 2], logits [rows, D] and blocks [G, b, b, 2].
+def _sizes(x: Tensor, logits: Tensor, blocks: Tensor, *rest: Any) -> dict[str, int]:
+    return {"rows": x.shape[0], "groups": blocks.shape[0], "size": blocks.shape[1]}
 
 
-@gated_rotation_forward.register_fake
-def _(x: Tensor, logits: Tensor, blocks: Tensor) -> Tensor:
-    return torch.empty_like(x)
+gated_rotation_forward = Operator(
+    "gated_rotation_forward(Tensor x, Tensor logits, Tensor blocks) -> (Tensor out)",
+    empty=lambda x, *rest: torch.empty_like(x),
+    sizes=_sizes,
+    per_row=("x", "logits", "out"),
+    composed=composed.gated_rotation_forward,
+)
+gated_rotation_backward = Operator(
+    "gated_rotation_backward(Tensor x, Tensor logits, Tensor blocks, Tensor grad_out)"
+    " -> (Tensor grad_x, Tensor grad_logits, Tensor grad_blocks)",
+    empty=lambda *args: tuple(map(torch.empty_like, args[:3])),
+    sizes=_sizes,
+    per_row=("x", "logits", "grad_out", "grad_x", "grad_logits"),
+    composed=composed.gated_rotation_backward,
+)
+gated_rotation_backward.first_order("gated_rotation")
 
 
-@torch.library.custom_op("sem::gated_rotation_backward", mutates_args=())
-def gated_rotation_backward(grad: Tensor, x: Tensor, logits: Tensor, blocks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients to ``x``, ``logits`` and ``blocks``."""
-    grads = torch.empty_like(x), torch.empty_like(logits), torch.empty_like(blocks)
-    native.backend(x.device.type).gated_rotation_backward(
-        x.shape[0],
-        blocks.shape[0],
-        blocks.shape[1],
-        x.data_ptr(),
-        logits.data_ptr(),
-        blocks.data_ptr(),
-        grad.data_ptr(),
-        *(out.data_ptr() for out in grads),
-        torch.get_num_threads(),
-    )
-    return grads
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
 
 
-@gated_rotation_backward.register_fake
-def _(grad: Tensor, x: Tensor, logits: Tensor, blocks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(x), torch.empty_like(logits), torch.empty_like(blocks)
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    return only_needed(ctx, gated_rotation_backward(*ctx.saved_tensors, grad.contiguous()))
 
 
-register_row_vmap(gated_rotation_forward, row_args=(0, 1), per_row_outputs=(True,))
-register_row_vmap(gated_rotation_backward, row_args=(0, 1, 2), per_row_outputs=(True, True, False))
-
-_gradients = first_order(gated_rotation_backward, "gated_rotation")
-
-
-class _GatedRotation(Function):
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor, logits: Tensor, blocks: Tensor) -> Tensor:
-        return gated_rotation_forward(x, logits, blocks)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return _gradients(grad.contiguous(), *ctx.saved_tensors)
+gated_rotation_forward.differentiate(_setup_context, _backward)

@@ -6,13 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
-from torch.autograd.function import FunctionCtx
 
-from sem import native
 from sem.ops import boundary
-from sem.ops.registration import register_row_vmap
-from sem.ops.topology import Topology, edges_of, graph_view
+from sem.ops.registration import Operator
+from sem.ops.topology import Topology, edges_of
 from sem.precision import note_autocast
 
 
@@ -47,95 +44,51 @@ def laplacian_matvec(x: Tensor, edge_weight: Tensor, topology: Topology) -> Tens
     rows, restore = boundary.real_or_wave("x", x, graph.nodes)
     note_autocast("laplacian_matvec", rows.device.type)
     weight = boundary.edge_weight(edge_weight, graph, rows)
-    return restore(_Laplacian.apply(rows, weight, graph.packed(rows.device), False))
+    return restore(laplacian_forward(rows, weight, graph.packed(rows.device), False))
 
 
-@torch.library.custom_op("sem::laplacian_forward", mutates_args=())
-def laplacian_forward(x: Tensor, edge_weight: Tensor, packed: Tensor, signed: bool) -> Tensor:
-    """``[rows, D, components]`` to the same. ``signed`` admits negative weights, which higher derivatives need."""
-    if not signed and x.device.type == "cpu":
-        boundary.require_nonnegative("edge_weight", edge_weight)
+def _sizes(x: Tensor, *rest: Any) -> dict[str, int]:
     rows, nodes, components = x.shape
-    out = torch.empty_like(x)
-    native.backend(x.device.type).laplacian_forward(
-        graph_view(packed, nodes),
-        rows,
-        components,
-        edge_weight.data_ptr(),
-        x.data_ptr(),
-        out.data_ptr(),
-        torch.get_num_threads(),
-    )
-    return out
+    return {"rows": rows, "nodes": nodes, "components": components}
 
 
-@laplacian_forward.register_fake
-def _(x: Tensor, edge_weight: Tensor, packed: Tensor, signed: bool) -> Tensor:
-    return torch.empty_like(x)
-
-
-@torch.library.custom_op("sem::laplacian_weight_gradient", mutates_args=())
-def laplacian_weight_gradient(x: Tensor, grad: Tensor, packed: Tensor) -> Tensor:
-    rows, nodes, components = x.shape
-    out = x.new_empty(edges_of(packed, nodes))
-    native.backend(x.device.type).laplacian_weight_gradient(
-        graph_view(packed, nodes),
-        rows,
-        components,
-        x.data_ptr(),
-        grad.data_ptr(),
-        out.data_ptr(),
-        torch.get_num_threads(),
-    )
-    return out
-
-
-@laplacian_weight_gradient.register_fake
-def _(x: Tensor, grad: Tensor, packed: Tensor) -> Tensor:
-    return x.new_empty(edges_of(packed, x.shape[1]))
-
-
-register_row_vmap(laplacian_forward, row_args=(0,), per_row_outputs=(True,))
-register_row_vmap(laplacian_weight_gradient, row_args=(0, 1), per_row_outputs=(False,))
+# Below, x is float32 [rows, D, components]. signed_weight admits negative weights, which higher derivatives need.
+laplacian_forward = Operator(
+    "laplacian_forward(Tensor x, Tensor edge_weight, Tensor graph, bool signed_weight) -> (Tensor out)",
+    empty=lambda x, *rest: torch.empty_like(x),
+    sizes=_sizes,
+    per_row=("x", "out"),
+)
+laplacian_weight_gradient = Operator(
+    "laplacian_weight_gradient(Tensor x, Tensor grad_out, Tensor graph) -> (Tensor grad_weight)",
+    empty=lambda x, grad_out, graph: x.new_empty(edges_of(graph, x.shape[1])),
+    sizes=_sizes,
+    per_row=("x", "grad_out"),
+)
 
 
 # Both products are bilinear, and each is the other's derivative, so derivatives of any order are made of the two.
-class _Laplacian(Function):
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor, edge_weight: Tensor, packed: Tensor, signed: bool) -> Tensor:
-        return laplacian_forward(x, edge_weight, packed, signed)
-
-    @staticmethod
-    def setup_context(ctx: FunctionCtx, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, edge_weight, packed, _ = inputs
-        ctx.save_for_backward(x, edge_weight, packed)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, edge_weight, packed = ctx.saved_tensors
-        grad = grad.contiguous()
-        grad_x = _Laplacian.apply(grad, edge_weight, packed, True) if ctx.needs_input_grad[0] else None
-        grad_weight = _WeightGradient.apply(x, grad, packed) if ctx.needs_input_grad[1] else None
-        return grad_x, grad_weight, None, None
+def _keep_tensors(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:3])
 
 
-class _WeightGradient(Function):
-    generate_vmap_rule = True
+def _forward_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    x, edge_weight, graph = ctx.saved_tensors
+    grad = grad.contiguous()
+    to_x, to_weight, *_ = ctx.needs_input_grad
+    grad_x = laplacian_forward(grad, edge_weight, graph, True) if to_x else None
+    grad_weight = laplacian_weight_gradient(x, grad, graph) if to_weight else None
+    return grad_x, grad_weight, None, None
 
-    @staticmethod
-    def forward(x: Tensor, grad: Tensor, packed: Tensor) -> Tensor:
-        return laplacian_weight_gradient(x, grad, packed)
 
-    @staticmethod
-    def setup_context(ctx: FunctionCtx, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
+def _weight_gradient_backward(ctx: Any, direction: Tensor) -> tuple[Tensor | None, ...]:
+    x, grad, graph = ctx.saved_tensors
+    direction = direction.contiguous()
+    to_x, to_grad, _ = ctx.needs_input_grad
+    grad_x = laplacian_forward(grad, direction, graph, True) if to_x else None
+    grad_grad = laplacian_forward(x, direction, graph, True) if to_grad else None
+    return grad_x, grad_grad, None
 
-    @staticmethod
-    def backward(ctx: Any, direction: Tensor) -> tuple[Tensor | None, ...]:
-        x, grad, packed = ctx.saved_tensors
-        direction = direction.contiguous()
-        to_x = _Laplacian.apply(grad, direction, packed, True) if ctx.needs_input_grad[0] else None
-        to_grad = _Laplacian.apply(x, direction, packed, True) if ctx.needs_input_grad[1] else None
-        return to_x, to_grad, None
+
+laplacian_forward.differentiate(_keep_tensors, _forward_backward)
+laplacian_weight_gradient.differentiate(_keep_tensors, _weight_gradient_backward)

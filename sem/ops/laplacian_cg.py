@@ -6,13 +6,11 @@ from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 
-from sem import native
 from sem.ops import boundary
-from sem.ops.registration import empty_solved, first_order, register_row_vmap
-from sem.ops.solve import ON_FAILURE, OnFailure, SolveInfo, act_on_failure
-from sem.ops.topology import Topology, edges_of, graph_view
+from sem.ops.registration import Operator, empty_solved, only_needed
+from sem.ops.solve import ON_FAILURE, OnFailure, SolveInfo, act_on_adjoint, act_on_failure
+from sem.ops.topology import Topology, edges_of
 from sem.precision import note_autocast
 
 _Solved = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -104,139 +102,63 @@ def laplacian_cg(
     tol = boundary.positive("tol", tol)
     max_iter = boundary.count("max_iter", max_iter)
     boundary.choice("on_failure", on_failure, ON_FAILURE)
-    x, status, iterations, residual = _LaplacianCg.apply(
+    out, *report = laplacian_cg_forward(
         rows, weight, graph.packed(rows.device), *coefficients, tol, max_iter, on_failure
     )
+    x = restore(out)
     if on_failure == "ignore" and not return_info:
-        return restore(x)
-    shape = b.shape[:-1]
-    info = SolveInfo(status.reshape(shape), iterations.reshape(shape), residual.reshape(shape))
+        return x
+    info = SolveInfo(*(part.reshape(b.shape[:-1]) for part in report))
     act_on_failure("laplacian_cg", info, on_failure)
-    return (restore(x), info) if return_info else restore(x)
+    return (x, info) if return_info else x
 
 
-@torch.library.custom_op("sem::laplacian_cg_forward", mutates_args=())
-def laplacian_cg_forward(
-    b: Tensor, edge_weight: Tensor, packed: Tensor, alpha: float, beta: float, gamma: float, tol: float, max_iter: int
-) -> _Solved:
-    """``b`` float32 ``[rows, D, components]`` to ``(x, status, iterations, residual)``."""
-    boundary.require_nonnegative("edge_weight", edge_weight)
-    rows, nodes, components = b.shape
-    x, status, iterations, residual = empty_solved(b)
-    native.backend(b.device.type).laplacian_cg_forward(
-        graph_view(packed, nodes),
-        rows,
-        components,
-        edge_weight.data_ptr(),
-        alpha,
-        beta,
-        gamma,
-        tol,
-        max_iter,
-        b.data_ptr(),
-        x.data_ptr(),
-        status.data_ptr(),
-        iterations.data_ptr(),
-        residual.data_ptr(),
-        torch.get_num_threads(),
-    )
-    return x, status, iterations, residual
+def _sizes(rhs: Tensor, *rest: Any) -> dict[str, int]:
+    rows, nodes, components = rhs.shape
+    return {"rows": rows, "nodes": nodes, "components": components}
 
 
-@laplacian_cg_forward.register_fake
-def _(
-    b: Tensor, edge_weight: Tensor, packed: Tensor, alpha: float, beta: float, gamma: float, tol: float, max_iter: int
-) -> _Solved:
-    return empty_solved(b)
+# Below, b and x are float32 [rows, D, components] and graph is Topology.packed.
+laplacian_cg_forward = Operator(
+    "laplacian_cg_forward(Tensor b, Tensor edge_weight, Tensor graph, float alpha, float beta, float gamma, float tol,"
+    " int max_iter, str on_failure) -> (Tensor x, Tensor status, Tensor iterations, Tensor residual)",
+    empty=lambda b, *rest: empty_solved(b),
+    sizes=_sizes,
+    per_row=("b", "x", "status", "iterations", "residual"),
+    private=1,
+)
 
 
-@torch.library.custom_op("sem::laplacian_cg_backward", mutates_args=())
-def laplacian_cg_backward(
-    x: Tensor,
-    grad: Tensor,
-    edge_weight: Tensor,
-    packed: Tensor,
-    alpha: float,
-    beta: float,
-    gamma: float,
-    tol: float,
-    max_iter: int,
-    to_weights: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """``(grad_b, grad_weight, status)``; without ``to_weights`` the middle one is zeros."""
-    rows, nodes, components = x.shape
-    grad_b, grad_weight, status = _empty_gradients(x, packed)
-    native.backend(x.device.type).laplacian_cg_backward(
-        graph_view(packed, nodes),
-        rows,
-        components,
-        edge_weight.data_ptr(),
-        alpha,
-        beta,
-        gamma,
-        tol,
-        max_iter,
-        x.data_ptr(),
-        grad.data_ptr(),
-        grad_b.data_ptr(),
-        grad_weight.data_ptr() if to_weights else 0,
-        status.data_ptr(),
-        torch.get_num_threads(),
-    )
-    if not to_weights:
-        grad_weight.zero_()
-    return grad_b, grad_weight, status
-
-
-@laplacian_cg_backward.register_fake
-def _(
-    x: Tensor,
-    grad: Tensor,
-    edge_weight: Tensor,
-    packed: Tensor,
-    alpha: float,
-    beta: float,
-    gamma: float,
-    tol: float,
-    max_iter: int,
-    to_weights: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return _empty_gradients(x, packed)
-
-
-register_row_vmap(laplacian_cg_forward, row_args=(0,), per_row_outputs=(True,) * 4)
-register_row_vmap(laplacian_cg_backward, row_args=(0, 1), per_row_outputs=(True, False, True))
-
-_gradients = first_order(laplacian_cg_backward, "laplacian_cg")
-
-
-def _empty_gradients(x: Tensor, packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _empty_gradients(x: Tensor, grad_out: Tensor, edge_weight: Tensor, graph: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     rows, nodes, _ = x.shape
-    return torch.empty_like(x), x.new_empty(edges_of(packed, nodes)), x.new_empty(rows, dtype=torch.int32)
+    make = x.new_empty if rest[-1] else x.new_zeros
+    return torch.empty_like(x), make(edges_of(graph, nodes)), x.new_empty(rows, dtype=torch.int32)
 
 
-class _LaplacianCg(Function):
-    generate_vmap_rule = True
+# Without to_weights the gradient to edge_weight is zeros.
+laplacian_cg_backward = Operator(
+    "laplacian_cg_backward(Tensor x, Tensor grad_out, Tensor edge_weight, Tensor graph, float alpha, float beta,"
+    " float gamma, float tol, int max_iter, bool to_weights) -> (Tensor grad_b, Tensor grad_weight, Tensor status)",
+    empty=_empty_gradients,
+    sizes=_sizes,
+    per_row=("x", "grad_out", "grad_b", "status"),
+)
+laplacian_cg_backward.first_order("laplacian_cg")
 
-    @staticmethod
-    def forward(b: Tensor, edge_weight: Tensor, packed: Tensor, *settings: Any) -> _Solved:
-        *numbers, _ = settings
-        return laplacian_cg_forward(b, edge_weight, packed, *numbers)
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: _Solved) -> None:
-        _, edge_weight, packed, *ctx.numbers, ctx.on_failure = inputs
-        x, status, iterations, residual = output
-        ctx.mark_non_differentiable(status, iterations, residual)
-        ctx.save_for_backward(x, edge_weight, packed)
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: _Solved) -> None:
+    _, edge_weight, graph, *ctx.numbers, ctx.on_failure = inputs
+    x, *report = output
+    ctx.mark_non_differentiable(*report)
+    ctx.save_for_backward(x, edge_weight, graph)
 
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
-        x, edge_weight, packed = ctx.saved_tensors
-        to_b, to_weights = ctx.needs_input_grad[:2]
-        grad_b, grad_weight, status = _gradients(x, grad.contiguous(), edge_weight, packed, *ctx.numbers, to_weights)
-        if ctx.on_failure != "ignore":
-            unknown = torch.full_like(status, torch.nan, dtype=torch.float32)
-            info = SolveInfo(status, torch.zeros_like(status), unknown)
-            act_on_failure("laplacian_cg (adjoint)", info, ctx.on_failure)
-        return grad_b if to_b else None, grad_weight if to_weights else None, *(None,) * 7
+
+def _backward(ctx: Any, grad: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
+    x, *parameters = ctx.saved_tensors
+    to_weights = ctx.needs_input_grad[1]
+    *grads, status = laplacian_cg_backward(x, grad.contiguous(), *parameters, *ctx.numbers, to_weights)
+    act_on_adjoint("laplacian_cg", status, ctx.on_failure)
+    return only_needed(ctx, grads)
+
+
+laplacian_cg_forward.differentiate(_setup_context, _backward)

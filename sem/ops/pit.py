@@ -7,11 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 
-from sem import native
 from sem.ops import boundary
-from sem.ops.registration import first_order, register_row_vmap
+from sem.ops.registration import Operator, only_needed
 from sem.precision import note_autocast
 
 RULES = ("score", "density_ratio")  # in the order of sem::PitRule
@@ -84,23 +82,22 @@ def pit(
         >>> pit(psi, None, 1.0).angle()[:3].diff() > 0.1
         tensor([True, True])
     """
-    blocks, restore = boundary.wave("psi", psi)
-    note_autocast("pit", blocks.device.type)
+    rows, restore, shape = boundary.wave_rows("psi", psi)
+    note_autocast("pit", rows.device.type)
     if reference_rms is None:
-        reference = blocks.new_empty(0)
+        reference = rows.new_empty(0)
     else:
-        reference = boundary.real("reference_rms", reference_rms, blocks.shape[:-2]).reshape(-1)
-        boundary.same_device("reference_rms", reference, blocks)
-    scale = boundary.scalar("strength", strength, blocks)
+        reference = boundary.real("reference_rms", reference_rms, shape).reshape(-1)
+        boundary.same_device("reference_rms", reference, rows)
+    scale = boundary.scalar("strength", strength, rows)
     if kerr is None:
-        rotation = blocks.new_empty(0)
+        rotation = rows.new_empty(0)
     else:
-        rotation = boundary.real("kerr", kerr, blocks.shape[-2:-1])
-        boundary.same_device("kerr", rotation, blocks)
+        rotation = boundary.real("kerr", kerr, rows.shape[1:2])
+        boundary.same_device("kerr", rotation, rows)
     bins = bin_count(num_bins)
     number = RULES.index(boundary.choice("rule", rule, RULES))
-    rows = blocks.reshape(-1, *blocks.shape[-2:])
-    return restore(_Pit.apply(rows, reference, scale, rotation, bins, number).reshape(blocks.shape))
+    return restore(pit_forward(rows, reference, scale, rotation, bins, number))
 
 
 @torch.no_grad()
@@ -119,12 +116,12 @@ def phase_entropy(psi: Tensor, num_bins: int = 32) -> Tensor:
         >>> bool(phase_entropy(torch.ones(8, dtype=torch.complex64)) < 0.6)
         True
     """
-    blocks, _ = boundary.wave("psi", psi)
-    note_autocast("phase_entropy", blocks.device.type)
+    rows, _, shape = boundary.wave_rows("psi", psi)
+    note_autocast("phase_entropy", rows.device.type)
     bins = bin_count(num_bins)
-    waves = torch.view_as_complex(blocks.reshape(-1, *blocks.shape[-2:]))
+    waves = torch.view_as_complex(rows)
     parts = [_entropy(part, bins) for part in waves.split(max(1, _CHUNK // waves.shape[1]))]
-    return torch.cat(parts).reshape(blocks.shape[:-2])
+    return torch.cat(parts).reshape(shape)
 
 
 def _entropy(waves: Tensor, bins: int) -> Tensor:
@@ -158,87 +155,38 @@ def bin_count(num_bins: int) -> int:
     return bins
 
 
-# Below, psi is [rows, D, 2]; reference_rms is [rows], or [0] where every row keeps its own RMS; kerr is [D], or [0]
-# where there is no Kerr rotation.
-@torch.library.custom_op("sem::pit_forward", mutates_args=())
-def pit_forward(psi: Tensor, reference_rms: Tensor, strength: Tensor, kerr: Tensor, num_bins: int, rule: int) -> Tensor:
-    out = torch.empty_like(psi)
-    native.backend(psi.device.type).pit_forward(
-        psi.shape[0],
-        psi.shape[1],
-        num_bins,
-        rule,
-        psi.data_ptr(),
-        reference_rms.data_ptr(),
-        strength.data_ptr(),
-        kerr.data_ptr(),
-        out.data_ptr(),
-        torch.get_num_threads(),
-    )
-    return out
+# Below, psi is float32 [rows, D, 2]; reference_rms is [rows], or [0] where every row keeps its own RMS; kerr is [D], or
+# [0] where there is no Kerr rotation.
+_INPUTS = "Tensor psi, Tensor reference_rms, Tensor strength, Tensor kerr"
 
 
-@pit_forward.register_fake
-def _(psi: Tensor, reference_rms: Tensor, strength: Tensor, kerr: Tensor, num_bins: int, rule: int) -> Tensor:
-    return torch.empty_like(psi)
+def _sizes(psi: Tensor, *rest: Any) -> dict[str, int]:
+    return {"rows": psi.shape[0], "width": psi.shape[1]}
 
 
-@torch.library.custom_op("sem::pit_backward", mutates_args=())
-def pit_backward(
-    psi: Tensor, reference_rms: Tensor, strength: Tensor, kerr: Tensor, grad: Tensor, num_bins: int, rule: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients to ``psi``, ``reference_rms``, ``strength`` and ``kerr``."""
-    grads = _empty_gradients(psi, reference_rms, strength, kerr)
-    native.backend(psi.device.type).pit_backward(
-        psi.shape[0],
-        psi.shape[1],
-        num_bins,
-        rule,
-        psi.data_ptr(),
-        reference_rms.data_ptr(),
-        strength.data_ptr(),
-        kerr.data_ptr(),
-        grad.data_ptr(),
-        *(out.data_ptr() for out in grads),
-        torch.get_num_threads(),
-    )
-    return grads
+pit_forward = Operator(
+    f"pit_forward({_INPUTS}, int num_bins, int rule) -> (Tensor out)",
+    empty=lambda psi, *rest: torch.empty_like(psi),
+    sizes=_sizes,
+    per_row=("psi", "reference_rms", "out"),
+)
+pit_backward = Operator(
+    f"pit_backward({_INPUTS}, Tensor grad_out, int num_bins, int rule)"
+    " -> (Tensor grad_psi, Tensor grad_reference_rms, Tensor grad_strength, Tensor grad_kerr)",
+    empty=lambda *args: tuple(map(torch.empty_like, args[:4])),
+    sizes=_sizes,
+    per_row=("psi", "reference_rms", "grad_out", "grad_psi", "grad_reference_rms"),
+)
+pit_backward.first_order("pit")
 
 
-@pit_backward.register_fake
-def _(
-    psi: Tensor, reference_rms: Tensor, strength: Tensor, kerr: Tensor, grad: Tensor, num_bins: int, rule: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return _empty_gradients(psi, reference_rms, strength, kerr)
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    *tensors, ctx.num_bins, ctx.rule = inputs
+    ctx.save_for_backward(*tensors)
 
 
-def _empty_gradients(
-    psi: Tensor, reference_rms: Tensor, strength: Tensor, kerr: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return torch.empty_like(psi), torch.empty_like(reference_rms), torch.empty_like(strength), torch.empty_like(kerr)
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    return only_needed(ctx, pit_backward(*ctx.saved_tensors, grad.contiguous(), ctx.num_bins, ctx.rule))
 
 
-register_row_vmap(pit_forward, row_args=(0, 1), per_row_outputs=(True,))
-register_row_vmap(pit_backward, row_args=(0, 1, 4), per_row_outputs=(True, True, False, False))
-
-_gradients = first_order(pit_backward, "pit")
-
-
-class _Pit(Function):
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(psi: Tensor, reference_rms: Tensor, strength: Tensor, kerr: Tensor, num_bins: int, rule: int) -> Tensor:
-        return pit_forward(psi, reference_rms, strength, kerr, num_bins, rule)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        psi, reference_rms, strength, kerr, ctx.num_bins, ctx.rule = inputs
-        ctx.save_for_backward(psi, reference_rms, strength, kerr)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        psi, reference_rms, strength, kerr = ctx.saved_tensors
-        grads = _gradients(psi, reference_rms, strength, kerr, grad.contiguous(), ctx.num_bins, ctx.rule)
-        needed = ctx.needs_input_grad[:4]
-        return *(grad if need else None for grad, need in zip(grads, needed, strict=True)), None, None
+pit_forward.differentiate(_setup_context, _backward)

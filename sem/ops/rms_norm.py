@@ -6,11 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 
-from sem import native
 from sem.ops import boundary, composed
-from sem.ops.registration import first_order, register_row_vmap
+from sem.ops.registration import Operator, only_needed
 
 
 def complex_rms_norm(z: Tensor, gamma: Tensor, eps: float = 1e-6) -> Tensor:
@@ -43,72 +41,42 @@ def complex_rms_norm(z: Tensor, gamma: Tensor, eps: float = 1e-6) -> Tensor:
         >>> complex_rms_norm(z, torch.ones(3), eps=0.0)
         tensor([0.6000+0.8000j, 0.0000+0.0000j, -0.0000-1.0000j])
     """
-    blocks, restore = boundary.wave("z", z)
-    gain = boundary.real("gamma", gamma, blocks.shape[-2:-1])
-    boundary.same_device("gamma", gain, blocks)
+    rows, restore, _ = boundary.wave_rows("z", z)
+    gain = boundary.real("gamma", gamma, rows.shape[1:2])
+    boundary.same_device("gamma", gain, rows)
     floor = boundary.nonnegative("eps", eps)
-    if composed.stands_in(blocks):
-        out = torch.view_as_real(composed.complex_rms_norm(torch.view_as_complex(blocks), gain, floor))
-    else:
-        out = _RmsNorm.apply(blocks.reshape(-1, *blocks.shape[-2:]), gain, floor).reshape(blocks.shape)
-    return restore(out)
+    return restore(rms_norm_forward(rows, gain, floor))
 
 
-# Below, z is [rows, D, 2].
-@torch.library.custom_op("sem::rms_norm_forward", mutates_args=())
-def rms_norm_forward(z: Tensor, gamma: Tensor, eps: float) -> Tensor:
-    out = torch.empty_like(z)
-    native.backend(z.device.type).rms_norm_forward(
-        z.shape[0], z.shape[1], eps, z.data_ptr(), gamma.data_ptr(), out.data_ptr(), torch.get_num_threads()
-    )
-    return out
+# Below, z is float32 [rows, D, 2].
+def _sizes(z: Tensor, *rest: Any) -> dict[str, int]:
+    return {"rows": z.shape[0], "width": z.shape[1]}
 
 
-@rms_norm_forward.register_fake
-def _(z: Tensor, gamma: Tensor, eps: float) -> Tensor:
-    return torch.empty_like(z)
+rms_norm_forward = Operator(
+    "rms_norm_forward(Tensor z, Tensor gamma, float eps) -> (Tensor out)",
+    empty=lambda z, *rest: torch.empty_like(z),
+    sizes=_sizes,
+    per_row=("z", "out"),
+    composed=composed.rms_norm_forward,
+)
+rms_norm_backward = Operator(
+    "rms_norm_backward(Tensor z, Tensor gamma, Tensor grad_out, float eps) -> (Tensor grad_z, Tensor grad_gamma)",
+    empty=lambda z, gamma, *rest: (torch.empty_like(z), torch.empty_like(gamma)),
+    sizes=_sizes,
+    per_row=("z", "grad_out", "grad_z"),
+    composed=composed.rms_norm_backward,
+)
+rms_norm_backward.first_order("complex_rms_norm")
 
 
-@torch.library.custom_op("sem::rms_norm_backward", mutates_args=())
-def rms_norm_backward(grad: Tensor, z: Tensor, gamma: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """Gradients to ``z`` and ``gamma``."""
-    grads = torch.empty_like(z), torch.empty_like(gamma)
-    native.backend(z.device.type).rms_norm_backward(
-        z.shape[0],
-        z.shape[1],
-        eps,
-        z.data_ptr(),
-        gamma.data_ptr(),
-        grad.data_ptr(),
-        *(out.data_ptr() for out in grads),
-        torch.get_num_threads(),
-    )
-    return grads
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    z, gamma, ctx.eps = inputs
+    ctx.save_for_backward(z, gamma)
 
 
-@rms_norm_backward.register_fake
-def _(grad: Tensor, z: Tensor, gamma: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(z), torch.empty_like(gamma)
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    return only_needed(ctx, rms_norm_backward(*ctx.saved_tensors, grad.contiguous(), ctx.eps))
 
 
-register_row_vmap(rms_norm_forward, row_args=(0,), per_row_outputs=(True,))
-register_row_vmap(rms_norm_backward, row_args=(0, 1), per_row_outputs=(True, False))
-
-_gradients = first_order(rms_norm_backward, "complex_rms_norm")
-
-
-class _RmsNorm(Function):
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(z: Tensor, gamma: Tensor, eps: float) -> Tensor:
-        return rms_norm_forward(z, gamma, eps)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        z, gamma, ctx.eps = inputs
-        ctx.save_for_backward(z, gamma)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        return *_gradients(grad.contiguous(), *ctx.saved_tensors, ctx.eps), None
+rms_norm_forward.differentiate(_setup_context, _backward)

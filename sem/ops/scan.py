@@ -6,11 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 
-from sem import native
 from sem.ops import boundary
-from sem.ops.registration import first_order, register_row_vmap
+from sem.ops.registration import Operator, only_needed
 from sem.precision import note_autocast
 
 
@@ -85,120 +83,46 @@ def scan(
     named = {"dt_mag": mag, "dt_phase": phase, "decay": rate, "frequency": turn, "initial_state": state}
     for name, tensor in named.items():
         boundary.same_device(name, tensor, blocks)
-    states, final_state = _Scan.apply(blocks, mag, phase, rate, turn, state)
+    states, final_state = scan_forward(blocks, mag, phase, rate, turn, state)
     return restore(states), restore(final_state)
 
 
-@torch.library.custom_op("sem::scan_forward", mutates_args=())
-def scan_forward(
-    x: Tensor, dt_mag: Tensor, dt_phase: Tensor, decay: Tensor, frequency: Tensor, initial_state: Tensor
-) -> tuple[Tensor, Tensor]:
-    """``x`` ``[B, S, C, 2]``, ``initial_state`` ``[B, C, 2]`` to ``(states, final_state)``, all float32."""
-    if x.device.type == "cpu":
-        boundary.require_nonnegative("dt_mag", dt_mag.flatten())
-        boundary.require_nonnegative("decay", decay)
-    states, final_state = torch.empty_like(x), torch.empty_like(initial_state)
-    native.backend(x.device.type).scan_forward(
-        _shape(x, dt_mag),
-        x.data_ptr(),
-        dt_mag.data_ptr(),
-        dt_phase.data_ptr(),
-        decay.data_ptr(),
-        frequency.data_ptr(),
-        initial_state.data_ptr(),
-        states.data_ptr(),
-        final_state.data_ptr(),
-        torch.get_num_threads(),
-    )
-    return states, final_state
+# Below, x is float32 [B, S, C, 2] and initial_state [B, C, 2].
+_INPUTS = "Tensor x, Tensor dt_mag, Tensor dt_phase, Tensor decay, Tensor frequency, Tensor initial_state"
 
 
-@scan_forward.register_fake
-def _(
-    x: Tensor, dt_mag: Tensor, dt_phase: Tensor, decay: Tensor, frequency: Tensor, initial_state: Tensor
-) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(x), torch.empty_like(initial_state)
+def _sizes(x: Tensor, dt_mag: Tensor, *rest: Any) -> dict[str, int]:
+    batch, steps, channels, _ = x.shape
+    return {"batch": batch, "steps": steps, "channels": channels, "groups": dt_mag.shape[2]}
 
 
-@torch.library.custom_op("sem::scan_backward", mutates_args=())
-def scan_backward(
-    grad_states: Tensor,
-    grad_final: Tensor,
-    x: Tensor,
-    dt_mag: Tensor,
-    dt_phase: Tensor,
-    decay: Tensor,
-    frequency: Tensor,
-    initial_state: Tensor,
-    states: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The gradients to ``(x, dt_mag, dt_phase, decay, frequency, initial_state)``."""
-    inputs = (x, dt_mag, dt_phase, decay, frequency, initial_state)
-    grads = _empty_gradients(*inputs)
-    native.backend(x.device.type).scan_backward(
-        _shape(x, dt_mag),
-        *(tensor.data_ptr() for tensor in inputs),
-        states.data_ptr(),
-        grad_states.data_ptr(),
-        grad_final.data_ptr(),
-        *(grad.data_ptr() for grad in grads),
-        torch.get_num_threads(),
-    )
-    return grads
+scan_forward = Operator(
+    f"scan_forward({_INPUTS}) -> (Tensor states, Tensor final_state)",
+    empty=lambda x, *rest: (torch.empty_like(x), torch.empty_like(rest[-1])),
+    sizes=_sizes,
+    per_row=("x", "dt_mag", "dt_phase", "initial_state", "states", "final_state"),
+)
+scan_backward = Operator(
+    f"scan_backward({_INPUTS}, Tensor states, Tensor grad_states, Tensor grad_final_state)"
+    " -> (Tensor grad_x, Tensor grad_dt_mag, Tensor grad_dt_phase, Tensor grad_decay, Tensor grad_frequency,"
+    " Tensor grad_initial_state)",
+    empty=lambda *args: tuple(map(torch.empty_like, args[:6])),
+    sizes=_sizes,
+    per_row=(
+        *("x", "dt_mag", "dt_phase", "initial_state", "states", "grad_states", "grad_final_state"),
+        *("grad_x", "grad_dt_mag", "grad_dt_phase", "grad_initial_state"),
+    ),
+)
+scan_backward.first_order("scan")
 
 
-@scan_backward.register_fake
-def _(
-    grad_states: Tensor,
-    grad_final: Tensor,
-    x: Tensor,
-    dt_mag: Tensor,
-    dt_phase: Tensor,
-    decay: Tensor,
-    frequency: Tensor,
-    initial_state: Tensor,
-    states: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    return _empty_gradients(x, dt_mag, dt_phase, decay, frequency, initial_state)
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(*inputs, output[0])
 
 
-register_row_vmap(scan_forward, row_args=(0, 1, 2, 5), per_row_outputs=(True, True))
-register_row_vmap(scan_backward, row_args=(0, 1, 2, 3, 4, 7, 8), per_row_outputs=(True, True, True, False, False, True))
-
-_gradients = first_order(scan_backward, "scan")
-
-
-class _Scan(Function):
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(
-        x: Tensor, dt_mag: Tensor, dt_phase: Tensor, decay: Tensor, frequency: Tensor, initial_state: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        return scan_forward(x, dt_mag, dt_phase, decay, frequency, initial_state)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        ctx.save_for_backward(*inputs, output[0])
-
-    @staticmethod
-    def backward(ctx: Any, grad_states: Tensor, grad_final: Tensor) -> tuple[Tensor, ...]:
-        return _gradients(grad_states.contiguous(), grad_final.contiguous(), *ctx.saved_tensors)
+def _backward(ctx: Any, grad_states: Tensor, grad_final_state: Tensor) -> tuple[Tensor | None, ...]:
+    grads = scan_backward(*ctx.saved_tensors, grad_states.contiguous(), grad_final_state.contiguous())
+    return only_needed(ctx, grads)
 
 
-def _shape(x: Tensor, dt_mag: Tensor) -> tuple[int, int, int, int]:
-    """Batch, steps, channels, groups."""
-    return (x.shape[0], x.shape[1], x.shape[2], dt_mag.shape[2])
-
-
-def _empty_gradients(
-    x: Tensor, dt_mag: Tensor, dt_phase: Tensor, decay: Tensor, frequency: Tensor, initial_state: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    return (
-        torch.empty_like(x),
-        torch.empty_like(dt_mag),
-        torch.empty_like(dt_phase),
-        torch.empty_like(decay),
-        torch.empty_like(frequency),
-        torch.empty_like(initial_state),
-    )
+scan_forward.differentiate(_setup_context, _backward)

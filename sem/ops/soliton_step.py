@@ -6,14 +6,12 @@ from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 
 from sem.ops import boundary
-from sem.ops.cayley import act_on_adjoint, cayley_backward, cayley_forward
-from sem.ops.pit import RULES, bin_count, pit_backward, pit_forward
-from sem.ops.registration import empty_solved, first_order, register_row_vmap
-from sem.ops.solve import ON_FAILURE, OnFailure, SolveInfo, act_on_failure
-from sem.ops.topology import Topology, edges_of
+from sem.ops.pit import RULES, bin_count
+from sem.ops.registration import Operator, empty_solved, only_needed
+from sem.ops.solve import ON_FAILURE, OnFailure, SolveInfo, act_on_adjoint, act_on_failure
+from sem.ops.topology import Topology
 from sem.precision import note_autocast
 
 
@@ -99,149 +97,80 @@ def soliton_step(
         True
     """
     graph = boundary.topology(topology)
-    blocks, restore = boundary.wave("psi", psi, graph.nodes)
-    note_autocast("soliton_step", blocks.device.type)
+    rows, restore, shape = boundary.wave_rows("psi", psi, graph.nodes)
+    note_autocast("soliton_step", rows.device.type)
     rotation = boundary.real("kerr", kerr, (graph.nodes,))
-    boundary.same_device("kerr", rotation, blocks)
-    scale = boundary.scalar("strength", strength, blocks)
-    weight = boundary.edge_weight(edge_weight, graph, blocks)
-    a = boundary.scalar("half_dt", half_dt, blocks)
+    boundary.same_device("kerr", rotation, rows)
+    scale = boundary.scalar("strength", strength, rows)
+    weight = boundary.edge_weight(edge_weight, graph, rows)
+    a = boundary.scalar("half_dt", half_dt, rows)
     bins, number = bin_count(num_bins), RULES.index(boundary.choice("rule", rule, RULES))
     tol = boundary.positive("tol", tol)
     max_iter = boundary.count("max_iter", max_iter)
     boundary.choice("on_failure", on_failure, ON_FAILURE)
-    rows = blocks.reshape(-1, graph.nodes, 2)
-    out, status, iterations, residual = _SolitonStep.apply(
+    out, *report = soliton_step_forward(
         rows, rotation, scale, weight, a, graph.packed(rows.device), bins, number, tol, max_iter, on_failure
     )
-    result = restore(out.reshape(blocks.shape))
+    result = restore(out)
     if on_failure == "ignore" and not return_info:
         return result
-    shape = blocks.shape[:-2]
-    info = SolveInfo(status.reshape(shape), iterations.reshape(shape), residual.reshape(shape))
+    info = SolveInfo(*(part.reshape(shape) for part in report))
     act_on_failure("soliton_step", info, on_failure)
     return (result, info) if return_info else result
 
 
-@torch.library.custom_op("sem::soliton_step_forward", mutates_args=())
-def soliton_step_forward(
-    psi: Tensor,
-    kerr: Tensor,
-    strength: Tensor,
-    edge_weight: Tensor,
-    half_dt: Tensor,
-    packed: Tensor,
-    num_bins: int,
-    rule: int,
-    tol: float,
-    max_iter: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """``psi`` float32 ``[rows, D, 2]`` to ``(psi_out, status, iterations, residual)``."""
-    turned = pit_forward(psi, psi.new_empty(0), strength, kerr, num_bins, rule)
-    return cayley_forward(turned, edge_weight, half_dt, packed, tol, max_iter)
+# Below, psi is float32 [rows, D, 2] and graph is Topology.packed.
+_PARAMETERS = "Tensor kerr, Tensor strength, Tensor edge_weight, Tensor half_dt, Tensor graph"
+_LIMITS = "int num_bins, int rule, float tol, int max_iter"
 
 
-@soliton_step_forward.register_fake
-def _(psi: Tensor, *unused: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return empty_solved(psi)
+def _sizes(psi: Tensor, *rest: Any) -> dict[str, int]:
+    return {"rows": psi.shape[0], "nodes": psi.shape[1]}
 
 
-@torch.library.custom_op("sem::soliton_step_backward", mutates_args=())
-def soliton_step_backward(
-    psi: Tensor,
-    psi_out: Tensor,
-    grad: Tensor,
-    kerr: Tensor,
-    strength: Tensor,
-    edge_weight: Tensor,
-    half_dt: Tensor,
-    packed: Tensor,
-    num_bins: int,
-    rule: int,
-    tol: float,
-    max_iter: int,
-    to_weights: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients to ``psi``, ``kerr``, ``strength``, ``edge_weight`` and ``half_dt``, and the status of the solve.
-    Without ``to_weights`` those to ``edge_weight`` and ``half_dt`` are zeros."""
-    own_rms = psi.new_empty(0)
-    turned = pit_forward(psi, own_rms, strength, kerr, num_bins, rule)
-    grad_turned, grad_weight, grad_half_dt, status = cayley_backward(
-        turned, psi_out, grad, edge_weight, half_dt, packed, tol, max_iter, to_weights
-    )
-    grad_psi, _, grad_strength, grad_kerr = pit_backward(psi, own_rms, strength, kerr, grad_turned, num_bins, rule)
-    return grad_psi, grad_kerr, grad_strength, grad_weight, grad_half_dt, status
+soliton_step_forward = Operator(
+    f"soliton_step_forward(Tensor psi, {_PARAMETERS}, {_LIMITS}, str on_failure)"
+    " -> (Tensor psi_out, Tensor status, Tensor iterations, Tensor residual)",
+    empty=lambda psi, *rest: empty_solved(psi),
+    sizes=_sizes,
+    per_row=("psi", "psi_out", "status", "iterations", "residual"),
+    private=1,
+)
 
 
-@soliton_step_backward.register_fake
-def _(
-    psi: Tensor,
-    psi_out: Tensor,
-    grad: Tensor,
-    kerr: Tensor,
-    strength: Tensor,
-    edge_weight: Tensor,
-    half_dt: Tensor,
-    packed: Tensor,
-    *unused: Any,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    return (
-        torch.empty_like(psi),
-        torch.empty_like(kerr),
-        torch.empty_like(strength),
-        psi.new_empty(edges_of(packed, psi.shape[1])),
-        psi.new_empty(()),
-        psi.new_empty(psi.shape[0], dtype=torch.int32),
-    )
+def _empty_gradients(psi: Tensor, psi_out: Tensor, grad_out: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    kerr, strength, edge_weight, half_dt, _, *_, to_weights = rest
+    make = torch.empty_like if to_weights else torch.zeros_like
+    status = psi.new_empty(psi.shape[0], dtype=torch.int32)
+    return *map(torch.empty_like, (psi, kerr, strength)), make(edge_weight), make(half_dt), status
 
 
-register_row_vmap(soliton_step_forward, row_args=(0,), per_row_outputs=(True,) * 4)
-register_row_vmap(soliton_step_backward, row_args=(0, 1, 2), per_row_outputs=(True, *(False,) * 4, True))
+# Without to_weights the gradients to edge_weight and half_dt are zeros.
+soliton_step_backward = Operator(
+    f"soliton_step_backward(Tensor psi, Tensor psi_out, Tensor grad_out, {_PARAMETERS}, {_LIMITS}, bool to_weights)"
+    " -> (Tensor grad_psi, Tensor grad_kerr, Tensor grad_strength, Tensor grad_weight, Tensor grad_half_dt,"
+    " Tensor status)",
+    empty=_empty_gradients,
+    sizes=_sizes,
+    per_row=("psi", "psi_out", "grad_out", "grad_psi", "status"),
+)
+soliton_step_backward.first_order("soliton_step")
 
-_gradients = first_order(soliton_step_backward, "soliton_step")
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    *tensors, ctx.num_bins, ctx.rule, ctx.tol, ctx.max_iter, ctx.on_failure = inputs
+    psi_out, *report = output
+    ctx.mark_non_differentiable(*report)
+    ctx.save_for_backward(psi_out, *tensors)
 
 
-class _SolitonStep(Function):
-    generate_vmap_rule = True
+def _backward(ctx: Any, grad: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
+    psi_out, psi, *parameters = ctx.saved_tensors
+    limits = ctx.num_bins, ctx.rule, ctx.tol, ctx.max_iter
+    to_weights = any(ctx.needs_input_grad[3:5])
+    *grads, status = soliton_step_backward(psi, psi_out, grad.contiguous(), *parameters, *limits, to_weights)
+    act_on_adjoint("soliton_step", status, ctx.on_failure)
+    return only_needed(ctx, grads)
 
-    @staticmethod
-    def forward(
-        psi: Tensor,
-        kerr: Tensor,
-        strength: Tensor,
-        edge_weight: Tensor,
-        half_dt: Tensor,
-        packed: Tensor,
-        num_bins: int,
-        rule: int,
-        tol: float,
-        max_iter: int,
-        on_failure: str,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return soliton_step_forward(psi, kerr, strength, edge_weight, half_dt, packed, num_bins, rule, tol, max_iter)
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
-        *tensors, ctx.num_bins, ctx.rule, ctx.tol, ctx.max_iter, ctx.on_failure = inputs
-        psi_out, status, iterations, residual = output
-        ctx.mark_non_differentiable(status, iterations, residual)
-        ctx.save_for_backward(psi_out, *tensors)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
-        psi_out, psi, *parameters = ctx.saved_tensors
-        to_weights = ctx.needs_input_grad[3] or ctx.needs_input_grad[4]
-        *grads, status = _gradients(
-            psi,
-            psi_out,
-            grad.contiguous(),
-            *parameters,
-            ctx.num_bins,
-            ctx.rule,
-            ctx.tol,
-            ctx.max_iter,
-            to_weights,
-        )
-        act_on_adjoint("soliton_step", status, ctx.on_failure)
-        needed = ctx.needs_input_grad[:5]
-        return *(grad if need else None for grad, need in zip(grads, needed, strict=True)), *(None,) * 6
+soliton_step_forward.differentiate(_setup_context, _backward)

@@ -82,3 +82,11 @@ def act_on_failure(operator: str, info: SolveInfo, on_failure: str) -> None:
     if on_failure == "raise":
         raise SolveError(text)
     warnings.warn(text, RuntimeWarning, stacklevel=3)
+
+
+def act_on_adjoint(operator: str, status: Tensor, on_failure: str) -> None:
+    """:func:`act_on_failure` for the backward solve, of which the kernel reports the status alone."""
+    if on_failure == "ignore":
+        return
+    unknown = torch.full_like(status, torch.nan, dtype=torch.float32)
+    act_on_failure(f"{operator} (adjoint)", SolveInfo(status, torch.zeros_like(status), unknown), on_failure)

@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 
-from sem import native
-from sem.ops import boundary, composed, composed_states
-from sem.ops.registration import first_order, register_row_vmap
-from sem.precision import note_autocast
+from sem.ops import boundary, composed_states, kernels
+from sem.ops.registration import Operator, only_needed
+from sem.precision import note_autocast, product_dtype
+
+CHECKPOINT_STEPS = 64  # sem::kCheckpointSteps
 
 
 def state_space(
@@ -100,157 +100,70 @@ def state_space(
     named = {"dt_mag": mag, "dt_phase": phase, "into": drives, "out_of": reads, "decay": rate, "frequency": turn}
     for name, tensor in {**named, "initial_state": state}.items():
         boundary.same_device(name, tensor, blocks)
-    if composed.stands_in(blocks):
-        out = composed_states.state_space(blocks, mag, phase, drives, reads, rate, turn, state)
-        return restore(out[0]), restore(out[1])
-    note_autocast("state_space", blocks.device.type)
-    y, final_state, _ = _StateSpace.apply(blocks, mag, phase, drives, reads, rate, turn, state)
+    if kernels.on_cpu(blocks):
+        note_autocast("state_space", blocks.device.type)
+        dtype = torch.float32
+    else:
+        dtype = product_dtype(blocks)
+    y, final_state, _ = state_space_forward(blocks, mag, phase, drives, reads, rate, turn, state, dtype)
     return restore(y), restore(final_state)
 
 
-@torch.library.custom_op("sem::state_space_forward", mutates_args=())
-def state_space_forward(
-    x: Tensor,
-    dt_mag: Tensor,
-    dt_phase: Tensor,
-    into: Tensor,
-    out_of: Tensor,
-    decay: Tensor,
-    frequency: Tensor,
-    initial_state: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """``x [B, S, D, 2]``, ``into [G, N, D / G, 2]``, ``out_of [G, D / G, N, 2]``, ``initial_state [B, G N, 2]`` to
-    ``(y, final_state, checkpoints)``, all float32."""
-    boundary.require_nonnegative("dt_mag", dt_mag.flatten())
-    boundary.require_nonnegative("decay", decay)
-    inputs = (x, dt_mag, dt_phase, into, out_of, decay, frequency, initial_state)
-    outputs = _empty_outputs(x, initial_state)
-    native.backend(x.device.type).state_space_forward(
-        _shape(x, into), *(tensor.data_ptr() for tensor in (*inputs, *outputs)), torch.get_num_threads()
-    )
-    return outputs
-
-
-@state_space_forward.register_fake
-def _(
-    x: Tensor,
-    dt_mag: Tensor,
-    dt_phase: Tensor,
-    into: Tensor,
-    out_of: Tensor,
-    decay: Tensor,
-    frequency: Tensor,
-    initial_state: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return _empty_outputs(x, initial_state)
-
-
-@torch.library.custom_op("sem::state_space_backward", mutates_args=())
-def state_space_backward(
-    grad_y: Tensor,
-    grad_final: Tensor,
-    x: Tensor,
-    dt_mag: Tensor,
-    dt_phase: Tensor,
-    into: Tensor,
-    out_of: Tensor,
-    decay: Tensor,
-    frequency: Tensor,
-    initial_state: Tensor,
-    checkpoints: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The gradients to ``(x, dt_mag, dt_phase, into, out_of, decay, frequency, initial_state)``."""
-    inputs = (x, dt_mag, dt_phase, into, out_of, decay, frequency, initial_state)
-    grads = _empty_gradients(*inputs)
-    native.backend(x.device.type).state_space_backward(
-        _shape(x, into),
-        *(tensor.data_ptr() for tensor in (*inputs, checkpoints, grad_y, grad_final, *grads)),
-        torch.get_num_threads(),
-    )
-    return grads
-
-
-@state_space_backward.register_fake
-def _(
-    grad_y: Tensor,
-    grad_final: Tensor,
-    x: Tensor,
-    dt_mag: Tensor,
-    dt_phase: Tensor,
-    into: Tensor,
-    out_of: Tensor,
-    decay: Tensor,
-    frequency: Tensor,
-    initial_state: Tensor,
-    checkpoints: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    return _empty_gradients(x, dt_mag, dt_phase, into, out_of, decay, frequency, initial_state)
-
-
-register_row_vmap(state_space_forward, row_args=(0, 1, 2, 7), per_row_outputs=(True, True, True))
-register_row_vmap(
-    state_space_backward,
-    row_args=(0, 1, 2, 3, 4, 9, 10),
-    per_row_outputs=(True, True, True, False, False, False, False, True),
+# Below, x is float32 [B, S, D, 2], into [G, N, D / G, 2], out_of [G, D / G, N, 2], initial_state [B, G N, 2]. Only
+# where the operator is composed does product_dtype say anything: the type in which products are taken.
+_INPUTS = (
+    "Tensor x, Tensor dt_mag, Tensor dt_phase, Tensor into, Tensor out_of, Tensor decay, Tensor frequency,"
+    " Tensor initial_state"
 )
 
-_gradients = first_order(state_space_backward, "state_space")
+
+def _sizes(x: Tensor, dt_mag: Tensor, dt_phase: Tensor, into: Tensor, *rest: Any) -> dict[str, int]:
+    groups, states, width, _ = into.shape
+    return {"batch": x.shape[0], "steps": x.shape[1], "groups": groups, "states": states, "width": width}
 
 
-class _StateSpace(Function):
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(
-        x: Tensor,
-        dt_mag: Tensor,
-        dt_phase: Tensor,
-        into: Tensor,
-        out_of: Tensor,
-        decay: Tensor,
-        frequency: Tensor,
-        initial_state: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        return state_space_forward(x, dt_mag, dt_phase, into, out_of, decay, frequency, initial_state)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-        ctx.mark_non_differentiable(output[2])
-        ctx.save_for_backward(*inputs, output[2])
-
-    @staticmethod
-    def backward(ctx: Any, grad_y: Tensor, grad_final: Tensor, _: Tensor) -> tuple[Tensor, ...]:
-        return _gradients(grad_y.contiguous(), grad_final.contiguous(), *ctx.saved_tensors)
-
-
-def _shape(x: Tensor, into: Tensor) -> tuple[int, int, int, int, int]:
-    """Batch, steps, groups, states and width of a group."""
-    return (x.shape[0], x.shape[1], into.shape[0], into.shape[1], into.shape[2])
-
-
-def _empty_outputs(x: Tensor, initial_state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    kept = max(0, (x.shape[1] - 1) // native.backend("cpu").state_space_checkpoint_steps)
+def _empty_outputs(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    initial_state = rest[6]
+    kept = max(0, (x.shape[1] - 1) // CHECKPOINT_STEPS)
     checkpoints = x.new_empty(x.shape[0], kept, *initial_state.shape[1:])
     return torch.empty_like(x), torch.empty_like(initial_state), checkpoints
 
 
-def _empty_gradients(
-    x: Tensor,
-    dt_mag: Tensor,
-    dt_phase: Tensor,
-    into: Tensor,
-    out_of: Tensor,
-    decay: Tensor,
-    frequency: Tensor,
-    initial_state: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    return (
-        torch.empty_like(x),
-        torch.empty_like(dt_mag),
-        torch.empty_like(dt_phase),
-        torch.empty_like(into),
-        torch.empty_like(out_of),
-        torch.empty_like(decay),
-        torch.empty_like(frequency),
-        torch.empty_like(initial_state),
+state_space_forward = Operator(
+    f"state_space_forward({_INPUTS}, ScalarType product_dtype) -> (Tensor y, Tensor final_state, Tensor checkpoints)",
+    empty=_empty_outputs,
+    sizes=_sizes,
+    per_row=("x", "dt_mag", "dt_phase", "initial_state", "y", "final_state", "checkpoints"),
+    composed=composed_states.state_space_forward,
+    private=1,
+)
+state_space_backward = Operator(
+    f"state_space_backward({_INPUTS}, Tensor checkpoints, Tensor grad_y, Tensor grad_final_state,"
+    " ScalarType product_dtype) -> (Tensor grad_x, Tensor grad_dt_mag, Tensor grad_dt_phase, Tensor grad_into,"
+    " Tensor grad_out_of, Tensor grad_decay, Tensor grad_frequency, Tensor grad_initial_state)",
+    empty=lambda *args: tuple(map(torch.empty_like, args[:8])),
+    sizes=_sizes,
+    per_row=(
+        *("x", "dt_mag", "dt_phase", "initial_state", "checkpoints", "grad_y", "grad_final_state"),
+        *("grad_x", "grad_dt_mag", "grad_dt_phase", "grad_initial_state"),
+    ),
+    composed=composed_states.state_space_backward,
+    private=1,
+)
+state_space_backward.first_order("state_space")
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    *tensors, ctx.product_dtype = inputs
+    ctx.mark_non_differentiable(output[2])
+    ctx.save_for_backward(*tensors, output[2])
+
+
+def _backward(ctx: Any, grad_y: Tensor, grad_final_state: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    grads = state_space_backward(
+        *ctx.saved_tensors, grad_y.contiguous(), grad_final_state.contiguous(), ctx.product_dtype
     )
+    return only_needed(ctx, grads)
+
+
+state_space_forward.differentiate(_setup_context, _backward)

@@ -1,23 +1,18 @@
-"""For tests alone: the XPU kernels on ordinary CPU tensors, which a SYCL CPU device reads and writes in place."""
+"""For tests alone: what devices run, on ordinary CPU tensors."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 from sem import native
-from sem.ops import device
-
-# The CPU's own kernels stay in force but inside the context below.
-_disabled = ExitStack()
-for _operator, _implementation in device.IMPLEMENTATIONS.items():
-    _operator.register_kernel("cpu", _implementation)
-    _disabled.enter_context(_operator.set_kernel_enabled("cpu", False))
+from sem.ops import kernels
 
 
 @contextmanager
 def xpu_kernels_on_cpu_tensors(local_bytes: int = 0, group_size: int = 0, sub_group_size: int = 0) -> Iterator[None]:
-    """Operators on CPU tensors run the XPU kernels until the context ends; each call waits for its result.
+    """Operators on CPU tensors run the XPU kernels, on a SYCL CPU device, until the context ends; each call waits for
+    its result. Those without such a kernel are composed of torch's own operators, as on any device.
 
     Args:
         local_bytes, group_size, sub_group_size: what kernels may use of the device; 0 is all that it has.
@@ -26,13 +21,16 @@ def xpu_kernels_on_cpu_tensors(local_bytes: int = 0, group_size: int = 0, sub_gr
         RuntimeError: no XPU kernels are built, or there is no SYCL CPU device (set ``OCL_ICD_FILENAMES``).
     """
     module = native.backend("xpu")
-    device.FIXED_QUEUES["cpu"] = (module, (module.cpu_queue(), 0))
     module.set_limits(local_bytes, group_size, sub_group_size)
     try:
-        with ExitStack() as stack:
-            for operator in device.IMPLEMENTATIONS:
-                stack.enter_context(operator.set_kernel_enabled("cpu", True))
+        with kernels.cpu_tensors_on(kernels.StandIn(module, module.cpu_queue())):
             yield
     finally:
         module.set_limits(0, 0, 0)
-        del device.FIXED_QUEUES["cpu"]
+
+
+@contextmanager
+def composed_on_cpu_tensors() -> Iterator[None]:
+    """Operators that devices have no kernel for are composed on CPU tensors too, until the context ends."""
+    with kernels.cpu_tensors_on(kernels.StandIn()):
+        yield

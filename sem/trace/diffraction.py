@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from sem.diffraction.simulator import Simulator
-from sem.ops.diffraction import TracedValue
+from sem.ops.diffraction.operator import TracedValue
 from sem.trace.record import Trace
 
 STEPS = ("layer", "subpixel", "source", "phi", "mosaic")

@@ -18,6 +18,8 @@ struct ConvShape {
 
 template <class Real>
 struct CausalConvForward {
+  static constexpr const char* kName = "causal_conv_forward";
+
   ConvShape shape;
   const Real* x = nullptr;        // [batch, steps, channels, 2]
   const Real* history = nullptr;  // [batch, taps - 1, channels, 2]
@@ -25,6 +27,20 @@ struct CausalConvForward {
   const Real* bias = nullptr;     // [channels, 2]
   const Real* theta = nullptr;    // [channels], or null: no gate, out = v
   Real* out = nullptr;            // [batch, steps, channels, 2]
+
+  template <class Visitor>
+  void visit(Visitor& field) {
+    field("batch", shape.batch);
+    field("steps", shape.steps);
+    field("channels", shape.channels);
+    field("num_taps", shape.taps);
+    field("x", x, shape.batch * shape.steps * shape.channels * 2);
+    field("history", history, shape.batch * (shape.taps - 1) * shape.channels * 2);
+    field("taps", taps, shape.taps * shape.channels * 2);
+    field("bias", bias, shape.channels * 2);
+    field.optional("theta", theta, shape.channels);
+    field("out", out, shape.batch * shape.steps * shape.channels * 2);
+  }
 };
 
 // With G the gradient to out, passed = 1 - exp(-|v|^2 e^theta) and held = e^theta (1 - passed) Re(conj(v) G):
@@ -33,6 +49,8 @@ struct CausalConvForward {
 //   g_taps_k = sum_{batch,t} g_v_t conj(x_{t + k - taps + 1}),   g_bias = sum_{batch,t} g_v_t.
 template <class Real>
 struct CausalConvBackward {
+  static constexpr const char* kName = "causal_conv_backward";
+
   ConvShape shape;
   const Real* x = nullptr;
   const Real* history = nullptr;
@@ -45,18 +63,25 @@ struct CausalConvBackward {
   Real* grad_taps = nullptr;
   Real* grad_bias = nullptr;
   Real* grad_theta = nullptr;  // null exactly when theta is
+
+  template <class Visitor>
+  void visit(Visitor& field) {
+    field("batch", shape.batch);
+    field("steps", shape.steps);
+    field("channels", shape.channels);
+    field("num_taps", shape.taps);
+    field("x", x, shape.batch * shape.steps * shape.channels * 2);
+    field("history", history, shape.batch * (shape.taps - 1) * shape.channels * 2);
+    field("taps", taps, shape.taps * shape.channels * 2);
+    field("bias", bias, shape.channels * 2);
+    field.optional("theta", theta, shape.channels);
+    field("grad_out", grad_out, shape.batch * shape.steps * shape.channels * 2);
+    field("grad_x", grad_x, shape.batch * shape.steps * shape.channels * 2);
+    field("grad_history", grad_history, shape.batch * (shape.taps - 1) * shape.channels * 2);
+    field("grad_taps", grad_taps, shape.taps * shape.channels * 2);
+    field("grad_bias", grad_bias, shape.channels * 2);
+    field.optional("grad_theta", grad_theta, shape.channels);
+  }
 };
-
-namespace reference {
-template <class Real>
-void causal_conv_forward(const CausalConvForward<Real>& args);
-template <class Real>
-void causal_conv_backward(const CausalConvBackward<Real>& args);
-}  // namespace reference
-
-namespace cpu {
-void causal_conv_forward(const CausalConvForward<float>& args, Queue queue);
-void causal_conv_backward(const CausalConvBackward<float>& args, Queue queue);
-}  // namespace cpu
 
 }  // namespace sem

@@ -12,26 +12,43 @@ namespace sem {
 
 template <class Real>
 struct CayleyForward {
+  static constexpr const char* kName = "cayley_forward";
+
   Graph graph;
   std::int64_t rows = 0;
   const Real* edge_weight = nullptr;  // [edges]
-  Real half_dt = 0;
+  const Real* half_dt = nullptr;      // [1]
   Real tol = 0;
   std::int32_t max_iter = 0;
   const Real* psi = nullptr;  // [rows, nodes, 2]
   Real* psi_out = nullptr;    // [rows, nodes, 2]
   SolveReport<Real> report;
+
+  template <class Visitor>
+  void visit(Visitor& field) {
+    field("graph", graph);
+    field("rows", rows);
+    field("edge_weight", edge_weight, graph.edges, Values::nonnegative);
+    field("half_dt", half_dt, 1, Values::finite);
+    field("tol", tol);
+    field("max_iter", max_iter);
+    field("psi", psi, rows * graph.nodes * 2);
+    field("psi_out", psi_out, rows * graph.nodes * 2);
+    report.visit(field, rows);
+  }
 };
 
 // With z = (I - iaH)^-1 g:   g_psi = 2z - g,   g_w[ij] = 2a G_ij,   g_a = 2 sum_ij w_ij G_ij,
 // G_ij = sum over rows of Im( conj(z_i - z_j) (y_i - y_j) )   and   y = (psi_out + psi) / 2.
-// grad_weight and grad_half_dt may both be null when only psi needs a gradient.
+// Not to_weights: only psi needs a gradient, grad_weight and grad_half_dt are not touched.
 template <class Real>
 struct CayleyBackward {
+  static constexpr const char* kName = "cayley_backward";
+
   Graph graph;
   std::int64_t rows = 0;
   const Real* edge_weight = nullptr;  // [edges]
-  Real half_dt = 0;
+  const Real* half_dt = nullptr;      // [1]
   Real tol = 0;
   std::int32_t max_iter = 0;
   const Real* psi = nullptr;       // [rows, nodes, 2]
@@ -41,18 +58,25 @@ struct CayleyBackward {
   Real* grad_weight = nullptr;     // [edges]
   Real* grad_half_dt = nullptr;    // [1]
   SolveReport<Real> report;        // of the adjoint solve
+  bool to_weights = true;
+
+  template <class Visitor>
+  void visit(Visitor& field) {
+    field("graph", graph);
+    field("rows", rows);
+    field("edge_weight", edge_weight, graph.edges);
+    field("half_dt", half_dt, 1);
+    field("tol", tol);
+    field("max_iter", max_iter);
+    field("psi", psi, rows * graph.nodes * 2);
+    field("psi_out", psi_out, rows * graph.nodes * 2);
+    field("grad_out", grad_out, rows * graph.nodes * 2);
+    field("grad_psi", grad_psi, rows * graph.nodes * 2);
+    field("grad_weight", grad_weight, graph.edges);
+    field("grad_half_dt", grad_half_dt, 1);
+    field("to_weights", to_weights);
+    report.visit(field, rows);
+  }
 };
-
-namespace reference {
-template <class Real>
-void cayley_forward(const CayleyForward<Real>& args);
-template <class Real>
-void cayley_backward(const CayleyBackward<Real>& args);
-}  // namespace reference
-
-namespace cpu {
-void cayley_forward(const CayleyForward<float>& args, Queue queue);
-void cayley_backward(const CayleyBackward<float>& args, Queue queue);
-}  // namespace cpu
 
 }  // namespace sem

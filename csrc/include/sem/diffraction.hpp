@@ -53,6 +53,34 @@ struct DiffractionSettings {
   DiffractionMode mode = DiffractionMode::nanobragg;
   double pixel_size = 0, layer_step = 0, attenuation = 0;
   double d_min = 0;  // smaller spacings are left out
+
+  template <class Visitor>
+  void visit(Visitor& field) {
+    field("slow_pixels", slow_pixels);
+    field("fast_pixels", fast_pixels);
+    field("fast_first", fast_first);
+    field("fast_last", fast_last);
+    field("slow_first", slow_first);
+    field("slow_last", slow_last);
+    field("oversample", oversample);
+    field("layers", layers);
+    field("point_pixel", point_pixel);
+    field("curved", curved);
+    field("polarised", polarised);
+    field("shape", shape);
+    field("phi_carryover", phi_carryover);
+    field("tricubic", tricubic);
+    field("first_h", first_index[0]);
+    field("first_k", first_index[1]);
+    field("first_l", first_index[2]);
+    field("mode", mode);
+    field("pixel_size", pixel_size);
+    field("layer_step", layer_step);
+    field("attenuation", attenuation);
+    field("d_min", d_min);
+  }
+
+  std::int64_t pixels() const { return std::int64_t{slow_pixels} * fast_pixels; }
 };
 
 template <class Real>
@@ -77,12 +105,50 @@ struct DiffractionInputs {
   const double* scale = nullptr;                         // [1]
   const double* background = nullptr;                    // [1]
   const std::uint8_t* mask = nullptr;                    // [slow, fast], or null: all pixels
+
+  template <class Visitor>
+  void visit(Visitor& field) {
+    settings.visit(field);
+    field("sources", sources);
+    field("positions", positions);
+    field("mosaics", mosaics);
+    field("table_h", table_shape[0]);
+    field("table_k", table_shape[1]);
+    field("table_l", table_shape[2]);
+    field("frame", frame, 12);
+    field("close_distance", close_distance, 1);
+    field("curvature", curvature, 4);
+    field("incident", incident, 3 * sources);
+    field("wavelength", wavelength, sources);
+    field("weight", weight, sources);
+    field("orientation", orientation, 9 * positions * mosaics);
+    field("reciprocal_metric", reciprocal_metric, 9);
+    field("cells", cells, 3);
+    field("fudge", fudge, 1);
+    field("default_factor", default_factor, 1);
+    field.optional("table", table, table_size());
+    field("kahn", kahn, 1);
+    field("polarisation_axis", polarisation_axis, 3);
+    field("scale", scale, 1);
+    field("background", background, 1);
+    field.optional("mask", mask, settings.pixels());
+  }
+
+  std::int64_t table_size() const { return table_shape[0] * table_shape[1] * table_shape[2]; }
 };
 
 template <class Real>
 struct DiffractionForward {
+  static constexpr const char* kName = "diffraction_forward";
+
   DiffractionInputs<Real> in;
   Real* out = nullptr;  // [slow, fast]
+
+  template <class Visitor>
+  void visit(Visitor& field) {
+    in.visit(field);
+    field("out", out, in.settings.pixels());
+  }
 };
 
 // Gradients of sum(grad_out * out), all exact where out is differentiable; the nearest index, the tophat's edge, d_min
@@ -103,6 +169,8 @@ struct DiffractionForward {
 // device/diffraction_backward.hpp says how devices do.
 template <class Real>
 struct DiffractionBackward {
+  static constexpr const char* kName = "diffraction_backward";
+
   DiffractionInputs<Real> in;
   const Real* grad_out = nullptr;       // [slow, fast]
   double* frame = nullptr;              // [4, 3]
@@ -123,7 +191,30 @@ struct DiffractionBackward {
   double* background = nullptr;         // [1]
   // Whether anybody reads frame, close_distance, curvature, incident, wavelength, kahn and polarisation_axis. Else the
   // kernels leave 0 there.
-  bool geometry = true;
+  bool to_detector_and_beam = true;
+
+  template <class Visitor>
+  void visit(Visitor& field) {
+    in.visit(field);
+    field("grad_out", grad_out, in.settings.pixels());
+    field("grad_frame", frame, 12);
+    field("grad_close_distance", close_distance, 1);
+    field("grad_curvature", curvature, 4);
+    field("grad_incident", incident, 3 * in.sources);
+    field("grad_wavelength", wavelength, in.sources);
+    field("grad_weight", weight, in.sources);
+    field("grad_orientation", orientation, 9 * in.positions * in.mosaics);
+    field("grad_reciprocal_metric", reciprocal_metric, 9);
+    field("grad_cells", cells, 3);
+    field("grad_fudge", fudge, 1);
+    field("grad_default_factor", default_factor, 1);
+    field.optional("grad_table", table, in.table_size());
+    field("grad_kahn", kahn, 1);
+    field("grad_polarisation_axis", polarisation_axis, 3);
+    field("grad_scale", scale, 1);
+    field("grad_background", background, 1);
+    field("to_detector_and_beam", to_detector_and_beam);
+  }
 };
 
 // One named quantity of a pixel: a number or a vector, and the step it belongs to (-1 where it belongs to none).
@@ -135,27 +226,20 @@ struct TracedValue {
   double value[3];
 };
 
+template <class Real>
 struct DiffractionTrace {
-  DiffractionInputs<float> in;
+  static constexpr const char* kName = "diffraction_trace";
+
+  DiffractionInputs<Real> in;
   std::int32_t slow = 0, fast = 0;
   std::vector<TracedValue>* out = nullptr;
+
+  template <class Visitor>
+  void visit(Visitor& field) {
+    in.visit(field);
+    field("slow", slow);
+    field("fast", fast);
+  }
 };
-
-namespace reference {
-template <class Real>
-void diffraction_forward(const DiffractionForward<Real>& args);
-template <class Real>
-void diffraction_backward(const DiffractionBackward<Real>& args);
-// Every intermediate value of one pixel in the order computed. args.out is not used.
-template <class Real>
-std::vector<TracedValue> diffraction_trace(const DiffractionForward<Real>& args, std::int32_t slow, std::int32_t fast);
-}  // namespace reference
-
-namespace cpu {
-void diffraction_forward(const DiffractionForward<float>& args, Queue queue);
-void diffraction_backward(const DiffractionBackward<float>& args, Queue queue);
-// What the image's own kernel computes for one pixel. It has F_latt squared and no sign; the trace's are worked out.
-void diffraction_trace(const DiffractionTrace& args, Queue queue);
-}  // namespace cpu
 
 }  // namespace sem

@@ -19,11 +19,24 @@ struct RotationShape {
 
 template <class Real>
 struct GatedRotationForward {
+  static constexpr const char* kName = "gated_rotation_forward";
+
   RotationShape shape;
   const Real* x = nullptr;       // [rows, groups, size, 2]
   const Real* logits = nullptr;  // [rows, groups, size]
   const Real* blocks = nullptr;  // [groups, size, size, 2]
   Real* out = nullptr;           // [rows, groups, size, 2]
+
+  template <class Visitor>
+  void visit(Visitor& field) {
+    field("rows", shape.rows);
+    field("groups", shape.groups);
+    field("size", shape.size);
+    field("x", x, 2 * shape.rows * shape.groups * shape.size);
+    field("logits", logits, shape.rows * shape.groups * shape.size);
+    field("blocks", blocks, shape.groups * shape.size * shape.size * 2);
+    field("out", out, 2 * shape.rows * shape.groups * shape.size);
+  }
 };
 
 // With G the gradient to out and h = g G:
@@ -31,6 +44,8 @@ struct GatedRotationForward {
 //   g_logits_d = 1.7015 g_d (1 - g_d) Re( conj((U x - x)_d) G_d ).
 template <class Real>
 struct GatedRotationBackward {
+  static constexpr const char* kName = "gated_rotation_backward";
+
   RotationShape shape;
   const Real* x = nullptr;
   const Real* logits = nullptr;
@@ -39,18 +54,20 @@ struct GatedRotationBackward {
   Real* grad_x = nullptr;
   Real* grad_logits = nullptr;
   Real* grad_blocks = nullptr;
+
+  template <class Visitor>
+  void visit(Visitor& field) {
+    field("rows", shape.rows);
+    field("groups", shape.groups);
+    field("size", shape.size);
+    field("x", x, 2 * shape.rows * shape.groups * shape.size);
+    field("logits", logits, shape.rows * shape.groups * shape.size);
+    field("blocks", blocks, shape.groups * shape.size * shape.size * 2);
+    field("grad_out", grad_out, 2 * shape.rows * shape.groups * shape.size);
+    field("grad_x", grad_x, 2 * shape.rows * shape.groups * shape.size);
+    field("grad_logits", grad_logits, shape.rows * shape.groups * shape.size);
+    field("grad_blocks", grad_blocks, shape.groups * shape.size * shape.size * 2);
+  }
 };
-
-namespace reference {
-template <class Real>
-void gated_rotation_forward(const GatedRotationForward<Real>& args);
-template <class Real>
-void gated_rotation_backward(const GatedRotationBackward<Real>& args);
-}  // namespace reference
-
-namespace cpu {
-void gated_rotation_forward(const GatedRotationForward<float>& args, Queue queue);
-void gated_rotation_backward(const GatedRotationBackward<float>& args, Queue queue);
-}  // namespace cpu
 
 }  // namespace sem

@@ -18,6 +18,8 @@ struct ShiftedLaplacian {
 
 template <class Real>
 struct LaplacianCgForward {
+  static constexpr const char* kName = "laplacian_cg_forward";
+
   Graph graph;
   std::int64_t rows = 0;
   int components = 1;
@@ -28,13 +30,31 @@ struct LaplacianCgForward {
   const Real* b = nullptr;  // [rows, nodes, components]
   Real* x = nullptr;        // [rows, nodes, components]
   SolveReport<Real> report;
+
+  template <class Visitor>
+  void visit(Visitor& field) {
+    field("graph", graph);
+    field("rows", rows);
+    field("components", components);
+    field("edge_weight", edge_weight, graph.edges, Values::nonnegative);
+    field("alpha", system.alpha);
+    field("beta", system.beta);
+    field("gamma", system.gamma);
+    field("tol", tol);
+    field("max_iter", max_iter);
+    field("b", b, rows * graph.nodes * components);
+    field("x", x, rows * graph.nodes * components);
+    report.visit(field, rows);
+  }
 };
 
 // With l = S^-1 g and d(.) the difference across edge ij:   g_b = l,
 // g_w[ij] = - sum over rows and components of [ beta d(l) d(x) + gamma ( d(l) d(Hx) + d(Hl) d(x) ) ].
-// grad_weight may be null when only b needs a gradient.
+// Not to_weights: only b needs a gradient, grad_weight is not touched.
 template <class Real>
 struct LaplacianCgBackward {
+  static constexpr const char* kName = "laplacian_cg_backward";
+
   Graph graph;
   std::int64_t rows = 0;
   int components = 1;
@@ -47,18 +67,26 @@ struct LaplacianCgBackward {
   Real* grad_b = nullptr;          // [rows, nodes, components]
   Real* grad_weight = nullptr;     // [edges]
   SolveReport<Real> report;        // of the adjoint solve
+  bool to_weights = true;
+
+  template <class Visitor>
+  void visit(Visitor& field) {
+    field("graph", graph);
+    field("rows", rows);
+    field("components", components);
+    field("edge_weight", edge_weight, graph.edges);
+    field("alpha", system.alpha);
+    field("beta", system.beta);
+    field("gamma", system.gamma);
+    field("tol", tol);
+    field("max_iter", max_iter);
+    field("x", x, rows * graph.nodes * components);
+    field("grad_out", grad_out, rows * graph.nodes * components);
+    field("grad_b", grad_b, rows * graph.nodes * components);
+    field("grad_weight", grad_weight, graph.edges);
+    field("to_weights", to_weights);
+    report.visit(field, rows);
+  }
 };
-
-namespace reference {
-template <class Real>
-void laplacian_cg_forward(const LaplacianCgForward<Real>& args);
-template <class Real>
-void laplacian_cg_backward(const LaplacianCgBackward<Real>& args);
-}  // namespace reference
-
-namespace cpu {
-void laplacian_cg_forward(const LaplacianCgForward<float>& args, Queue queue);
-void laplacian_cg_backward(const LaplacianCgBackward<float>& args, Queue queue);
-}  // namespace cpu
 
 }  // namespace sem

@@ -28,6 +28,8 @@ enum class PitRule : std::int32_t { score = 0, density_ratio = 1 };
 
 template <class Real>
 struct PitForward {
+  static constexpr const char* kName = "pit_forward";
+
   std::int64_t rows = 0;
   std::int64_t width = 0;  // D
   std::int32_t num_bins = 0;
@@ -37,6 +39,19 @@ struct PitForward {
   const Real* strength = nullptr;       // [1]
   Real* out = nullptr;                  // [rows, width, 2]
   const Real* kerr = nullptr;           // [width], or null: no Kerr rotation
+
+  template <class Visitor>
+  void visit(Visitor& field) {
+    field("rows", rows);
+    field("width", width);
+    field("num_bins", num_bins);
+    field("rule", rule);
+    field("psi", psi, rows * width * 2);
+    field.optional("reference_rms", reference_rms, rows);
+    field("strength", strength, 1);
+    field("out", out, rows * width * 2);
+    field.optional("kerr", kerr, width);
+  }
 };
 
 // All gradients are exact; the density of a row is computed again from psi. With G = dL/dRe + i dL/dIm at out,
@@ -57,6 +72,8 @@ struct PitForward {
 // row is.
 template <class Real>
 struct PitBackward {
+  static constexpr const char* kName = "pit_backward";
+
   std::int64_t rows = 0;
   std::int64_t width = 0;
   std::int32_t num_bins = 0;
@@ -66,22 +83,27 @@ struct PitBackward {
   const Real* strength = nullptr;       // [1]
   const Real* grad_out = nullptr;       // [rows, width, 2]
   Real* grad_psi = nullptr;             // [rows, width, 2]
-  Real* grad_reference = nullptr;       // [rows], null exactly when reference_rms is
+  Real* grad_reference_rms = nullptr;   // [rows], null exactly when reference_rms is
   Real* grad_strength = nullptr;        // [1]
   const Real* kerr = nullptr;           // [width] or null
   Real* grad_kerr = nullptr;            // [width], null exactly when kerr is
+
+  template <class Visitor>
+  void visit(Visitor& field) {
+    field("rows", rows);
+    field("width", width);
+    field("num_bins", num_bins);
+    field("rule", rule);
+    field("psi", psi, rows * width * 2);
+    field.optional("reference_rms", reference_rms, rows);
+    field("strength", strength, 1);
+    field("grad_out", grad_out, rows * width * 2);
+    field("grad_psi", grad_psi, rows * width * 2);
+    field.optional("grad_reference_rms", grad_reference_rms, rows);
+    field("grad_strength", grad_strength, 1);
+    field.optional("kerr", kerr, width);
+    field.optional("grad_kerr", grad_kerr, width);
+  }
 };
-
-namespace reference {
-template <class Real>
-void pit_forward(const PitForward<Real>& args);
-template <class Real>
-void pit_backward(const PitBackward<Real>& args);
-}  // namespace reference
-
-namespace cpu {
-void pit_forward(const PitForward<float>& args, Queue queue);
-void pit_backward(const PitBackward<float>& args, Queue queue);
-}  // namespace cpu
 
 }  // namespace sem

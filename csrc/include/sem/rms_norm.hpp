@@ -16,12 +16,24 @@ inline constexpr double kLeastMeanPower = 1e-24;
 
 template <class Real>
 struct RmsNormForward {
+  static constexpr const char* kName = "rms_norm_forward";
+
   std::int64_t rows = 0;
   std::int64_t width = 0;
   Real eps = 0;
   const Real* z = nullptr;      // [rows, width, 2]
   const Real* gamma = nullptr;  // [width]
   Real* out = nullptr;          // [rows, width, 2]
+
+  template <class Visitor>
+  void visit(Visitor& field) {
+    field("rows", rows);
+    field("width", width);
+    field("eps", eps);
+    field("z", z, rows * width * 2);
+    field("gamma", gamma, width);
+    field("out", out, rows * width * 2);
+  }
 };
 
 // With g the gradient to out and slope = scale^2 / (n rms), zero where the mean is below its least value:
@@ -29,6 +41,8 @@ struct RmsNormForward {
 //   g_gamma_d = sum over rows of scale Re(conj(z_d) g_d).
 template <class Real>
 struct RmsNormBackward {
+  static constexpr const char* kName = "rms_norm_backward";
+
   std::int64_t rows = 0;
   std::int64_t width = 0;
   Real eps = 0;
@@ -37,18 +51,18 @@ struct RmsNormBackward {
   const Real* grad_out = nullptr;  // [rows, width, 2]
   Real* grad_z = nullptr;
   Real* grad_gamma = nullptr;  // [width]
+
+  template <class Visitor>
+  void visit(Visitor& field) {
+    field("rows", rows);
+    field("width", width);
+    field("eps", eps);
+    field("z", z, rows * width * 2);
+    field("gamma", gamma, width);
+    field("grad_out", grad_out, rows * width * 2);
+    field("grad_z", grad_z, rows * width * 2);
+    field("grad_gamma", grad_gamma, width);
+  }
 };
-
-namespace reference {
-template <class Real>
-void rms_norm_forward(const RmsNormForward<Real>& args);
-template <class Real>
-void rms_norm_backward(const RmsNormBackward<Real>& args);
-}  // namespace reference
-
-namespace cpu {
-void rms_norm_forward(const RmsNormForward<float>& args, Queue queue);
-void rms_norm_backward(const RmsNormBackward<float>& args, Queue queue);
-}  // namespace cpu
 
 }  // namespace sem

@@ -18,6 +18,8 @@ struct ScanShape {
 
 template <class Real>
 struct ScanForward {
+  static constexpr const char* kName = "scan_forward";
+
   ScanShape shape;
   const Real* x = nullptr;              // [batch, steps, channels, 2]
   const Real* dt_mag = nullptr;         // [batch, steps, groups]
@@ -27,6 +29,22 @@ struct ScanForward {
   const Real* initial_state = nullptr;  // [batch, channels, 2]
   Real* states = nullptr;               // [batch, steps, channels, 2]: every h_t
   Real* final_state = nullptr;          // [batch, channels, 2]: the last h_t, or the initial state when steps is 0
+
+  template <class Visitor>
+  void visit(Visitor& field) {
+    field("batch", shape.batch);
+    field("steps", shape.steps);
+    field("channels", shape.channels);
+    field("groups", shape.groups);
+    field("x", x, shape.batch * shape.steps * shape.channels * 2);
+    field("dt_mag", dt_mag, shape.batch * shape.steps * shape.groups, Values::nonnegative);
+    field("dt_phase", dt_phase, shape.batch * shape.steps * shape.groups);
+    field("decay", decay, shape.channels, Values::nonnegative);
+    field("frequency", frequency, shape.channels);
+    field("initial_state", initial_state, shape.batch * shape.channels * 2);
+    field("states", states, shape.batch * shape.steps * shape.channels * 2);
+    field("final_state", final_state, shape.batch * shape.channels * 2);
+  }
 };
 
 // With g the gradient to h and l the adjoint state, backwards in time:
@@ -38,6 +56,8 @@ struct ScanForward {
 // A is computed again from dt, decay and frequency; h_{t-1} is read from the saved states.
 template <class Real>
 struct ScanBackward {
+  static constexpr const char* kName = "scan_backward";
+
   ScanShape shape;
   const Real* x = nullptr;
   const Real* dt_mag = nullptr;
@@ -46,26 +66,37 @@ struct ScanBackward {
   const Real* frequency = nullptr;
   const Real* initial_state = nullptr;
   const Real* states = nullptr;
-  const Real* grad_states = nullptr;  // [batch, steps, channels, 2]
-  const Real* grad_final = nullptr;   // [batch, channels, 2]
+  const Real* grad_states = nullptr;       // [batch, steps, channels, 2]
+  const Real* grad_final_state = nullptr;  // [batch, channels, 2]
   Real* grad_x = nullptr;
   Real* grad_dt_mag = nullptr;
   Real* grad_dt_phase = nullptr;
   Real* grad_decay = nullptr;
   Real* grad_frequency = nullptr;
-  Real* grad_initial = nullptr;
+  Real* grad_initial_state = nullptr;
+
+  template <class Visitor>
+  void visit(Visitor& field) {
+    field("batch", shape.batch);
+    field("steps", shape.steps);
+    field("channels", shape.channels);
+    field("groups", shape.groups);
+    field("x", x, shape.batch * shape.steps * shape.channels * 2);
+    field("dt_mag", dt_mag, shape.batch * shape.steps * shape.groups);
+    field("dt_phase", dt_phase, shape.batch * shape.steps * shape.groups);
+    field("decay", decay, shape.channels);
+    field("frequency", frequency, shape.channels);
+    field("initial_state", initial_state, shape.batch * shape.channels * 2);
+    field("states", states, shape.batch * shape.steps * shape.channels * 2);
+    field("grad_states", grad_states, shape.batch * shape.steps * shape.channels * 2);
+    field("grad_final_state", grad_final_state, shape.batch * shape.channels * 2);
+    field("grad_x", grad_x, shape.batch * shape.steps * shape.channels * 2);
+    field("grad_dt_mag", grad_dt_mag, shape.batch * shape.steps * shape.groups);
+    field("grad_dt_phase", grad_dt_phase, shape.batch * shape.steps * shape.groups);
+    field("grad_decay", grad_decay, shape.channels);
+    field("grad_frequency", grad_frequency, shape.channels);
+    field("grad_initial_state", grad_initial_state, shape.batch * shape.channels * 2);
+  }
 };
-
-namespace reference {
-template <class Real>
-void scan_forward(const ScanForward<Real>& args);
-template <class Real>
-void scan_backward(const ScanBackward<Real>& args);
-}  // namespace reference
-
-namespace cpu {
-void scan_forward(const ScanForward<float>& args, Queue queue);
-void scan_backward(const ScanBackward<float>& args, Queue queue);
-}  // namespace cpu
 
 }  // namespace sem

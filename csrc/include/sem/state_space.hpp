@@ -24,10 +24,17 @@ struct StateSpaceShape {
   // Pieces of kCheckpointSteps steps, and the states kept between them.
   std::int64_t pieces() const { return (steps + kCheckpointSteps - 1) / kCheckpointSteps; }
   std::int64_t checkpoints() const { return steps > 0 ? pieces() - 1 : 0; }
+
+  // Numbers in the states' channels, in a whole wave, and in a matrix of all groups.
+  std::int64_t channels() const { return groups * states; }
+  std::int64_t waves() const { return batch * steps * groups * width * 2; }
+  std::int64_t matrix() const { return groups * states * width * 2; }
 };
 
 template <class Real>
 struct StateSpaceForward {
+  static constexpr const char* kName = "state_space_forward";
+
   StateSpaceShape shape;
   const Real* x = nullptr;              // [batch, steps, groups, width, 2]
   const Real* dt_mag = nullptr;         // [batch, steps, groups]
@@ -40,6 +47,26 @@ struct StateSpaceForward {
   Real* y = nullptr;                    // [batch, steps, groups, width, 2]
   Real* final_state = nullptr;          // [batch, groups, states, 2]: the last h_t, or the initial state for no steps
   Real* checkpoints = nullptr;          // [batch, checkpoints, groups, states, 2], or null: not wanted
+
+  template <class Visitor>
+  void visit(Visitor& field) {
+    field("batch", shape.batch);
+    field("steps", shape.steps);
+    field("groups", shape.groups);
+    field("states", shape.states);
+    field("width", shape.width);
+    field("x", x, shape.waves());
+    field("dt_mag", dt_mag, shape.batch * shape.steps * shape.groups, Values::nonnegative);
+    field("dt_phase", dt_phase, shape.batch * shape.steps * shape.groups);
+    field("into", into, shape.matrix());
+    field("out_of", out_of, shape.matrix());
+    field("decay", decay, shape.channels(), Values::nonnegative);
+    field("frequency", frequency, shape.channels());
+    field("initial_state", initial_state, shape.batch * shape.channels() * 2);
+    field("y", y, shape.waves());
+    field("final_state", final_state, shape.batch * shape.channels() * 2);
+    field.optional("checkpoints", checkpoints, shape.batch * shape.checkpoints() * shape.channels() * 2);
+  }
 };
 
 // With g the gradient to y and l the adjoint state, backwards in time:
@@ -51,6 +78,8 @@ struct StateSpaceForward {
 //   g_m = Re(z^H x) - sum_n decay Re w,      g_p = -sum_n frequency Im w.
 template <class Real>
 struct StateSpaceBackward {
+  static constexpr const char* kName = "state_space_backward";
+
   StateSpaceShape shape;
   const Real* x = nullptr;
   const Real* dt_mag = nullptr;
@@ -60,9 +89,9 @@ struct StateSpaceBackward {
   const Real* decay = nullptr;
   const Real* frequency = nullptr;
   const Real* initial_state = nullptr;
-  const Real* checkpoints = nullptr;  // of the forward
-  const Real* grad_y = nullptr;       // [batch, steps, groups, width, 2]
-  const Real* grad_final = nullptr;   // [batch, groups, states, 2]
+  const Real* checkpoints = nullptr;       // of the forward
+  const Real* grad_y = nullptr;            // [batch, steps, groups, width, 2]
+  const Real* grad_final_state = nullptr;  // [batch, groups, states, 2]
   Real* grad_x = nullptr;
   Real* grad_dt_mag = nullptr;
   Real* grad_dt_phase = nullptr;
@@ -70,19 +99,35 @@ struct StateSpaceBackward {
   Real* grad_out_of = nullptr;
   Real* grad_decay = nullptr;
   Real* grad_frequency = nullptr;
-  Real* grad_initial = nullptr;
+  Real* grad_initial_state = nullptr;
+
+  template <class Visitor>
+  void visit(Visitor& field) {
+    field("batch", shape.batch);
+    field("steps", shape.steps);
+    field("groups", shape.groups);
+    field("states", shape.states);
+    field("width", shape.width);
+    field("x", x, shape.waves());
+    field("dt_mag", dt_mag, shape.batch * shape.steps * shape.groups);
+    field("dt_phase", dt_phase, shape.batch * shape.steps * shape.groups);
+    field("into", into, shape.matrix());
+    field("out_of", out_of, shape.matrix());
+    field("decay", decay, shape.channels());
+    field("frequency", frequency, shape.channels());
+    field("initial_state", initial_state, shape.batch * shape.channels() * 2);
+    field.optional("checkpoints", checkpoints, shape.batch * shape.checkpoints() * shape.channels() * 2);
+    field("grad_y", grad_y, shape.waves());
+    field("grad_final_state", grad_final_state, shape.batch * shape.channels() * 2);
+    field("grad_x", grad_x, shape.waves());
+    field("grad_dt_mag", grad_dt_mag, shape.batch * shape.steps * shape.groups);
+    field("grad_dt_phase", grad_dt_phase, shape.batch * shape.steps * shape.groups);
+    field("grad_into", grad_into, shape.matrix());
+    field("grad_out_of", grad_out_of, shape.matrix());
+    field("grad_decay", grad_decay, shape.channels());
+    field("grad_frequency", grad_frequency, shape.channels());
+    field("grad_initial_state", grad_initial_state, shape.batch * shape.channels() * 2);
+  }
 };
-
-namespace reference {
-template <class Real>
-void state_space_forward(const StateSpaceForward<Real>& args);
-template <class Real>
-void state_space_backward(const StateSpaceBackward<Real>& args);
-}  // namespace reference
-
-namespace cpu {
-void state_space_forward(const StateSpaceForward<float>& args, Queue queue);
-void state_space_backward(const StateSpaceBackward<float>& args, Queue queue);
-}  // namespace cpu
 
 }  // namespace sem

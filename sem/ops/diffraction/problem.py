@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from sem.ops import boundary
-from sem.ops.diffraction_inputs import (
+from sem.ops.diffraction.inputs import (
     MODES,
     SHAPES,
     Curvature,
@@ -32,7 +31,7 @@ _MOST_SUBPIXELS = 2**30
 
 @dataclass(frozen=True)
 class Settings:
-    """What has no gradient, in the order of sem::DiffractionSettings."""
+    """What has no gradient; the fields of sem::DiffractionSettings."""
 
     slow_pixels: int
     fast_pixels: int
@@ -57,16 +56,8 @@ class Settings:
     attenuation: float
     d_min: float
 
-    def numbers(self) -> tuple[list[int], list[float]]:
-        """Whole numbers and the others, as a custom operator takes them."""
-        values = [getattr(self, field.name) for field in fields(self)]
-        return [int(v) for v in values if not isinstance(v, float)], [v for v in values if isinstance(v, float)]
-
-    @classmethod
-    def of(cls, whole: list[int], real: list[float]) -> Settings:
-        left, right = iter(whole), iter(real)
-        values: dict[str, Any] = {f.name: next(right) if f.type == "float" else next(left) for f in fields(cls)}
-        return cls(**values)
+    def numbers(self) -> list[float]:
+        return [getattr(self, field.name) for field in fields(self)]
 
 
 @dataclass(frozen=True)
@@ -203,7 +194,7 @@ def _metric(domains: Domains, orientation: Tensor) -> Tensor:
     if domains.shape not in ("gauss", "tophat"):
         return orientation.new_zeros(3, 3)
     cell = orientation[0, 0]
-    return torch.linalg.inv(cell @ cell.T)
+    return torch.linalg.inv(cell @ cell.T).mT.contiguous()  # symmetric, and column by column in memory
 
 
 def _curvature(curvature: Curvature | None, like: Tensor) -> Tensor:

@@ -8,12 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 
 from sem import native
 from sem.ops import boundary
-from sem.ops.diffraction_inputs import DetectorFrame, Domains, Number, Polarisation, Region, Sources, StructureFactors
-from sem.ops.diffraction_problem import (
+from sem.ops.diffraction.inputs import DetectorFrame, Domains, Number, Polarisation, Region, Sources, StructureFactors
+from sem.ops.diffraction.problem import (
     CLASSICAL_RADIUS_SQUARED,
     DEFAULT_FLUENCE,
     Geometry,
@@ -21,7 +20,7 @@ from sem.ops.diffraction_problem import (
     check_values,
     resolve,
 )
-from sem.ops.registration import first_order, register_row_vmap
+from sem.ops.registration import Operator
 from sem.precision import note_autocast
 
 BACKENDS = ("native", "reference")
@@ -58,7 +57,7 @@ def diffraction(
         tophat   Na Nb Nc where x < 0.3969, else 0                   in reciprocal Angstroms
 
     Args:
-        detector, sources, domains, factors, polarisation, region: see :mod:`sem.ops.diffraction_inputs`. Without
+        detector, sources, domains, factors, polarisation, region: see :mod:`sem.ops.diffraction.inputs`. Without
             ``polarisation`` its factor is 1; without ``region`` every pixel is computed.
         scale: squared classical electron radius times photons per square metre; the default is 1 to seven digits.
         background: in photons per steradian (what ``I`` starts at).
@@ -86,7 +85,7 @@ def diffraction(
         TypeError, ValueError: an argument that does not fit, by name.
         NotImplementedError: a second derivative was asked for.
 
-    In plain torch, in any precision: :func:`sem.ops.reference_diffraction.diffraction`.
+    In plain torch, in any precision: :func:`sem.ops.diffraction.reference.diffraction`.
 
     Example:
         >>> from sem.ops import DetectorFrame, Domains, Sources, StructureFactors
@@ -112,7 +111,7 @@ def diffraction(
     )
     note_autocast("diffraction", geometry.frame.device.type)
     tensors = [tensor if tensor is not geometry.table else tensor.float() for tensor in geometry.tensors()]
-    return _Diffraction.apply(*settings.numbers(), *tensors)
+    return diffraction_forward(*settings.numbers(), *tensors)
 
 
 @dataclass(frozen=True)
@@ -182,103 +181,78 @@ def diffraction_trace(
             f"pixel: expected (slow, fast) inside {settings.slow_pixels} x {settings.fast_pixels}, got {tuple(pixel)}"
         )
     tensors = [t.cpu().to(dtype) if t is geometry.table else t.cpu() for t in geometry.tensors()]
-    arguments = (*settings.numbers(), sizes_of(tensors), [t.data_ptr() for t in tensors], slow, fast)
-    kernels = native.backend("cpu")
-    if native_kernel:
-        found = kernels.diffraction_trace(*arguments, torch.get_num_threads())
-    else:
-        found = kernels.diffraction_reference_trace(*arguments, dtype == torch.float64)
-    return [TracedValue(name, tuple(step), tuple(values)) for name, step, values in found]
-
-
-# Below, `tensors` are those of Geometry in their order, float64 but for the float32 table and the bool mask; `whole`
-# and `real` are Settings.
-_NAMES = [field.name for field in fields(Geometry)]
-_TABLE, _MASK = _NAMES.index("table"), _NAMES.index("mask")
-# Detector and beam, whose gradients cost as much as all the others.
-_GEOMETRY = {"frame", "close_distance", "curvature", "incident", "wavelength", "kahn", "polarisation_axis"}
-_ARGUMENTS = "int[] whole, float[] real, " + ", ".join(f"Tensor {name}" for name in _NAMES)
-
-
-def sizes_of(tensors: Sequence[Tensor]) -> list[int]:
-    """Sources, positions, domains, the table's shape, and whether there is a mask."""
-    geometry = Geometry(*tensors)
-    mask = int(geometry.mask.numel() > 0)
-    return [len(geometry.incident), *geometry.orientation.shape[:2], *geometry.table.shape, mask]
-
-
-def empty_image(whole: list[int], real: list[float], tensors: Sequence[Tensor]) -> Tensor:
-    settings = Settings.of(whole, real)
-    return tensors[_TABLE].new_empty(settings.slow_pixels, settings.fast_pixels)
-
-
-def empty_gradients(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """For every tensor but the mask."""
-    return tuple(map(torch.empty_like, tensors[:_MASK]))
-
-
-def _forward(whole: list[int], real: list[float], *tensors: Tensor) -> Tensor:
-    check_values(Geometry(*tensors))
-    out = empty_image(whole, real, tensors)
-    native.backend(out.device.type).diffraction_forward(
-        whole, real, sizes_of(tensors), [t.data_ptr() for t in tensors], out.data_ptr(), torch.get_num_threads()
+    named = zip([*_SETTINGS, *_TENSORS, "slow", "fast"], [*settings.numbers(), *tensors, slow, fast], strict=True)
+    kernel = (
+        "diffraction_trace" if native_kernel else f"diffraction_reference_trace_{str(dtype).removeprefix('torch.')}"
     )
-    return out
-
-
-def _backward(whole: list[int], real: list[float], geometry: bool, *tensors: Tensor) -> tuple[Tensor, ...]:
-    """Gradients to every tensor but the mask, from that to the image, which comes last; 0 to those of ``_GEOMETRY``
-    if not ``geometry``."""
-    *tensors_, grad = tensors
-    grads = empty_gradients(tensors_)
-    native.backend(grad.device.type).diffraction_backward(
-        whole,
-        real,
-        sizes_of(tensors_),
-        [t.data_ptr() for t in tensors_],
-        grad.data_ptr(),
-        [t.data_ptr() for t in grads],
-        geometry,
-        torch.get_num_threads(),
+    found = getattr(native.backend("cpu"), kernel)(
+        0, 0, torch.get_num_threads(), None, **_sizes(*settings.numbers(), *tensors), **dict(named)
     )
-    return grads
+    return [TracedValue(name, step, tuple(values)) for name, step, values in found]
 
 
-diffraction_forward = torch.library.custom_op(
-    "sem::diffraction_forward", _forward, mutates_args=(), schema=f"({_ARGUMENTS}) -> Tensor"
+# The operator's arguments are the fields of Settings, then the tensors of Geometry: float64 but for the float32 table
+# and the bool mask.
+_SETTINGS = [field.name for field in fields(Settings)]
+_TENSORS = [field.name for field in fields(Geometry)]
+_SMOOTH = [name for name in _TENSORS if name != "mask"]  # what has a gradient
+# Their gradients cost as much as all the others.
+_DETECTOR_AND_BEAM = {
+    *("frame", "close_distance", "curvature", "incident", "wavelength", "kahn", "polarisation_axis"),
+}
+_ARGUMENTS = ", ".join(
+    [*(f"{field.type} {field.name}" for field in fields(Settings)), *(f"Tensor {name}" for name in _TENSORS)]
 )
-diffraction_backward = torch.library.custom_op(
-    "sem::diffraction_backward",
-    _backward,
-    mutates_args=(),
-    schema=f"({_ARGUMENTS.replace('real, ', 'real, bool geometry, ')}, Tensor grad) "
-    f"-> ({', '.join(['Tensor'] * _MASK)})",
-)
-diffraction_forward.register_fake(lambda whole, real, *tensors: empty_image(whole, real, tensors))
-diffraction_backward.register_fake(lambda whole, real, geometry, *tensors: empty_gradients(tensors))
+
+
+def _geometry_of(args: Sequence[Any]) -> Geometry:
+    return Geometry(*args[len(_SETTINGS) : len(_SETTINGS) + len(_TENSORS)])
+
+
+def _sizes(*args: Any) -> dict[str, int]:
+    geometry = _geometry_of(args)
+    positions, mosaics = geometry.orientation.shape[:2]
+    h, k, l = geometry.table.shape  # noqa: E741
+    sources = len(geometry.incident)
+    return {"sources": sources, "positions": positions, "mosaics": mosaics, "table_h": h, "table_k": k, "table_l": l}
+
+
+def _empty_image(*args: Any) -> Tensor:
+    return _geometry_of(args).table.new_empty(args[0], args[1])
+
+
+def _empty_gradients(*args: Any) -> tuple[Tensor, ...]:
+    return tuple(torch.empty_like(getattr(_geometry_of(args), name)) for name in _SMOOTH)
+
 
 # An image has no rows: torch.vmap calls the operator once per batch entry.
-register_row_vmap(diffraction_forward, row_args=(), per_row_outputs=(False,))
-register_row_vmap(diffraction_backward, row_args=(), per_row_outputs=(False,) * _MASK)
+diffraction_forward = Operator(
+    f"diffraction_forward({_ARGUMENTS}) -> (Tensor out)",
+    empty=_empty_image,
+    sizes=_sizes,
+    check=lambda *args: check_values(_geometry_of(args)),
+)
+# Not to_detector_and_beam: nobody needs the gradients to _DETECTOR_AND_BEAM, which are 0.
+diffraction_backward = Operator(
+    f"diffraction_backward({_ARGUMENTS}, Tensor grad_out, bool to_detector_and_beam)"
+    f" -> ({', '.join(f'Tensor grad_{name}' for name in _SMOOTH)})",
+    empty=_empty_gradients,
+    sizes=_sizes,
+)
+diffraction_backward.first_order("diffraction", "diffraction.reference")
 
-_gradients = first_order(diffraction_backward, "diffraction", "reference_diffraction")
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.settings = inputs[: len(_SETTINGS)]
+    ctx.save_for_backward(*inputs[len(_SETTINGS) :])
 
 
-class _Diffraction(Function):
-    generate_vmap_rule = True
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    needed = ctx.needs_input_grad[len(_SETTINGS) :]
+    to_detector_and_beam = any(need for name, need in zip(_TENSORS, needed, strict=True) if name in _DETECTOR_AND_BEAM)
+    grads = diffraction_backward(*ctx.settings, *ctx.saved_tensors, grad.contiguous(), to_detector_and_beam)
+    asked = (grad if need else None for grad, need in zip(grads, needed, strict=False))
+    return (*(None,) * len(_SETTINGS), *asked, None)
 
-    @staticmethod
-    def forward(whole: list[int], real: list[float], *tensors: Tensor) -> Tensor:
-        return diffraction_forward(whole, real, *tensors)
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.whole, ctx.real, *tensors = inputs
-        ctx.save_for_backward(*tensors)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        needed = ctx.needs_input_grad[2 : 2 + _MASK]
-        geometry = any(need for name, need in zip(_NAMES, needed, strict=False) if name in _GEOMETRY)
-        grads = _gradients(ctx.whole, ctx.real, geometry, *ctx.saved_tensors, grad.contiguous())
-        return None, None, *(grad if need else None for grad, need in zip(grads, needed, strict=True)), None
+diffraction_forward.differentiate(_setup_context, _backward)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sem.ops.diffraction_inputs import (
+from sem.ops.diffraction.inputs import (
     MODES,
     SHAPES,
     DetectorFrame,
@@ -24,7 +24,7 @@ from sem.ops.diffraction_inputs import (
     Sources,
     StructureFactors,
 )
-from sem.ops.diffraction_problem import CLASSICAL_RADIUS_SQUARED, DEFAULT_FLUENCE, Geometry, Settings, resolve
+from sem.ops.diffraction.problem import CLASSICAL_RADIUS_SQUARED, DEFAULT_FLUENCE, Geometry, Settings, resolve
 
 ROUND_HEIGHT = 0.723601254558268
 """Amplitude of a sphere's interference function over that of a cuboid's with as many cells."""

@@ -1,0 +1,43 @@
+// Every operator's kernels: the lists that bindings, dispatch and device back ends are made from.
+#pragma once
+
+#include "sem/causal_conv.hpp"
+#include "sem/cayley.hpp"
+#include "sem/diffraction.hpp"
+#include "sem/gated_rotation.hpp"
+#include "sem/laplacian.hpp"
+#include "sem/laplacian_cg.hpp"
+#include "sem/pit.hpp"
+#include "sem/rms_norm.hpp"
+#include "sem/scan.hpp"
+#include "sem/soliton_step.hpp"
+#include "sem/state_space.hpp"
+
+// X(Args) for each struct of arguments that device back ends have a kernel for, and for those that the CPU alone has.
+#define SEM_DEVICE_OPERATORS(X) \
+  X(LaplacianForward)           \
+  X(LaplacianWeightGradient)    \
+  X(CayleyForward)              \
+  X(CayleyBackward)             \
+  X(LaplacianCgForward)         \
+  X(LaplacianCgBackward)        \
+  X(PitForward)                 \
+  X(PitBackward)                \
+  X(SolitonStepForward)         \
+  X(SolitonStepBackward)        \
+  X(ScanForward)                \
+  X(ScanBackward)               \
+  X(DiffractionForward)         \
+  X(DiffractionBackward)
+#define SEM_CPU_OPERATORS(X) \
+  X(RmsNormForward)          \
+  X(RmsNormBackward)         \
+  X(GatedRotationForward)    \
+  X(GatedRotationBackward)   \
+  X(CausalConvForward)       \
+  X(CausalConvBackward)      \
+  X(StateSpaceForward)       \
+  X(StateSpaceBackward)
+#define SEM_OPERATORS(X)  \
+  SEM_DEVICE_OPERATORS(X) \
+  SEM_CPU_OPERATORS(X)
