@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from sem.diagnostics import Diagnostics
 from sem.encoder.transport import TransportState, continue_transport, online_transport, sparsify, transport_start
 from sem.layers import complex_of
+from sem.ops.constants import Constant
 
 _COST_SPREAD = 0.35  # at most, over the prototypes, in units of epsilon
 _EMBEDDING_STD = 0.25
@@ -37,7 +38,6 @@ class MeshSDREncoder(nn.Module):
     """
 
     token_counts: Tensor
-    position_rates: Tensor
     plan_gain: Tensor
 
     def __init__(
@@ -65,15 +65,17 @@ class MeshSDREncoder(nn.Module):
         self.log_cost_scale = nn.Parameter(torch.zeros(()))
         self.register_buffer("plan_gain", torch.ones(()))
         self.register_buffer("token_counts", torch.zeros(vocab_size))
-        rates = _POSITION_BASE ** (-torch.arange(dim) / dim)
-        self.register_buffer("position_rates", rates, persistent=False)
+        self._position_rates = Constant(_POSITION_BASE ** (-torch.arange(dim, device="cpu") / dim))
         self.log_cost_scale._no_weight_decay = True  # type: ignore[attr-defined]
         self._scale_parameters()
 
     @torch.no_grad()
     def _scale_parameters(self) -> None:
         """Choose the scales from the initial parameters themselves: prototypes as wide as the tokens' projections, the
-        cost's spread, and a fixed gain on the plan (its entries are small) that gives the wave unit RMS."""
+        cost's spread, and a fixed gain on the plan (its entries are small) that gives the wave unit RMS. Parameters on
+        the meta device have no values yet; who builds a model there loads them."""
+        if self.embedding.weight.is_meta:
+            return
         self.embedding.weight.mul_(_EMBEDDING_STD)
         self.prototypes.normal_(std=float(self.project(self.embedding.weight).std()))
         spread = self.token_cost().std(dim=-1).max()
@@ -82,7 +84,7 @@ class MeshSDREncoder(nn.Module):
         power = plan.square().sum(-1).mean() * self.lift.square().sum(-1).mean()
         self.plan_gain.copy_(power.clamp_min(1e-12).rsqrt())
         # entries that turn fast with the position can be read by few layers: they start quiet and leave room
-        self.lift.div_((1 + _QUIET * self.position_rates).view(-1, 1, 1))
+        self.lift.div_((1 + _QUIET * self._position_rates.on(self.lift.device)).view(-1, 1, 1))
 
     def token_cost(self, tokens: Tensor | None = None) -> Tensor:
         """Cost of ``tokens [...]``, by default of the whole alphabet, to every prototype, ``[..., candidates]``."""
@@ -130,7 +132,7 @@ class MeshSDREncoder(nn.Module):
         return self._wave(plan, positions), after
 
     def _wave(self, plan: Tensor, positions: Tensor) -> Tensor:
-        angle = positions.unsqueeze(-1) * self.position_rates
+        angle = positions.unsqueeze(-1) * self._position_rates.on(positions.device)
         lift = self.lift.transpose(1, 2).flatten(0, 1) * self.plan_gain
         return complex_of(nn.functional.linear(plan, lift).float()) * torch.complex(angle.cos(), angle.sin())
 

@@ -14,11 +14,24 @@ from typing import Any
 import torch  # noqa: F401  (first, so that both share one OpenMP runtime and its thread pool)
 
 _MODULES = {"cpu": "_cpu", "cuda": "_cuda", "xpu": "_xpu"}
+_PACKAGE = Path(__file__).parents[1]
+# By path: an index has another package of this name.
+_REBUILD = "in sem's source folder: pip install --force-reinstall --no-deps ."
 _HOW_TO_GET = {
-    "cpu": "reinstall it with a C++20 compiler present: pip install --force-reinstall --no-deps sem",
-    "cuda": "rebuild it where nvcc is on the PATH: pip install --force-reinstall --no-deps sem",
-    "xpu": "rebuild it where intel-sycl-rt is installed: pip install --force-reinstall --no-deps sem",
+    "cpu": f"reinstall it with a C++20 compiler present, {_REBUILD}",
+    "cuda": f"rebuild it where nvcc and an NVIDIA GPU are, {_REBUILD} (SEM_CUDA=ON builds without a GPU)",
+    "xpu": f"rebuild it where intel-sycl-rt is installed, {_REBUILD}",
 }
+
+
+def _how_to_get(device_type: str) -> str:
+    sources = _PACKAGE.parent
+    if device_type == "cpu" and (sources / "CMakeLists.txt").exists():
+        return (
+            f"the files imported are the sources in {sources}, which no kernels were built into; start Python in "
+            f"another folder to import the installed package, or install it first: pip install {sources}"
+        )
+    return _HOW_TO_GET[device_type]
 
 
 @cache
@@ -28,8 +41,8 @@ def backend(device_type: str) -> ModuleType:
         raise RuntimeError(f"sem has no native kernels for device type {device_type!r}; use cpu, cuda or xpu")
     if not is_built(device_type):
         raise RuntimeError(
-            f"this build of sem has no {device_type} kernels; {_HOW_TO_GET[device_type]}, "
-            "or move the tensors to the CPU"
+            f"this build of sem has no {device_type} kernels; {_how_to_get(device_type)}"
+            f"{'' if device_type == 'cpu' else ', or move the tensors to the CPU'}"
         )
     return _load_xpu() if device_type == "xpu" else importlib.import_module(f"{__name__}.{_MODULES[device_type]}")
 
@@ -44,7 +57,7 @@ def _load_xpu() -> ModuleType:
     except ImportError as error:
         raise RuntimeError(
             f"the xpu kernels of sem need the SYCL runtime that they were built against ({error}); rebuild sem in this "
-            "environment: pip install --force-reinstall --no-deps sem"
+            f"environment, {_REBUILD}"
         ) from error
     require_same_sycl(module.sycl_major, loaded)
     module.set_sources(str(Path(str(module.__file__)).with_name("sycl")))
@@ -66,8 +79,8 @@ def require_same_sycl(built: int, loaded: set[int]) -> None:
         theirs = ", ".join(f"libsycl.so.{major}" for major in sorted(loaded))
         raise RuntimeError(
             f"sem's xpu kernels were built against libsycl.so.{built}, torch {torch.__version__} runs on {theirs}: "
-            "install the intel-sycl-rt that this torch asks for and rebuild sem beside it: "
-            "pip install --force-reinstall --no-deps --no-build-isolation sem"
+            "install the intel-sycl-rt that this torch asks for and rebuild sem beside it, in sem's source folder: "
+            "pip install --force-reinstall --no-deps --no-build-isolation ."
         )
 
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from sem.ops.constants import CPU, Constant, plain_tensors
+
 
 class Topology:
     """An undirected simple graph on ``nodes`` nodes; symmetric by construction.
@@ -17,7 +19,7 @@ class Topology:
             self-loops. Edge weights passed to the operators follow this order.
 
     Raises:
-        ValueError: no nodes, wrong shape, index out of range, self-loop or duplicate edge.
+        ValueError: no nodes, wrong shape, index out of range, self-loop or duplicate edge, edges on the meta device.
         TypeError: ``edges`` are not integers.
 
     Example:
@@ -28,15 +30,16 @@ class Topology:
 
     def __init__(self, nodes: int, edges: Tensor | Sequence[Sequence[int]]) -> None:
         _check_nodes(nodes)
-        pairs = _as_pairs(edges)
-        _check_pairs(nodes, pairs)
-        self.nodes = nodes
-        self.edges = pairs.sort(dim=1).values
-        duplicate = _first_duplicate(nodes, self.edges)
-        if duplicate is not None:
-            i, j = duplicate
-            raise ValueError(f"edges: expected each undirected edge once, got ({i}, {j}) more than once")
-        self._packed = {torch.device("cpu"): _pack(nodes, self.edges)}
+        with plain_tensors():
+            pairs = _as_pairs(edges)
+            _check_pairs(nodes, pairs)
+            self.nodes = nodes
+            self.edges = pairs.sort(dim=1).values
+            duplicate = _first_duplicate(nodes, self.edges)
+            if duplicate is not None:
+                i, j = duplicate
+                raise ValueError(f"edges: expected each undirected edge once, got ({i}, {j}) more than once")
+            self._packed = Constant(_pack(nodes, self.edges))
 
     @classmethod
     def small_world(cls, nodes: int, degree: int, long_range_share: float = 0.25, seed: int = 0) -> Topology:
@@ -70,10 +73,10 @@ class Topology:
                     ring.append(pair)
             if len(ring) >= budget - long_range:
                 break
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator("cpu").manual_seed(seed)
         chords: list[tuple[int, int]] = []
         while len(chords) < long_range:
-            for i, j in torch.randint(nodes, (4 * long_range, 2), generator=generator).tolist():
+            for i, j in torch.randint(nodes, (4 * long_range, 2), generator=generator, device="cpu").tolist():
                 pair = _ordered(i, j)
                 if i != j and pair not in taken and len(chords) < long_range:
                     taken.add(pair)
@@ -90,21 +93,12 @@ class Topology:
         return torch.bincount(self.edges.flatten(), minlength=self.nodes)
 
     def packed(self, device: torch.device) -> Tensor:
-        """The graph as one int32 tensor on ``device``, as the kernels read it (see :func:`graph_view`)."""
-        if device not in self._packed:
-            self._packed[device] = self._packed[torch.device("cpu")].to(device)
-        return self._packed[device]
+        """The graph as one int32 tensor on ``device``, as the kernels read it: the edges' first and second nodes, then,
+        node by node, where its neighbours begin, the neighbours, and the edges that lead to them."""
+        return self._packed.on(device)
 
     def __repr__(self) -> str:
         return f"Topology(nodes={self.nodes}, num_edges={self.num_edges})"
-
-
-def graph_view(packed: Tensor, nodes: int) -> tuple[int, ...]:
-    """Sizes and addresses of the parts of a packed topology, as the bindings take them."""
-    edges = edges_of(packed, nodes)
-    base = packed.data_ptr()
-    offsets = [0, edges, 2 * edges, 2 * edges + nodes + 1, 4 * edges + nodes + 1]
-    return (nodes, edges, *(base + 4 * offset for offset in offsets))
 
 
 def edges_of(packed: Tensor, nodes: int) -> int:
@@ -141,7 +135,9 @@ def _as_pairs(edges: Tensor | Sequence[Sequence[int]]) -> Tensor:
         raise TypeError(f"edges: expected integers, got {pairs.dtype}")
     if pairs.dim() != 2 or pairs.shape[1] != 2:
         raise ValueError(f"edges: expected shape [E, 2], got {list(pairs.shape)}")
-    return pairs.detach().to("cpu", torch.int64)
+    if pairs.is_meta:
+        raise ValueError("edges: expected a tensor with data, got one on the meta device")
+    return pairs.detach().to(CPU, torch.int64, copy=True)
 
 
 def _check_pairs(nodes: int, pairs: Tensor) -> None:

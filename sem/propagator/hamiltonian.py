@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sem.ops import Topology, laplacian_matvec
+from sem.ops.constants import Constant
 
 
 class MultiScaleHamiltonian(nn.Module):
@@ -29,9 +30,6 @@ class MultiScaleHamiltonian(nn.Module):
         (torch.Size([2, 64]), True)
     """
 
-    edge_of: Tensor
-    scale_of: Tensor
-
     def __init__(
         self, dim: int, sparsity: int = 8, num_scales: int = 3, long_range_share: float = 0.25, seed: int = 0
     ) -> None:
@@ -41,19 +39,21 @@ class MultiScaleHamiltonian(nn.Module):
             for s in range(num_scales)
         ]
         merged, position = torch.unique(torch.cat(scales), dim=0, return_inverse=True)
+        scale = torch.tensor([s for s, edges in enumerate(scales) for _ in edges], dtype=torch.int64, device="cpu")
         self.topology = Topology(dim, merged)
+        self._edge_of, self._scale_of = (
+            Constant(position),
+            Constant(scale),
+        )
         self.raw_weight = nn.Parameter(0.1 * torch.randn(len(position)))
         self.scale_logits = nn.Parameter(torch.zeros(num_scales))
         self.raw_weight._no_weight_decay = self.scale_logits._no_weight_decay = True  # type: ignore[attr-defined]
-        sizes = torch.tensor([len(edges) for edges in scales])
-        self.register_buffer("edge_of", position, persistent=False)
-        self.register_buffer("scale_of", torch.arange(num_scales).repeat_interleave(sizes), persistent=False)
 
     def edge_weight(self) -> Tensor:
         """Weights ``[E]`` of the merged edges, positive, in the order of ``topology.edges``; float32 under autocast."""
-        share = self.scale_logits.float().softmax(0)[self.scale_of]
+        share = self.scale_logits.float().softmax(0)[self._scale_of.on(self.scale_logits.device)]
         weight = share * functional.softplus(self.raw_weight.float())
-        return weight.new_zeros(self.topology.num_edges).index_add(0, self.edge_of, weight)
+        return weight.new_zeros(self.topology.num_edges).index_add(0, self._edge_of.on(weight.device), weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """``H x`` for real or complex ``x [..., D]``."""

@@ -1,0 +1,17 @@
+"""Written by tools/native_stubs.py. Private to sem.ops."""
+
+from sem.native._cpu import FIELDS as FIELDS
+from sem.native._cpu import cayley_backward as cayley_backward
+from sem.native._cpu import cayley_forward as cayley_forward
+from sem.native._cpu import diffraction_backward as diffraction_backward
+from sem.native._cpu import diffraction_forward as diffraction_forward
+from sem.native._cpu import laplacian_cg_backward as laplacian_cg_backward
+from sem.native._cpu import laplacian_cg_forward as laplacian_cg_forward
+from sem.native._cpu import laplacian_forward as laplacian_forward
+from sem.native._cpu import laplacian_weight_gradient as laplacian_weight_gradient
+from sem.native._cpu import pit_backward as pit_backward
+from sem.native._cpu import pit_forward as pit_forward
+from sem.native._cpu import scan_backward as scan_backward
+from sem.native._cpu import scan_forward as scan_forward
+from sem.native._cpu import soliton_step_backward as soliton_step_backward
+from sem.native._cpu import soliton_step_forward as soliton_step_forward
