@@ -32,10 +32,10 @@ def _refuse_double(name: str, tensor: Tensor) -> None:
 def real(name: str, value: object, shape: Sequence[int] | None = None) -> Tensor:
     """A real tensor as contiguous float32, bf16 and fp16 widened; ``shape`` is checked where given."""
     tensor = _require_tensor(name, value)
-    _refuse_double(name, tensor)
     if tensor.dtype not in _WIDENED:
+        _refuse_double(name, tensor)
         raise TypeError(f"{name}: expected float32, bfloat16 or float16, got {tensor.dtype}")
-    if shape is not None and tuple(tensor.shape) != tuple(shape):
+    if shape is not None and tensor.shape != shape:
         raise ValueError(f"{name}: expected shape {list(shape)}, got {list(tensor.shape)}")
     return _as_float(tensor)
 
@@ -59,8 +59,6 @@ def wave(
     float32 real blocks). ``dims`` is the least number of dimensions of the complex form.
     """
     tensor = _require_tensor(name, value)
-    _refuse_double(name, tensor)
-    form = f"complex64 [{'..., ' if dims == 1 else ''}D] or real blocks [..., D, 2] in float32, bfloat16 or float16"
     if tensor.dtype in _COMPLEX:
         if tensor.dim() < dims:
             raise ValueError(f"{name}: expected at least {dims} dimension(s), got shape {list(tensor.shape)}")
@@ -72,15 +70,22 @@ def wave(
         restore: Callable[[Tensor], Tensor] = torch.view_as_complex
     elif tensor.dtype in _WIDENED:
         if tensor.dim() < dims + 1 or tensor.shape[-1] != 2:
-            raise ValueError(f"{name}: expected {form}, got {tensor.dtype} of shape {list(tensor.shape)}")
+            raise ValueError(f"{name}: expected {_wave_form(dims)}, got {tensor.dtype} of shape {list(tensor.shape)}")
         blocks, restore = _as_float(tensor), _unchanged
     else:
-        raise TypeError(f"{name}: expected {form}, got {tensor.dtype}")
-    if nodes is not None and blocks.shape[-2] != nodes:
-        raise ValueError(f"{name}: expected D = {nodes} (the topology's nodes), got {blocks.shape[-2]}")
-    if blocks.shape[-2] == 0:
+        _refuse_double(name, tensor)
+        raise TypeError(f"{name}: expected {_wave_form(dims)}, got {tensor.dtype}")
+    width = blocks.shape[-2]
+    if nodes is not None and width != nodes:
+        raise ValueError(f"{name}: expected D = {nodes} (the topology's nodes), got {width}")
+    if width == 0:
         raise ValueError(f"{name}: expected D >= 1, got shape {list(tensor.shape)}")
     return blocks, restore
+
+
+def _wave_form(dims: int) -> str:
+    some = "..., " if dims == 1 else ""
+    return f"complex64 [{some}D] or real blocks [..., D, 2] in float32, bfloat16 or float16"
 
 
 def wave_rows(
@@ -137,9 +142,9 @@ def scalar(name: str, value: object, like: Tensor) -> Tensor:
     if isinstance(value, Tensor):
         if value.numel() != 1:
             raise ValueError(f"{name}: expected one element, got shape {list(value.shape)}")
-        tensor = real(name, value).reshape(())
+        tensor = real(name, value)
         same_device(name, tensor, like)
-        return tensor
+        return tensor.reshape(()) if tensor.dim() else tensor
     raise TypeError(f"{name}: expected a number or a one-element tensor, got {type(value).__name__}")
 
 

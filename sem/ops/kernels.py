@@ -49,7 +49,7 @@ def on_cpu(tensor: Tensor) -> bool:
     return tensor.is_cpu and _stand_in is None
 
 
-def call(name: str, like: Tensor, /, **fields: Any) -> None:
+def call(name: str, like: Tensor, fields: dict[str, Any]) -> None:
     """Run the kernel ``name`` where ``like`` is.
 
     Args:

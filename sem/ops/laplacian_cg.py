@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sem.ops import boundary
 from sem.ops.registration import Operator, empty_solved, only_needed
-from sem.ops.solve import ON_FAILURE, OnFailure, SolveInfo, act_on_adjoint, act_on_failure
+from sem.ops.solve import ON_FAILURE, OnFailure, SolveInfo, act_on_adjoint, solution
 from sem.ops.topology import Topology, edges_of
 from sem.precision import note_autocast
 
@@ -102,15 +102,8 @@ def laplacian_cg(
     tol = boundary.positive("tol", tol)
     max_iter = boundary.count("max_iter", max_iter)
     boundary.choice("on_failure", on_failure, ON_FAILURE)
-    out, *report = laplacian_cg_forward(
-        rows, weight, graph.packed(rows.device), *coefficients, tol, max_iter, on_failure
-    )
-    x = restore(out)
-    if on_failure == "ignore" and not return_info:
-        return x
-    info = SolveInfo(*(part.reshape(b.shape[:-1]) for part in report))
-    act_on_failure("laplacian_cg", info, on_failure)
-    return (x, info) if return_info else x
+    args = (rows, weight, graph.packed(rows.device), *coefficients, tol, max_iter, on_failure)
+    return solution("laplacian_cg", laplacian_cg_forward, args, restore, b.shape[:-1], on_failure, return_info)
 
 
 def _sizes(rhs: Tensor, *rest: Any) -> dict[str, int]:

@@ -15,6 +15,9 @@ from sem.ops import kernels
 _library = torch.library.Library("sem", "DEF")
 _tags = [torch.Tag.pt2_compliant_tag, getattr(torch.Tag, "needs_exact_strides", torch.Tag.needs_fixed_stride_order)]
 
+_KEYS = ("cpu", "cuda", "xpu")
+_OWN = (Tensor, Parameter)
+
 Outputs = Tensor | tuple[Tensor, ...]
 
 
@@ -61,29 +64,48 @@ class Operator:
         self._rows_alone = all(name in per_row for name in self.returns)
         self._recorded: Any = None
         self._transformed: Any = None
-        for key in ("CPU", "CUDA", "XPU"):
-            _library.impl(self.name, self._run, key)
+        for kind in _KEYS:
+            _library.impl(self.name, self._run, kind.upper())
         torch.library.register_fake(f"sem::{self.name}", empty, lib=_library)
         torch.library.register_vmap(f"sem::{self.name}", self._vmap, lib=_library)
 
     def __call__(self, *args: Any) -> Any:
+        if self._is_plain(args):
+            return self._run(*args)
         if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
             return self.op(*args)
         if torch._C._are_functorch_transforms_active():
-            return self.op(*args) if self._transformed is None else self._transformed.apply(*args)
-        record = False
+            return self._transformed.apply(*args)
+        if all(type(arg) in _OWN for arg in args if isinstance(arg, Tensor)) and args[self._like].device.type in _KEYS:
+            return self._recorded.apply(*args)
+        return self.op(*args)  # the meta device, a subclass with ideas of its own
+
+    def first(self, *args: Any) -> Tensor:
+        """The first output alone; where nobody records it, kernels need not write the others."""
+        if not self._is_plain(args) or not kernels.on_cpu(args[self._like]):
+            return self(*args)[0]
+        output = torch.empty_like(args[self._like])
+        self._call(args, (output,))
+        return output
+
+    def _is_plain(self, args: Sequence[Any]) -> bool:
+        """Whether the kernel is all that there is to do: nothing traces, transforms or records."""
+        if (
+            torch.compiler.is_compiling()
+            or torch._C._are_functorch_transforms_active()
+            or torch._C._len_torch_dispatch_stack()
+            or torch.autograd.forward_ad._current_level >= 0
+        ):
+            return False
+        records = torch.is_grad_enabled()
         for arg in args:
             kind = type(arg)
             if kind is Tensor or kind is Parameter:
-                record = record or arg.requires_grad
-            elif isinstance(arg, Tensor):  # a subclass has ideas of its own
-                return self.op(*args)
-        if self._recorded is not None and (
-            (record and torch.is_grad_enabled()) or torch.autograd.forward_ad._current_level >= 0
-        ):
-            return self._recorded.apply(*args)
-        like = args[self._like]
-        return self._run(*args) if like.is_cpu or like.is_cuda or like.is_xpu else self.op(*args)
+                if records and arg.requires_grad:
+                    return False
+            elif isinstance(arg, Tensor):
+                return False
+        return args[self._like].is_cpu or args[self._like].device.type in _KEYS
 
     def differentiate(
         self, setup_context: Callable[[Any, tuple[Any, ...], Any], None], backward: Callable[..., Any]
@@ -132,15 +154,14 @@ class Operator:
         if self._check is not None and here:
             self._check(*args)
         outputs = self._empty(*args)
-        written = (outputs,) if isinstance(outputs, Tensor) else outputs
-        kernels.call(
-            self.name,
-            like,
-            **self._sizes(*args),
-            **dict(zip(self._fields, args)),  # noqa: B905  (private arguments are left out)
-            **dict(zip(self.returns, written, strict=True)),
-        )
+        self._call(args, (outputs,) if isinstance(outputs, Tensor) else outputs)
         return outputs
+
+    def _call(self, args: Sequence[Any], outputs: Sequence[Tensor]) -> None:
+        fields: dict[str, Any] = self._sizes(*args)
+        fields.update(zip(self._fields, args, strict=False))  # but private arguments
+        fields.update(zip(self.returns, outputs, strict=False))  # but those not wanted
+        kernels.call(self.name, args[self._like], fields)
 
     def _vmap(self, info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
         # a list of numbers has a list of dimensions, none of which means anything

@@ -10,7 +10,7 @@ from torch import Tensor
 from sem.ops import boundary
 from sem.ops.pit import RULES, bin_count
 from sem.ops.registration import Operator, empty_solved, only_needed
-from sem.ops.solve import ON_FAILURE, OnFailure, SolveInfo, act_on_adjoint, act_on_failure
+from sem.ops.solve import ON_FAILURE, OnFailure, SolveInfo, act_on_adjoint, solution
 from sem.ops.topology import Topology
 from sem.precision import note_autocast
 
@@ -108,15 +108,8 @@ def soliton_step(
     tol = boundary.positive("tol", tol)
     max_iter = boundary.count("max_iter", max_iter)
     boundary.choice("on_failure", on_failure, ON_FAILURE)
-    out, *report = soliton_step_forward(
-        rows, rotation, scale, weight, a, graph.packed(rows.device), bins, number, tol, max_iter, on_failure
-    )
-    result = restore(out)
-    if on_failure == "ignore" and not return_info:
-        return result
-    info = SolveInfo(*(part.reshape(shape) for part in report))
-    act_on_failure("soliton_step", info, on_failure)
-    return (result, info) if return_info else result
+    args = (rows, rotation, scale, weight, a, graph.packed(rows.device), bins, number, tol, max_iter, on_failure)
+    return solution("soliton_step", soliton_step_forward, args, restore, shape, on_failure, return_info)
 
 
 # Below, psi is float32 [rows, D, 2] and graph is Topology.packed.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -90,3 +91,24 @@ def act_on_adjoint(operator: str, status: Tensor, on_failure: str) -> None:
         return
     unknown = torch.full_like(status, torch.nan, dtype=torch.float32)
     act_on_failure(f"{operator} (adjoint)", SolveInfo(status, torch.zeros_like(status), unknown), on_failure)
+
+
+def solution(
+    name: str,
+    operator: Any,
+    args: tuple[Any, ...],
+    restore: Callable[[Tensor], Tensor],
+    shape: Sequence[int],
+    on_failure: str,
+    return_info: bool,
+) -> Any:
+    """What a solving operator gives its caller: the solution in the caller's form, and the report if asked for.
+
+    ``operator(*args)`` gives solution, status, iterations and residual of rows that come in ``shape``.
+    """
+    if on_failure == "ignore" and not return_info:
+        return restore(operator.first(*args))
+    out, *report = operator(*args)
+    info = SolveInfo(*(part.reshape(shape) for part in report))
+    act_on_failure(name, info, on_failure)
+    return (restore(out), info) if return_info else restore(out)
