@@ -2,9 +2,9 @@
 #pragma once
 
 #include "device/column_sums.hpp"
-#include "device/diffraction_finish.hpp"
-#include "device/diffraction_forward.hpp"
-#include "device/diffraction_prepare.hpp"
+#include "device/diffraction/finish.hpp"
+#include "device/diffraction/forward.hpp"
+#include "device/diffraction/prepare.hpp"
 
 namespace sem::device {
 

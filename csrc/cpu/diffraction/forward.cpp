@@ -1,6 +1,5 @@
-#include "sem/diffraction.hpp"
+#include "cpu/diffraction/forward.hpp"
 
-#include "cpu/diffraction_forward.hpp"
 #include "cpu/memory.hpp"
 
 namespace sem::cpu::SEM_ISA {

@@ -2,7 +2,7 @@
 // that is cheap: three rounded factors would cover a spot's flat top with steps that are not there.
 #pragma once
 
-#include "cpu/diffraction_plan.hpp"
+#include "cpu/diffraction/plan.hpp"
 
 namespace sem::cpu::SEM_ISA {
 

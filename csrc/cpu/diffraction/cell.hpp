@@ -1,7 +1,7 @@
 // F_cell of sixteen pixels from the table of structure factors, its derivatives, and gradients back to the table.
 #pragma once
 
-#include "cpu/diffraction_plan.hpp"
+#include "cpu/diffraction/plan.hpp"
 
 namespace sem::cpu::SEM_ISA {
 

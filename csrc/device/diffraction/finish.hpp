@@ -1,7 +1,7 @@
 // The last launch of a diffraction image's gradients: gives each sum its units and its place.
 #pragma once
 
-#include "device/diffraction_backward.hpp"
+#include "device/diffraction/backward.hpp"
 
 namespace sem::device {
 

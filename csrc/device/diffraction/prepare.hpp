@@ -1,7 +1,7 @@
 // The first launch of a diffraction image: what is the same for all pixels.
 #pragma once
 
-#include "device/diffraction_plan.hpp"
+#include "device/diffraction/plan.hpp"
 
 namespace sem::device {
 

@@ -2,10 +2,10 @@
 // the step from which on nothing is interpolated.
 #pragma once
 
-#include "cpu/diffraction_cell.hpp"
-#include "cpu/diffraction_factors.hpp"
-#include "cpu/diffraction_lattice.hpp"
-#include "cpu/diffraction_plan.hpp"
+#include "cpu/diffraction/cell.hpp"
+#include "cpu/diffraction/factors.hpp"
+#include "cpu/diffraction/lattice.hpp"
+#include "cpu/diffraction/plan.hpp"
 
 namespace sem::cpu::SEM_ISA {
 

@@ -2,7 +2,7 @@
 // rows, then the chunks in order. How an image is cut into chunks depends on its size alone.
 #pragma once
 
-#include "cpu/diffraction_plan.hpp"
+#include "cpu/diffraction/plan.hpp"
 
 namespace sem::cpu::SEM_ISA {
 

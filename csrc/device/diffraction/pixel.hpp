@@ -1,7 +1,7 @@
 // Where a pixel is, its Miller indices, and the factors its intensity is multiplied by.
 #pragma once
 
-#include "device/diffraction_lattice.hpp"
+#include "device/diffraction/lattice.hpp"
 
 namespace sem::device {
 

@@ -3,7 +3,7 @@
 
 #include <type_traits>
 
-#include "cpu/diffraction_image.hpp"
+#include "cpu/diffraction/image.hpp"
 
 namespace sem::cpu::SEM_ISA {
 

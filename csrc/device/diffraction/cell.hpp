@@ -2,7 +2,7 @@
 #pragma once
 
 #include "device/atomics.hpp"
-#include "device/diffraction_lattice.hpp"
+#include "device/diffraction/lattice.hpp"
 
 namespace sem::device {
 

@@ -1,8 +1,8 @@
-// The interference function L = F_latt^2 of a block of cells, and its derivatives: csrc/cpu/diffraction_lattice.hpp,
+// The interference function L = F_latt^2 of a block of cells, and its derivatives: csrc/cpu/diffraction/lattice.hpp,
 // one pixel at a time.
 #pragma once
 
-#include "device/diffraction_plan.hpp"
+#include "device/diffraction/plan.hpp"
 
 namespace sem::device {
 

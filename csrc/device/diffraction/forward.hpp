@@ -1,8 +1,8 @@
 // The image: a thread computes one pixel, its steps in order.
 #pragma once
 
-#include "device/diffraction_cell.hpp"
-#include "device/diffraction_pixel.hpp"
+#include "device/diffraction/cell.hpp"
+#include "device/diffraction/pixel.hpp"
 
 namespace sem::device {
 

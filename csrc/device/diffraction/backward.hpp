@@ -6,8 +6,8 @@
 // contribution to every entry, and with it the unit of that entry.
 #pragma once
 
-#include "device/diffraction_cell.hpp"
-#include "device/diffraction_pixel.hpp"
+#include "device/diffraction/cell.hpp"
+#include "device/diffraction/pixel.hpp"
 #include "device/fold.hpp"
 
 namespace sem::device {

@@ -1,5 +1,5 @@
-#include "cpu/diffraction_gradient.hpp"
-#include "cpu/diffraction_image.hpp"
+#include "cpu/diffraction/gradient.hpp"
+#include "cpu/diffraction/image.hpp"
 #include "cpu/memory.hpp"
 
 namespace sem::cpu::SEM_ISA {

@@ -1,6 +1,6 @@
 #include <cmath>
 
-#include "cpu/diffraction_forward.hpp"
+#include "cpu/diffraction/forward.hpp"
 
 namespace sem::cpu::SEM_ISA {
 namespace {
