@@ -11,7 +11,7 @@ from toy import RecordingDisplay, ToyDiagnostics, ToyModel, toy_config, toy_corp
 
 from sem.diagnostics import Diagnostics
 from sem.model import SEMModel
-from sem.training.lightning_engine import SEMLightningTrainer
+from sem.training.lightning.engine import SEMLightningTrainer
 from sem.training.trainer import SEMTrainer
 
 ENGINES = {"loop": SEMTrainer, "lightning": SEMLightningTrainer}

@@ -11,8 +11,8 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning_ranks import main
 from toy import HERE, modules_path, toy_config
 
-from sem.training.lightning_engine import build_trainer
-from sem.training.lightning_xpu import XPUAccelerator
+from sem.training.lightning.engine import build_trainer
+from sem.training.lightning.xpu import XPUAccelerator
 from sem.training.logging import read_csv
 
 TOLERANCE = 1e-6

@@ -9,9 +9,9 @@ from toy import RecordingDisplay, ToyDiagnostics, ToyModel, toy_config, toy_corp
 
 from sem.diagnostics import Diagnostics
 from sem.model import SEMModel
-from sem.training.lightning_data import SEMDataModule
-from sem.training.lightning_module import SEMLightningModule
-from sem.training.precision_plugin import SEMPrecisionPlugin
+from sem.training.lightning.data import SEMDataModule
+from sem.training.lightning.module import SEMLightningModule
+from sem.training.lightning.precision import SEMPrecisionPlugin
 
 
 class WatchedModel(ToyModel):

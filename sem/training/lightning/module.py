@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+from lightning.pytorch import LightningModule
 from torch import nn
 
 from sem.config import SEMConfig
@@ -16,16 +17,11 @@ from sem.training.devices import prepare_for_device
 from sem.training.evaluation import evaluate
 from sem.training.health import wave_criteria
 from sem.training.language import LanguageModelObjective
-from sem.training.lightning_data import SEMDataModule
-from sem.training.lightning_processes import processes_of
+from sem.training.lightning.data import SEMDataModule
+from sem.training.lightning.processes import processes_of
 from sem.training.loop import TrainingLoop
 from sem.training.optim import build_adamw
 from sem.training.trainer import build_schedule, build_settings
-
-try:
-    from lightning.pytorch import LightningModule
-except ImportError:
-    raise ImportError("training with Lightning needs lightning: pip install 'sem[lightning]'") from None
 
 OWN_STATE = "sem"
 """The module's own entry in a Lightning checkpoint."""
@@ -34,7 +30,7 @@ OWN_STATE = "sem"
 class SEMLightningModule(LightningModule):
     """Trains an :class:`~sem.model.SEMModel` under a Lightning ``Trainer``, exactly as the plain loop does.
 
-    A batch is the list of micro-batches of one optimizer step, as :class:`~sem.training.lightning_data.SEMDataModule`
+    A batch is the list of micro-batches of one optimizer step, as :class:`~sem.training.lightning.data.SEMDataModule`
     makes them; accumulation, clipping and the learning rate are ``config.training``'s. The figures of each step are
     logged under the names of the plain loop, and kept in ``figures``.
 

@@ -6,14 +6,10 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
+from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor, nn
 
 from sem.precision import PrecisionPolicy, use_precision
-
-try:
-    from lightning.pytorch.plugins.precision import MixedPrecision
-except ImportError:
-    raise ImportError("training with Lightning needs lightning: pip install 'sem[lightning]'") from None
 
 
 class SEMPrecisionPlugin(MixedPrecision):
