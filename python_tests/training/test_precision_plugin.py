@@ -1,9 +1,9 @@
 import pytest
 import torch
-from helpers import SMALL_MODEL
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning_runs import build
+from small_model import SMALL_MODEL
 from torch.utils.data import DataLoader
 from toy import RecordingDisplay, ToyDiagnostics, ToyModel, toy_config, toy_corpus
 

@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 
 import torch
-from helpers import SMALL_MODEL
+from small_model import SMALL_MODEL
 from toy import RecordingDisplay, ToyDiagnostics, ToyModel, toy_config, toy_corpus
 
 from sem.diagnostics import Diagnostics
