@@ -67,11 +67,13 @@ debug-test: $(VENV)/.test build/.gtest ## C++ tests in a Debug build whose scrat
 	$(CTEST) --test-dir build/debug
 
 .PHONY: lint
-lint: $(VENV)/.test ## style, formats and types
+lint: $(VENV)/.test ## style, formats and types; no conflict marker in a tracked file
+	@if git grep -nE '^(<{7}|>{7}|\|{7})( |$$)'; then echo 'conflict markers: expected none in a tracked file'; exit 1; fi
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	find csrc \( -name '*.[ch]pp' -o -name '*.cu' \) -print0 | xargs -0 $(BIN)/clang-format --dry-run -Werror
 	$(BIN)/mypy
+	$(BIN)/basedpyright
 
 .PHONY: format
 format: $(VENV)/.test ## rewrite the sources in the tree's style

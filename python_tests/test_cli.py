@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from helpers import SMALL_MODEL, as_options
+from small_model import SMALL_MODEL, as_options
 
 from sem.cli import main
 from sem.config import SEMConfig

@@ -1,6 +1,8 @@
 """Which module of sem may import which: only what lies below it. Read from the sources, function bodies included."""
 
 import ast
+from collections import defaultdict
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -63,12 +65,17 @@ def imported_modules(source, module):
         yield from ((name, node.lineno) for name in found if name.split(".")[0] == "sem")
 
 
+def modules(root):
+    """The file of each module under ``root``. A package's ``__init__`` keeps that last name, so that its relative
+    imports resolve like a module's."""
+    return {
+        ".".join(["sem", *path.relative_to(root).with_suffix("").parts]): path for path in sorted(root.rglob("*.py"))
+    }
+
+
 def violations(root):
     """One sentence for each import under ``root`` that does not point down."""
-    for path in sorted(root.rglob("*.py")):
-        names = ["sem", *path.relative_to(root).with_suffix("").parts]
-        # a package's __init__ keeps that last name here, so that its relative imports resolve like a module's
-        module = ".".join(names)
+    for module, path in modules(root).items():
         part = part_of(module)
         if part == "__init__":
             part = None
@@ -84,13 +91,52 @@ def violations(root):
                 yield f"{module}:{line}: {part} may not import {target}"
 
 
+def cycles(root):
+    """One sentence for each package under ``root`` whose modules and sub-packages have no order: where some import each
+    other, directly or through others. What a sub-package's modules import counts as its own."""
+    files = modules(root)
+
+    def loaded_by(name):
+        """The module that importing ``name`` ends up in: itself, or the one that defines it."""
+        while name:
+            for module in (name, f"{name}.__init__"):
+                if module in files:
+                    return module
+            name = name.rpartition(".")[0]
+        return None
+
+    packages = defaultdict(lambda: defaultdict(set))
+    for module, path in files.items():
+        for imported, _ in imported_modules(path.read_text(), module):
+            own, other = module.split("."), (loaded_by(imported) or module).split(".")
+            if own == other:
+                continue
+            common = next(i for i, (a, b) in enumerate(zip(own, other, strict=False)) if a != b)
+            packages[".".join(own[:common])][own[common]].add(other[common])
+    for package, imports in packages.items():
+        try:
+            TopologicalSorter(imports).prepare()
+        except CycleError as error:
+            yield f"{package}: {' imports '.join(reversed(error.args[1]))}"
+
+
 def test_every_import_points_down():
     assert list(violations(PACKAGE)) == []
+
+
+def test_no_package_has_modules_that_import_each_other():
+    assert list(cycles(PACKAGE)) == []
 
 
 def test_every_part_has_a_layer_and_every_layer_a_part():
     found = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
     assert found - {"__init__"} == set(LEVEL)
+
+
+def plant(root, files):
+    for file, content in files.items():
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).write_text(content + "\n")
 
 
 @pytest.mark.parametrize(
@@ -110,8 +156,7 @@ def test_every_part_has_a_layer_and_every_layer_a_part():
     ],
 )
 def test_a_planted_upward_import_is_found(tmp_path, file, line, complaint):
-    (tmp_path / file).parent.mkdir(exist_ok=True)
-    (tmp_path / file).write_text(line + "\n")
+    plant(tmp_path, {file: line})
     (found,) = violations(tmp_path)
     assert complaint in found
 
@@ -128,6 +173,56 @@ def test_a_planted_upward_import_is_found(tmp_path, file, line, complaint):
     ],
 )
 def test_a_downward_import_is_fine(tmp_path, file, line):
-    (tmp_path / file).parent.mkdir(exist_ok=True)
-    (tmp_path / file).write_text(line + "\n")
+    plant(tmp_path, {file: line})
     assert list(violations(tmp_path)) == []
+
+
+@pytest.mark.parametrize(
+    ("files", "complaint"),
+    [
+        (
+            {
+                "data/loader.py": "def f():\n    from sem.data.streaming import S",
+                "data/streaming.py": "import sem.data.loader",
+            },
+            "sem.data: loader imports streaming imports loader",
+        ),
+        (
+            {"ops/a.py": "from . import b", "ops/b.py": "from .c import f", "ops/c.py": "from sem.ops import a"},
+            "sem.ops: a imports b imports c imports a",
+        ),
+        (
+            {"ops/__init__.py": "from sem.ops.a import f", "ops/a.py": "from sem.ops import g"},
+            "sem.ops: __init__ imports a imports __init__",
+        ),
+        (  # no two modules import each other, and yet neither room lies above the other
+            {
+                "bench/cases/a.py": "from sem.bench.plots.b import f",
+                "bench/cases/c.py": "",
+                "bench/plots/b.py": "",
+                "bench/plots/d.py": "from sem.bench.cases import c",
+            },
+            "sem.bench: cases imports plots imports cases",
+        ),
+    ],
+)
+def test_a_planted_cycle_is_found(tmp_path, files, complaint):
+    plant(tmp_path, files)
+    assert list(cycles(tmp_path)) == [complaint]
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"ops/a.py": "from sem.ops.b import f", "ops/b.py": "import torch", "ops/__init__.py": "from .a import f"},
+        {
+            "bench/cases/a.py": "from sem.bench.cases.b import f",
+            "bench/cases/b.py": "from sem.bench import c",
+            "bench/c.py": "",
+        },
+        {"__init__.py": "", "ops/a.py": "from sem import __version__, native", "native/__init__.py": ""},
+    ],
+)
+def test_an_order_is_fine(tmp_path, files):
+    plant(tmp_path, files)
+    assert list(cycles(tmp_path)) == []

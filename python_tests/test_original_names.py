@@ -61,3 +61,14 @@ def test_the_other_modules_keep_their_names():
 
     names = (CayleySolitonStack, GraphLaplacianHamiltonian, MultiScaleHamiltonian, ComplexMamba3Layer, SEMTrainer)
     assert all(isinstance(name, type) for name in names)
+
+
+def test_lightning_module_and_precision_plugin():
+    from sem.config import SEMConfig
+    from sem.training.lightning_module import SEMLightningModule
+    from sem.training.precision_plugin import SEMPrecisionPlugin
+
+    module = SEMLightningModule(SEMConfig.from_yaml(str(CONFIG)))
+    assert isinstance(module.model, torch.nn.Module)
+    assert SEMPrecisionPlugin(precision="32-true", device="cpu").precision == "32-true"
+    assert SEMPrecisionPlugin("selective-bf16", "cpu").precision == "selective-bf16"

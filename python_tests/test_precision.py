@@ -4,7 +4,7 @@ import logging
 
 import pytest
 import torch
-from helpers import SMALL_MODEL
+from small_model import SMALL_MODEL
 from torch import nn
 
 from sem.config import SEMConfig

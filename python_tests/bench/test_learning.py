@@ -6,7 +6,7 @@ import time
 
 import pytest
 import torch
-from helpers import SMALL_MODEL, as_options
+from small_model import SMALL_MODEL, as_options
 
 from sem.bench import learning, learning_report, main
 from sem.bench.language_models import ENTRANTS, Entrant

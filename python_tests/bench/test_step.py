@@ -2,7 +2,7 @@ import json
 
 import pytest
 import torch
-from helpers import SMALL_MODEL, as_options
+from small_model import SMALL_MODEL, as_options
 
 from sem.bench import main
 from sem.bench.step_command import measure_step

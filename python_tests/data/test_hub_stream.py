@@ -7,10 +7,10 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 from local_hub import REPOSITORY, LocalHub
+from processes import modules_path
 from shards import data_config, shard_texts, train_loader, write_parquet
 
 from sem.data.source import open_source
@@ -61,8 +61,7 @@ def stream(hub, tmp_path_factory):
     """Batches and state of a loader in a process whose hub is ours, or what it raised."""
     environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
     environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path_factory.mktemp("cache")), "OMP_NUM_THREADS": "1"}
-    paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    environment["PYTHONPATH"] = modules_path()
     client = subprocess.Popen(
         [sys.executable, "-c", CLIENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     )

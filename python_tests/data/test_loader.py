@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sem.config import SEMConfig
+from sem.data.build import build_loaders
 from sem.data.corpus import Corpus, Documents
-from sem.data.loader import EvalLoader, TrainLoader, build_loaders
+from sem.data.loader import EvalLoader, TrainLoader
 from sem.data.packing import IGNORED_TARGET, count_tokens
 from sem.data.tokenizer import EOS
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
+from processes import start
+from reader_items import Endless, Stuck
 from shards import MemorySource, data_config, shard_texts, train_loader
 
 from sem.data.reader import ReaderDied, ReaderProcess
@@ -26,22 +26,6 @@ class Failing:
     def __iter__(self):
         yield 1
         raise self.error
-
-
-class Endless:
-    """The reader's process id, again and again."""
-
-    def __iter__(self):
-        while True:
-            yield os.getpid()
-
-
-class Stuck:
-    """One item, then nothing for a long time."""
-
-    def __iter__(self):
-        yield os.getpid()
-        time.sleep(1000)
 
 
 def alive(pid: int) -> bool:
@@ -114,15 +98,12 @@ def test_ctrl_c_is_left_to_the_parent_and_close_ends_the_reader():
 @pytest.mark.parametrize("way", ["killed", "exits"])
 def test_no_reader_outlives_its_parent(items, way):
     script = (
-        "import sys, time; from test_reader import Endless, Stuck; from sem.data.reader import ReaderProcess\n"
+        "import time; from reader_items import Endless, Stuck; from sem.data.reader import ReaderProcess\n"
         f"if __name__ == '__main__':\n    reader = ReaderProcess({items}(), 'numbers')\n"
         "    print(next(reader), flush=True)\n"
         f"    time.sleep({1000 if way == 'killed' else 0})\n"
     )
-    paths = os.pathsep.join([os.path.dirname(__file__), *filter(None, [os.environ.get("PYTHONPATH")])])
-    parent = subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": paths}
-    )
+    parent = start(script)
     pid = int(parent.stdout.readline())
     if way == "killed":
         parent.kill()

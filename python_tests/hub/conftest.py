@@ -1,5 +1,5 @@
 import pytest
-from hub.fake_hub import TOKEN, FakeHub
+from fake_hub import TOKEN, FakeHub
 from huggingface_hub import constants
 
 

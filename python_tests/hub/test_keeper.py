@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hub.fake_hub import TOKEN
+from fake_hub import TOKEN
 
 from sem.hub.__main__ import main
 from sem.hub.keeper import Keeper, Pace

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hub.fake_hub import JOB_ID, TOKEN
+from fake_hub import JOB_ID, TOKEN
 from huggingface_hub import HfApi, constants
 
 from sem.cli import main

@@ -8,7 +8,7 @@ import torch
 from toy import ToyDiagnostics, toy_trainer
 
 from sem.training.check import check_health
-from sem.training.check_report import evidence, markdown, prepare_folder, write_report
+from sem.training.check.report import evidence, markdown, prepare_folder, write_report
 
 
 def reported(folder, fail_from=None, **figures):

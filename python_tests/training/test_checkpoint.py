@@ -3,7 +3,7 @@ import signal
 
 import pytest
 import torch
-from toy import start
+from processes import start
 
 from sem.training import checkpoint
 from sem.training.checkpoint import CheckpointError, CheckpointStore, CheckpointWarning

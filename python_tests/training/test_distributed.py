@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from processes import SUPPORT
 from ranks import WAVES, first_gradients, start_ranks, steps_of, wave_trainer
-from toy import HERE, toy_config, toy_trainer
+from toy import toy_config, toy_trainer
 
 from sem.training.checkpoint import CheckpointStore, load
 from sem.training.distributed import ALONE, own_device
@@ -24,7 +25,7 @@ TOLERANCE = 1e-6
 def two(tmp_path_factory):
     """What each of two ranks returned from every scenario, and the folder they worked in."""
     folder = tmp_path_factory.mktemp("two")
-    processes = start_ranks(2, str(HERE / "ranks.py"), str(folder))
+    processes = start_ranks(2, str(SUPPORT / "ranks.py"), str(folder))
     try:
         outputs = [process.communicate(timeout=300)[0] for process in processes]
     finally:

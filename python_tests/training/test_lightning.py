@@ -169,7 +169,7 @@ def test_a_short_option_beside_its_long_form_is_an_error(tmp_path, capsys):
 
 
 def test_without_lightning_the_command_says_what_to_install(tmp_path, capsys, monkeypatch):
-    for name in [name for name in sys.modules if name.startswith("sem.training.lightning_")]:
+    for name in [name for name in sys.modules if name.startswith("sem.training.lightning")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "lightning.pytorch", None)
     assert main(small_run(tmp_path, "--engine", "lightning")) == 1

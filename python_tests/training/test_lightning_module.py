@@ -8,11 +8,11 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning_runs import train
 from toy import ToyDiagnostics, ToyModel, toy_config, toy_corpus
 
-from sem.training.lightning_callbacks import HealthMonitor, RunEnd
-from sem.training.lightning_data import SEMDataModule
-from sem.training.lightning_module import SEMLightningModule
+from sem.training.lightning.callbacks import HealthMonitor, RunEnd
+from sem.training.lightning.data import SEMDataModule
+from sem.training.lightning.module import SEMLightningModule
+from sem.training.lightning.precision import SEMPrecisionPlugin
 from sem.training.logging import read_csv
-from sem.training.precision_plugin import SEMPrecisionPlugin
 
 
 class Losses(RunEnd):

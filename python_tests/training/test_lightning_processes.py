@@ -9,10 +9,11 @@ import pytest
 import torch
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning_ranks import main
-from toy import HERE, modules_path, toy_config
+from processes import SUPPORT, modules_path
+from toy import toy_config
 
-from sem.training.lightning_engine import build_trainer
-from sem.training.lightning_xpu import XPUAccelerator
+from sem.training.lightning.engine import build_trainer
+from sem.training.lightning.xpu import XPUAccelerator
 from sem.training.logging import read_csv
 
 TOLERANCE = 1e-6
@@ -22,7 +23,7 @@ def run(folder, *arguments):
     """Exit status and output of the script, and what each process saved."""
     path = modules_path()
     done = subprocess.run(
-        [sys.executable, str(HERE / "lightning_ranks.py"), str(folder), *arguments],
+        [sys.executable, str(SUPPORT / "lightning_ranks.py"), str(folder), *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

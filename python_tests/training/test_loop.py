@@ -2,7 +2,8 @@ import signal
 
 import pytest
 import torch
-from toy import HEALTHY, RecordingDisplay, ToyDiagnostics, losses_of, start, toy_trainer
+from processes import start
+from toy import HEALTHY, RecordingDisplay, ToyDiagnostics, losses_of, toy_trainer
 
 from sem.training.checkpoint import CheckpointStore
 from sem.training.health import wave_criteria

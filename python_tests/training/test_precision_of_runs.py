@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from helpers import SMALL_MODEL
+from small_model import SMALL_MODEL
 from toy import RecordingDisplay, ToyDiagnostics, ToyModel, toy_config, toy_corpus, toy_trainer
 
 from sem.config import SEMConfig

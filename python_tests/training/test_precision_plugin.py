@@ -1,17 +1,17 @@
 import pytest
 import torch
-from helpers import SMALL_MODEL
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning_runs import build
+from small_model import SMALL_MODEL
 from torch.utils.data import DataLoader
 from toy import RecordingDisplay, ToyDiagnostics, ToyModel, toy_config, toy_corpus
 
 from sem.diagnostics import Diagnostics
 from sem.model import SEMModel
-from sem.training.lightning_data import SEMDataModule
-from sem.training.lightning_module import SEMLightningModule
-from sem.training.precision_plugin import SEMPrecisionPlugin
+from sem.training.lightning.data import SEMDataModule
+from sem.training.lightning.module import SEMLightningModule
+from sem.training.lightning.precision import SEMPrecisionPlugin
 
 
 class WatchedModel(ToyModel):

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from helpers import SMALL_MODEL, as_options
-from toy import RecordingDisplay, start
+from processes import start
+from small_model import SMALL_MODEL, as_options
+from toy import RecordingDisplay
 
 from sem.cli import main
 from sem.config import SEMConfig

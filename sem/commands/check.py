@@ -33,7 +33,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     from sem.training.check import CheckDisplay, check_health, check_trainer, require_steps
-    from sem.training.check_report import evidence, prepare_folder, write_report
+    from sem.training.check.report import evidence, prepare_folder, write_report
     from sem.training.distributed import launched
 
     if launched():
@@ -84,7 +84,7 @@ def _print_table(content: Mapping[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from sem.training.check_report import COLUMNS, table_lines
+    from sem.training.check.report import COLUMNS, table_lines
 
     title = f"{content['steps_done']} training steps, {content['precision_mode']}, {content['device']}"
     table = Table(*COLUMNS, title=title)

@@ -65,7 +65,7 @@ def _trainer(config: SEMConfig) -> SEMTrainer:
 
     if config.training.engine == "loop":
         return SEMTrainer(config)
-    from sem.training.lightning_engine import SEMLightningTrainer
+    from sem.training.lightning import SEMLightningTrainer
 
     return SEMLightningTrainer(config)
 

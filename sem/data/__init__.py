@@ -11,8 +11,9 @@ Example:
 """
 
 from sem.data.baselines import ByteModel, baselines
+from sem.data.build import build_loaders
 from sem.data.corpus import Corpus, Documents, load_corpus
-from sem.data.loader import EvalLoader, TrainLoader, build_loaders
+from sem.data.loader import EvalLoader, TrainLoader
 from sem.data.packing import IGNORED_TARGET, PackedRows
 from sem.data.source import DataSourceError, open_source
 from sem.data.streaming import StreamEvalLoader, StreamTrainLoader, read_sample

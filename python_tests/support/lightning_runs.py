@@ -6,12 +6,12 @@ import signal
 from pathlib import Path
 
 import torch
-from helpers import SMALL_MODEL
+from small_model import SMALL_MODEL
 from toy import RecordingDisplay, ToyDiagnostics, ToyModel, toy_config, toy_corpus
 
 from sem.diagnostics import Diagnostics
 from sem.model import SEMModel
-from sem.training.lightning_engine import SEMLightningTrainer
+from sem.training.lightning.engine import SEMLightningTrainer
 from sem.training.trainer import SEMTrainer
 
 ENGINES = {"loop": SEMTrainer, "lightning": SEMLightningTrainer}

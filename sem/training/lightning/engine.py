@@ -13,25 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
 from sem.config import SEMConfig
 from sem.precision import PrecisionPolicy
 from sem.training.devices import resolve_device
 from sem.training.distributed import BACKENDS, OneProcess, check_world, launched
-from sem.training.lightning_callbacks import HealthMonitor, RunCheckpoint, RunEnd, RunReport
-from sem.training.lightning_data import SEMDataModule
-from sem.training.lightning_module import SEMLightningModule
-from sem.training.lightning_processes import processes_of
-from sem.training.lightning_xpu import XPUAccelerator
+from sem.training.lightning.callbacks import HealthMonitor, RunCheckpoint, RunEnd, RunReport
+from sem.training.lightning.data import SEMDataModule
+from sem.training.lightning.module import SEMLightningModule
+from sem.training.lightning.precision import SEMPrecisionPlugin
+from sem.training.lightning.processes import processes_of
+from sem.training.lightning.xpu import XPUAccelerator
 from sem.training.loop import TrainingLoop
-from sem.training.precision_plugin import SEMPrecisionPlugin
 from sem.training.trainer import SEMTrainer, TrainingResult
-
-try:
-    from lightning.pytorch import Callback, Trainer
-    from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
-except ImportError:
-    raise ImportError("training with Lightning needs lightning: pip install 'sem[lightning]'") from None
 
 
 class SEMLightningTrainer(SEMTrainer):

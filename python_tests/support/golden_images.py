@@ -10,7 +10,7 @@ import torch
 
 from sem.diffraction import experiment_from
 
-GOLDEN = Path(__file__).parent / "diffraction" / "golden"
+GOLDEN = Path(__file__).parents[1] / "diffraction" / "golden"
 CASES = json.loads((GOLDEN / "cases.json").read_text())
 IMAGES = np.load(GOLDEN / "cases.npz")
 PEAKS = {

@@ -6,16 +6,13 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
+
 from sem.training.checkpoint import CheckpointStore
-from sem.training.lightning_module import SEMLightningModule
+from sem.training.lightning.module import SEMLightningModule
 from sem.training.loop import TrainingLoop
 from sem.training.signals import stop_on_signals
-
-try:
-    from lightning.pytorch import Callback, LightningModule, Trainer
-    from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
-except ImportError:
-    raise ImportError("training with Lightning needs lightning: pip install 'sem[lightning]'") from None
 
 
 class HealthMonitor(Callback):

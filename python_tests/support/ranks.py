@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from toy import RecordingDisplay, ToyDiagnostics, modules_path, toy_config, toy_corpus, toy_trainer
+from processes import modules_path
+from toy import RecordingDisplay, ToyDiagnostics, toy_config, toy_corpus, toy_trainer
 
 from sem.training.trainer import SEMTrainer
 

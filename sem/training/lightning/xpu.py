@@ -5,11 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-
-try:
-    from lightning.pytorch.accelerators import Accelerator
-except ImportError:
-    raise ImportError("training with Lightning needs lightning: pip install 'sem[lightning]'") from None
+from lightning.pytorch.accelerators import Accelerator
 
 
 class XPUAccelerator(Accelerator):

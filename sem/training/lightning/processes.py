@@ -7,15 +7,11 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import ParallelStrategy
 from torch import distributed, nn
 
 from sem.training.distributed import ALONE, BACKENDS, OneProcess, ProcessGroup, leave_at_exit
-
-try:
-    from lightning.pytorch import Trainer
-    from lightning.pytorch.strategies import ParallelStrategy
-except ImportError:
-    raise ImportError("training with Lightning needs lightning: pip install 'sem[lightning]'") from None
 
 
 class LightningProcesses(ProcessGroup):

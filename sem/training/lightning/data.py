@@ -6,15 +6,12 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
+from lightning.pytorch import LightningDataModule
+
 from sem.config import SEMConfig
 from sem.data import Corpus, build_loaders
 from sem.training.distributed import accumulation, merge_states
-from sem.training.lightning_processes import processes_of
-
-try:
-    from lightning.pytorch import LightningDataModule
-except ImportError:
-    raise ImportError("training with Lightning needs lightning: pip install 'sem[lightning]'") from None
+from sem.training.lightning.processes import processes_of
 
 
 class SEMDataModule(LightningDataModule):

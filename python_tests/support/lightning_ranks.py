@@ -13,7 +13,7 @@ import torch
 from ranks import WAVES
 from toy import RecordingDisplay, toy_config, toy_corpus
 
-from sem.training.lightning_engine import SEMLightningTrainer
+from sem.training.lightning.engine import SEMLightningTrainer
 
 
 class EndingDisplay(RecordingDisplay):

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import torch
@@ -15,7 +12,6 @@ from sem.data import Corpus, Documents
 from sem.training.progress import ProgressDisplay
 from sem.training.trainer import SEMTrainer
 
-HERE = Path(__file__).parent
 HEALTHY = {
     "unitary_divergence": 0.5,
     "unitarity_deviation": 1e-6,
@@ -132,21 +128,3 @@ def losses_of(folder: str | Path, *overrides: str, resume: str | None = None) ->
     display = RecordingDisplay()
     toy_trainer(folder, *overrides).fit(resume=resume, display=display)
     return display.losses
-
-
-def modules_path() -> str:
-    """PYTHONPATH for a process that imports modules of these tests."""
-    return os.pathsep.join([str(HERE), str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-
-
-def start(script: str, *arguments: str) -> subprocess.Popen[str]:
-    """Run a Python script that may import this module in a process of its own."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    environment["PYTHONPATH"] = modules_path()
-    return subprocess.Popen(
-        [sys.executable, "-c", script, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment,
-    )

@@ -1,0 +1,51 @@
+"""The loaders of a run, as its configuration asks for them: of text in memory, or of a dataset that is streamed."""
+
+from __future__ import annotations
+
+from sem.config import SEMConfig
+from sem.data.corpus import Corpus, load_corpus
+from sem.data.loader import EvalLoader, TrainLoader
+from sem.data.source import open_source
+from sem.data.streaming import StreamEvalLoader, StreamTrainLoader
+from sem.data.tokenizer import Tokenizer, tokenizer_of
+
+
+def build_loaders(
+    config: SEMConfig,
+    corpus: Corpus | None = None,
+    *,
+    batch_size: int | None = None,
+    tokenizer: Tokenizer | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+) -> tuple[TrainLoader | StreamTrainLoader, EvalLoader | StreamEvalLoader]:
+    """The training and the validation loader of a run; where ``data.dataset`` is set, they stream it.
+
+    Args:
+        config: ``data``, ``model`` and ``training.batch_size`` are used.
+        corpus: the text, where it has been loaded already; it goes before ``data.dataset``.
+        batch_size: rows per batch, in place of ``training.batch_size``.
+        tokenizer: in place of ``data.tokenizer``, where it has been loaded already.
+        rank, world_size: which process of a distributed run this is, of how many.
+
+    Raises:
+        ValueError: text that is missing or too short, or a tokenizer that does not fit; see
+            :func:`sem.data.corpus.load_corpus`, :func:`sem.data.source.open_source` and
+            :func:`sem.data.tokenizer.tokenizer_of`.
+    """
+    data = config.data
+    rows = config.training.batch_size if batch_size is None else batch_size
+    tokenizer = tokenizer or tokenizer_of(config)
+    if corpus is None and data.dataset is not None:
+        source = open_source(data)
+        return (
+            StreamTrainLoader(source, tokenizer, data, rows, config.seq_length, rank=rank, world_size=world_size),
+            StreamEvalLoader(source, tokenizer, data, rows, config.seq_length),
+        )
+    if corpus is None:
+        corpus = load_corpus(data.paths, corpus=data.corpus, validation_share=data.validation_share)
+    corpus = corpus.encoded(tokenizer)
+    return (
+        TrainLoader(corpus.train, rows, config.seq_length, data.shuffle_seed, rank=rank, world_size=world_size),
+        EvalLoader(corpus.validation, rows, config.seq_length),
+    )

@@ -1,0 +1,155 @@
+"""The language model's training step as a Lightning module; the step itself is the plain loop's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import nn
+
+from sem.config import SEMConfig
+from sem.diagnostics import Diagnostics
+from sem.model import SEMModel
+from sem.precision import PrecisionPolicy, use_precision
+from sem.training.devices import prepare_for_device
+from sem.training.evaluation import evaluate
+from sem.training.health import wave_criteria
+from sem.training.language import LanguageModelObjective
+from sem.training.lightning.data import SEMDataModule
+from sem.training.lightning.processes import processes_of
+from sem.training.loop import TrainingLoop
+from sem.training.optim import build_adamw
+from sem.training.trainer import build_schedule, build_settings
+
+OWN_STATE = "sem"
+"""The module's own entry in a Lightning checkpoint."""
+
+
+class SEMLightningModule(LightningModule):
+    """Trains an :class:`~sem.model.SEMModel` under a Lightning ``Trainer``, exactly as the plain loop does.
+
+    A batch is the list of micro-batches of one optimizer step, as :class:`~sem.training.lightning.data.SEMDataModule`
+    makes them; accumulation, clipping and the learning rate are ``config.training``'s. The figures of each step are
+    logged under the names of the plain loop, and kept in ``figures``.
+
+    The precision is the configuration's. A Trainer that was told otherwise is refused: hand it
+    ``plugins=[SEMPrecisionPlugin(config.training.precision_mode, device=...)]``.
+
+    Args:
+        config: the run's configuration.
+        model: what to train in place of a new ``SEMModel(config)``; it needs the same ``loss`` method.
+        diagnostics: makes the recorder of a health measurement.
+        loop: a loop that is composed already, in place of one made for the Trainer's data.
+
+    Raises:
+        ValueError: (when training starts) the Trainer's precision is not the configuration's, or the device cannot
+            carry it out; (when a checkpoint is loaded) it is another model's or another data's.
+        TrainingDiverged: too many steps in a row had a loss or gradient that was not finite.
+    """
+
+    def __init__(
+        self,
+        config: SEMConfig,
+        *,
+        model: nn.Module | None = None,
+        diagnostics: Callable[[], Any] = Diagnostics,
+        loop: TrainingLoop | None = None,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.config = config
+        if model is None:
+            torch.manual_seed(config.training.seed)
+            model = SEMModel(config)
+        self.model = model.train()
+        self.diagnostics = diagnostics
+        self.figures: dict[str, float] = {}
+        self._given_loop = loop
+        self._resumed: dict[str, Any] | None = None
+
+    def setup(self, stage: str) -> None:
+        """Hold the Trainer against the configuration, before anything is on the device."""
+        mode = self.config.training.precision_mode
+        if self.trainer.precision != mode:
+            raise ValueError(
+                f"training.precision_mode = {mode!r}: expected a Trainer of that precision, got "
+                f"{self.trainer.precision!r}; give it plugins=[SEMPrecisionPlugin({mode!r}, device=...)]"
+            )
+        self.policy = PrecisionPolicy.for_device(mode, self.device)
+        use_precision(self.model, self.policy)
+        self.objective = LanguageModelObjective(self.device, compile=self.config.training.compile)
+        self.ranks = processes_of(self.trainer, self.config.training.distributed_timeout)
+        if not self.ranks.is_first:
+            torch.manual_seed(self.config.training.seed + self.ranks.rank)  # random draws of each process's own
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        self.loop = self._given_loop or self._compose_loop()
+        return self.loop.optimizer
+
+    def on_fit_start(self) -> None:
+        if self._resumed is not None:
+            self.loop.load_state_dict(self._resumed)
+            self._resumed = None
+        optimizer = self.optimizers()  # Lightning's wrapper, which steps but does not load states
+        assert isinstance(optimizer, torch.optim.Optimizer)
+        self.loop.optimizer = optimizer
+        self.loop.backward = self.manual_backward
+
+    def on_train_start(self) -> None:
+        self.loop.begin()
+
+    def training_step(self, micro_batches: list[Any], batch_idx: int) -> None:
+        # The Trainer opens autocast around the whole step; the loop opens it around each forward pass alone.
+        with torch.autocast(self.device.type, enabled=False):
+            self.figures = self.loop.advance(micro_batches)
+        self.log_dict(self.figures, on_step=True, on_epoch=False)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.loop.check_divergence()
+
+    def validation_step(self, batches: Iterable[Any], batch_idx: int) -> None:
+        """Score all ``batches`` of a validation; their figures are logged as ``val_...``."""
+        context = self.policy.forward_context
+        figures = evaluate(self.model, self.objective, batches, autocast=context, ranks=self.ranks)
+        named = {f"val_{name}": value for name, value in figures.items()}
+        self.log_dict(named, on_step=False, on_epoch=True, batch_size=1)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        kept_by_lightning = ("model", "optimizer")
+        state = self.loop.state_dict()
+        checkpoint[OWN_STATE] = {name: value for name, value in state.items() if name not in kept_by_lightning}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if OWN_STATE not in checkpoint:
+            raise ValueError(f"checkpoint: expected an entry {OWN_STATE!r}, got {sorted(checkpoint)}")
+        prefix = "model."
+        model = {name.removeprefix(prefix): value for name, value in checkpoint["state_dict"].items()}
+        self._resumed = {**checkpoint[OWN_STATE], "model": model, "optimizer": checkpoint["optimizer_states"][0]}
+
+    def _compose_loop(self) -> TrainingLoop:
+        training = self.config.training
+        data = self.trainer.datamodule  # type: ignore[attr-defined]  # the Trainer gets it at run time
+        if not isinstance(data, SEMDataModule):
+            raise ValueError("datamodule: expected trainer.fit(module, datamodule=SEMDataModule(config)), got none")
+        optimizer = build_adamw(
+            self.model,
+            learning_rate=training.learning_rate,
+            weight_decay=training.weight_decay,
+            betas=(training.beta1, training.beta2),
+        )
+        prepare_for_device(self.model, optimizer, self.device)
+        return TrainingLoop(
+            model=self.model,
+            objective=self.objective,
+            optimizer=optimizer,
+            schedule=build_schedule(self.config),
+            batches=data.train_batches,
+            settings=build_settings(self.config, self.ranks.world_size),
+            diagnostics=self.diagnostics,
+            criteria=wave_criteria(pit_enabled=self.config.propagator.pit_enabled),
+            extra={"config": self.config.to_dict()},
+            autocast=self.policy.forward_context,
+            ranks=self.ranks,
+        )
