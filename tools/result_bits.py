@@ -80,7 +80,7 @@ def main() -> int:
     parser.add_argument("file", nargs="?", help="JSON, written by record and read by compare")
     parser.add_argument("--only", default="", help="cases whose name contains this text")
     parser.add_argument("--level", choices=LEVELS, help="one instruction set alone")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     if arguments.command == "print":  # what a child process does: this level, to standard output
         json.dump(hashes(arguments.only), sys.stdout, indent=0)
         return 0
