@@ -103,6 +103,8 @@ sycl-check: $(VENV)/.test build/.gtest $(SYCL_ENV)/.ready ## the XPU kernels on 
 	cmake --install build/sycl --prefix build/sycl/tree >/dev/null
 	$(SYCL_DEVICE) PYTHONPATH=$(CURDIR)/build/sycl/tree $(SYCL_ENV)/bin/python $(BIN)/pytest -m "not cuda" -o strict_markers=true \
 	  --override-ini=cache_dir=build/sycl/pytest -k "not without_a_gpu" python_tests/ops/test_device_kernels.py python_tests/ops/test_devices.py
+	$(SYCL_DEVICE) PYTHONPATH=$(CURDIR)/build/sycl/tree $(SYCL_ENV)/bin/python $(BIN)/pytest -o strict_markers=true \
+	  --override-ini=cache_dir=build/sycl/pytest -k sycl python_tests/ops/test_torch_matrix.py
 
 .PHONY: docs
 docs: $(VENV)/.docs ## build the documentation into site/
