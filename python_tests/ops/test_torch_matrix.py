@@ -306,7 +306,12 @@ def _vmap_empty(backend: str, operator: Operator, problem: Problem, layout: str)
     function, shared = operator.on(problem), list(problem.tensors.values())
     none = [tensor.new_empty(0, *tensor.shape) for tensor in shared]
     first = (0, *(None for _ in shared[1:]))
-    outputs, gradients = function(*shared), _all_gradients(function)
+    outputs = function(*shared)
+
+    def gradients(*tensors: Tensor) -> tuple[Tensor, ...]:  # by cotangents: torch's own sum refuses an empty batch
+        values, pull_back = torch.func.vjp(function, *tensors)
+        return pull_back(tuple(map(torch.ones_like, values)))
+
     for found, one in (
         (torch.vmap(function)(*none), outputs),
         (torch.vmap(function, first)(none[0], *shared[1:]), outputs),

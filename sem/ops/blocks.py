@@ -33,6 +33,7 @@ def intensity(z: Tensor) -> Tensor:
 
 def real_matrix(weight: Tensor) -> Tensor:
     """The real matrix ``[..., 2 out, 2 in]`` on blocks of the complex one given as ``weight [..., out, in, 2]``."""
-    conjugate = torch.view_as_complex(weight).conj()
+    # not lazily: inside an operator that a compiled graph calls, torch ignores the conjugate bit
+    conjugate = torch.view_as_complex(weight).conj_physical()
     rows = torch.stack([conjugate, 1j * conjugate], -2)  # as many pairs: (R, -J) gives the real part, (J, R) the other
     return torch.view_as_real(rows).flatten(-2).flatten(-3, -2)

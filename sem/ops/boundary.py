@@ -166,7 +166,7 @@ def double(name: str, value: object, shape: Sequence[int] | None = None, like: T
             same_device(name, tensor, like)
     if shape is not None and tuple(tensor.shape) != tuple(shape):
         raise ValueError(f"{name}: expected shape {list(shape)}, got {list(tensor.shape)}")
-    return tensor.to(torch.float64).contiguous()
+    return tensor.to(torch.float64).resolve_neg().contiguous()
 
 
 # Comparisons, not math.isfinite: under torch.compile(dynamic=True) a number is a symbol, which has only those.

@@ -85,7 +85,7 @@ def _drive(x: Tensor, into: Tensor, dtype: torch.dtype) -> Tensor:
 def _scan_inputs(x: Tensor, drive: Tensor, dt_mag: Tensor, dt_phase: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
     """The arguments of :func:`sem.ops.scan.scan_forward`."""
     decay, frequency, state = rest
-    blocks = drive.view(*x.shape[:-1], -1, 2)
+    blocks = drive.view(*x.shape[:-1], drive.shape[1] * drive.shape[2] // 2, 2)
     return blocks, dt_mag.contiguous(), dt_phase.contiguous(), decay, frequency, state.contiguous()
 
 

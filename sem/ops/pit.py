@@ -87,7 +87,7 @@ def pit(
     if reference_rms is None:
         reference = rows.new_empty(0)
     else:
-        reference = boundary.real("reference_rms", reference_rms, shape).reshape(-1)
+        reference = boundary.real("reference_rms", reference_rms, shape).reshape(len(rows))
         boundary.same_device("reference_rms", reference, rows)
     scale = boundary.scalar("strength", strength, rows)
     if kerr is None:

@@ -218,7 +218,7 @@ def _table(factors: StructureFactors, like: Tensor) -> tuple[Tensor, tuple[int, 
     if table.dim() != 3 or table.numel() == 0 or table.numel() >= 2**31:
         raise ValueError(f"table: expected shape [H, K, L] with 1 to 2^31 entries, got {list(table.shape)}")
     boundary.same_device("table", table, like)
-    return table.contiguous(), first
+    return table.resolve_neg().contiguous(), first
 
 
 def _polarisation(polarisation: Polarisation | None, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -226,7 +226,7 @@ def _polarisation(polarisation: Polarisation | None, like: Tensor) -> tuple[Tens
         return like.new_zeros(()), like.new_zeros(3)
     _instance("polarisation", polarisation, Polarisation)
     axis = boundary.double("polarisation.axis", polarisation.axis, (3,), like)
-    return boundary.double("kahn", polarisation.kahn, (), like), axis / torch.linalg.vector_norm(axis)
+    return boundary.double("kahn", polarisation.kahn, (), like), axis / torch.linalg.vector_norm(axis.unsqueeze(0), dim=1)
 
 
 def _region(region: Region | None, slow: int, fast: int, like: Tensor) -> tuple[tuple[int, int, int, int], Tensor]:
