@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 from layouts import MODES, in_mode, same_bits, with_gradients
-from operators import OPERATORS, Layer, ring, small_world
+from operator_problems import ring, small_world
+from operators import OPERATORS, Layer
 
 from sem.config import SEMConfig
 from sem.model import SEMModel
