@@ -226,7 +226,8 @@ def _polarisation(polarisation: Polarisation | None, like: Tensor) -> tuple[Tens
         return like.new_zeros(()), like.new_zeros(3)
     _instance("polarisation", polarisation, Polarisation)
     axis = boundary.double("polarisation.axis", polarisation.axis, (3,), like)
-    return boundary.double("kahn", polarisation.kahn, (), like), axis / torch.linalg.vector_norm(axis.unsqueeze(0), dim=1)
+    length = torch.linalg.vector_norm(axis.unsqueeze(0), dim=1)  # not a 0-d one: torch.vmap over an empty batch fails
+    return boundary.double("kahn", polarisation.kahn, (), like), axis / length
 
 
 def _region(region: Region | None, slow: int, fast: int, like: Tensor) -> tuple[tuple[int, int, int, int], Tensor]:
