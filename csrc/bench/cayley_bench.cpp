@@ -20,8 +20,8 @@ struct Problem {
         report(rows) {}
 
   CayleyForward<float> forward() {
-    return {graph.view(),   rows,       weight.data(), &half_dt,     kTolerance,
-            kMaxIterations, psi.data(), out.data(),    report.view()};
+    return {graph.view(), rows,       weight.data(), {&half_dt, kTolerance, kMaxIterations},
+            psi.data(),   out.data(), report.view()};
   }
   double multiply_adds() const {
     return 2 * products(graph) * (static_cast<double>(rows) + 2 * report.iterations_of_all_rows());
@@ -50,10 +50,10 @@ void cayley_backward(::benchmark::State& state) {
   const auto grad_out = normal_array<float>(problem.psi.size(), 4);
   std::vector<float> grad_psi(problem.psi.size()), grad_weight(problem.graph.edges());
   float grad_half_dt = 0;
-  const CayleyBackward<float> args{problem.graph.view(), problem.rows,    problem.weight.data(), &problem.half_dt,
-                                   kTolerance,           kMaxIterations,  problem.psi.data(),    problem.out.data(),
-                                   grad_out.data(),      grad_psi.data(), grad_weight.data(),    &grad_half_dt,
-                                   problem.report.view()};
+  const CayleyBackward<float> args{
+      problem.graph.view(), problem.rows,       problem.weight.data(), {&problem.half_dt, kTolerance, kMaxIterations},
+      problem.psi.data(),   problem.out.data(), grad_out.data(),       grad_psi.data(),
+      grad_weight.data(),   &grad_half_dt,      problem.report.view()};
   for (auto _ : state) {
     cpu::run(args, kOneThread);
     ::benchmark::ClobberMemory();

@@ -136,9 +136,9 @@ void average(float* a, const float* b, std::int64_t width) {
 
 void run(const CayleyForward<float>& args, Queue queue) {
   const TileGraph h(args.graph, args.edge_weight);
-  const float a = *args.half_dt;
+  const float a = *args.settings.half_dt;
   const PreconditionedSystem system(h, {1.0f, 0.0f, a * a});
-  const CayleyGuess guess(h, a, args.tol, args.max_iter);
+  const CayleyGuess guess(h, a, args.settings.tol, args.settings.max_iter);
   const std::int64_t width = args.graph.nodes * kComponents;
   const std::int64_t tile_floats = width * kLanes;
   const Scratch scratch(static_cast<std::size_t>(queue.threads * TileMemory::kVectors * tile_floats));
@@ -151,7 +151,7 @@ void run(const CayleyForward<float>& args, Queue queue) {
       load_tile(args.psi, width, tile, rows, memory.wave);
       LaneResult result;
       const Ahead ahead(args.psi, args.psi_out, width, tile, tile_count(args.rows));
-      step_tile(system, guess, a, args.tol, args.max_iter, ahead, memory.wave, memory.solver, result);
+      step_tile(system, guess, a, args.settings.tol, args.settings.max_iter, ahead, memory.wave, memory.solver, result);
       store_tile(args.psi_out, width, tile, rows, memory.wave);
       store_report(args.report, tile, rows, result);
     }
@@ -162,9 +162,9 @@ void run(const CayleyForward<float>& args, Queue queue) {
 // z = (g_psi + g) / 2 as y = (psi_out + psi) / 2.
 void run(const CayleyBackward<float>& args, Queue queue) {
   const TileGraph h(args.graph, args.edge_weight);
-  const float a = *args.half_dt;
+  const float a = *args.settings.half_dt;
   const PreconditionedSystem system(h, {1.0f, 0.0f, a * a});
-  const CayleyGuess guess(h, -a, args.tol, args.max_iter);
+  const CayleyGuess guess(h, -a, args.settings.tol, args.settings.max_iter);
   const std::int64_t edges = args.graph.edges;
   const std::int64_t width = args.graph.nodes * kComponents;
   const std::int64_t tile_floats = width * kLanes;
@@ -186,7 +186,8 @@ void run(const CayleyBackward<float>& args, Queue queue) {
         load_tile(args.grad_out, width, tile, rows, memory.wave);
         LaneResult result;
         const Ahead ahead(args.grad_out, args.grad_psi, width, tile, tiles);
-        step_tile(system, guess, -a, args.tol, args.max_iter, ahead, memory.wave, memory.solver, result);
+        step_tile(system, guess, -a, args.settings.tol, args.settings.max_iter, ahead, memory.wave, memory.solver,
+                  result);
         store_tile(args.grad_psi, width, tile, rows, memory.wave);
         store_report(args.report, tile, rows, result);
         if (!to_weights) continue;

@@ -21,11 +21,9 @@ struct CayleyTask {
   Graph graph;
   std::int64_t rows = 0;
   const float* edge_weight = nullptr;  // [edges]
-  const float* half_dt = nullptr;      // [1], on the device
-  float tol = 0;
-  std::int32_t max_iter = 0;
-  const float* input = nullptr;  // [rows, nodes, 2]: psi; backward: grad_out
-  float* output = nullptr;       // [rows, nodes, 2]: psi_out; backward: grad_psi
+  CayleySettings<float> settings;      // half_dt on the device
+  const float* input = nullptr;        // [rows, nodes, 2]: psi; backward: grad_out
+  float* output = nullptr;             // [rows, nodes, 2]: psi_out; backward: grad_psi
   SolveReport<float> report;
   // Backward only:
   bool adjoint = false;
@@ -43,9 +41,7 @@ inline CayleyTask task_of(const CayleyForward<float>& args, float* workspace) {
   task.graph = args.graph;
   task.rows = args.rows;
   task.edge_weight = args.edge_weight;
-  task.half_dt = args.half_dt;
-  task.tol = args.tol;
-  task.max_iter = args.max_iter;
+  task.settings = args.settings;
   task.input = args.psi;
   task.output = args.psi_out;
   task.report = args.report;
@@ -54,8 +50,8 @@ inline CayleyTask task_of(const CayleyForward<float>& args, float* workspace) {
 }
 
 inline CayleyTask task_of(const CayleyBackward<float>& args, float* workspace) {
-  CayleyTask task = task_of(CayleyForward<float>{args.graph, args.rows, args.edge_weight, args.half_dt, args.tol,
-                                                 args.max_iter, args.grad_out, args.grad_psi, args.report},
+  CayleyTask task = task_of(CayleyForward<float>{args.graph, args.rows, args.edge_weight, args.settings, args.grad_out,
+                                                 args.grad_psi, args.report},
                             workspace);
   task.adjoint = true;
   task.psi = args.psi;
@@ -112,7 +108,9 @@ struct CayleyLayout {
   std::int64_t guess = 0, lanczos = 0, spilled = 0, partial = 0, floats = 0;  // offsets in the workspace, and its size
 };
 
-SEM_DEVICE float signed_half_dt(const CayleyTask& task) { return task.adjoint ? -*task.half_dt : *task.half_dt; }
+SEM_DEVICE float signed_half_dt(const CayleyTask& task) {
+  return task.adjoint ? -*task.settings.half_dt : *task.settings.half_dt;
+}
 
 // By one group of layout.prepare_group_size.
 template <class Group>
@@ -124,7 +122,8 @@ SEM_DEVICE void cayley_prepare(const Group& group, const CayleyTask& task, const
   float* const vectors = layout.lanczos_is_local ? local : task.workspace + layout.lanczos;
   const Interval eigenvalues = spectrum(group, h, vectors, layout.lanczos_is_local ? local + 3 * h.nodes : local);
   if (group.rank() == 0)
-    make_guess(eigenvalues, a, task.tol, task.max_iter, *reinterpret_cast<CayleyGuess*>(task.workspace + layout.guess));
+    make_guess(eigenvalues, a, task.settings.tol, task.settings.max_iter,
+               *reinterpret_cast<CayleyGuess*>(task.workspace + layout.guess));
 }
 
 // y = (I + iaH)^-1 psi through (I + a^2 H^2) y = (I - iaH) psi. The true residual e = psi - (I + iaH) y and CG's own
@@ -229,7 +228,7 @@ SEM_DEVICE void cayley_step(const Tile& tile, const Prepared& h, const CayleyGue
   const ShiftedLaplacian<float> system{1.0f, 0.0f, a * a};
   const CayleyProblem<Tile> problem{tile, h, guess, psi, a, norm};
   ConjugateGradients<Tile, CayleyProblem<Tile>> solver(tile, h, system, problem);
-  RowResult result = solver.solve(active, norm, task.tol, task.max_iter, out);
+  RowResult result = solver.solve(active, norm, task.settings.tol, task.settings.max_iter, out);
   if (!scale.finite) result.status = kNonfinite;
   const bool bad = result.status == kNonfinite;
   if (bad) result.residual = kNaN;
@@ -290,7 +289,7 @@ SEM_DEVICE float add_edge_currents(const Tile& tile, const CayleyTask& task, std
   });
   tile.group.barrier();
   const float *z = tile.one - tile.token * 2, *y = tile.two - tile.token * 2;
-  const float a = *task.half_dt;
+  const float a = *task.settings.half_dt;
   float to_half_dt = 0;
   for (std::int64_t e = tile.group.rank(); e < task.graph.edges; e += tile.group.size()) {
     const std::int64_t i = task.graph.edge_i[e] * tile.stride(), j = task.graph.edge_j[e] * tile.stride();
@@ -332,6 +331,62 @@ SEM_DEVICE void cayley_solve(const Group& group, const CayleyTask& task, const C
   if (!layout.to_weights) return;
   sum(group, to_half_dt, tile.scratch);
   if (group.rank() == 0) partial[task.graph.edges] = to_half_dt[0];
+}
+
+struct CayleyPrepareKernel {
+  static constexpr int kMostThreads = TilePlan::kMostThreads;
+  CayleyTask task;
+  CayleyLayout layout;
+  template <class Group>
+  SEM_DEVICE void operator()(const Group& group) const {
+    cayley_prepare(group, task, layout);
+  }
+};
+
+template <int kNodes>
+struct CayleySolveKernel {
+  static constexpr int kMostThreads = TilePlan::kMostThreads;
+  CayleyTask task;
+  CayleyLayout layout;
+  template <class Group>
+  SEM_DEVICE void operator()(const Group& group) const {
+    cayley_solve<kNodes>(group, task, layout);
+  }
+};
+
+template <class Launcher>
+void run_cayley_solve(const CayleyTask& task, const CayleyLayout& layout, Launcher& launch) {
+  const TilePlan& plan = layout.plan;
+  if (plan.nodes_per_thread == TilePlan::kFewNodes)
+    launch(CayleySolveKernel<TilePlan::kFewNodes>{task, layout}, layout.groups, plan.group_size, plan.local_floats);
+  else if (plan.nodes_per_thread == TilePlan::kManyNodes)
+    launch(CayleySolveKernel<TilePlan::kManyNodes>{task, layout}, layout.groups, plan.group_size, plan.local_floats);
+  else
+    launch(CayleySolveKernel<0>{task, layout}, layout.groups, plan.group_size, plan.local_floats);
+}
+
+template <class Launcher>
+void run(const CayleyTask& task, Launcher& launch) {
+  const CayleyLayout layout(task, launch.limits());
+  if (task.rows > 0)
+    launch(CayleyPrepareKernel{task, layout}, 1, layout.prepare_group_size, layout.prepare_local_floats);
+  run_cayley_solve(task, layout, launch);
+  if (layout.to_weights) run_column_sums(layout.sums(task), launch);
+}
+
+inline std::int64_t floats(const CayleyForward<float>& args, const Limits& limits) {
+  return CayleyLayout(task_of(args, nullptr), limits).floats;
+}
+inline std::int64_t floats(const CayleyBackward<float>& args, const Limits& limits) {
+  return CayleyLayout(task_of(args, nullptr), limits).floats;
+}
+template <class Launcher>
+void run(const CayleyForward<float>& args, float* workspace, Launcher& launch) {
+  run(task_of(args, workspace), launch);
+}
+template <class Launcher>
+void run(const CayleyBackward<float>& args, float* workspace, Launcher& launch) {
+  run(task_of(args, workspace), launch);
 }
 
 }  // namespace sem::device

@@ -6,6 +6,7 @@
 
 #include "device/column_sums.hpp"
 #include "device/group.hpp"
+#include "device/plan.hpp"
 #include "sem/laplacian.hpp"
 
 namespace sem::device {
@@ -87,6 +88,54 @@ SEM_DEVICE void laplacian_weight_gradient(const Group& group, const LaplacianWei
     sum.add(term);
   }
   partial[chunk * task.graph.edges + e] = sum.total();
+}
+
+template <int kComponents>
+struct LaplacianForwardKernel {
+  static constexpr int kMostThreads = LaplacianPlan::kGroupSize;
+  LaplacianForward<float> args;
+  LaplacianPlan plan;
+  template <class Group>
+  SEM_DEVICE void operator()(const Group& group) const {
+    laplacian_forward<kComponents>(group, args, plan);
+  }
+};
+
+inline std::int64_t floats(const LaplacianForward<float>&, const Limits&) { return 0; }
+
+template <class Launcher>
+void run(const LaplacianForward<float>& args, float*, Launcher& launch) {
+  const LaplacianPlan plan(args);
+  if (args.components == 1)
+    launch(LaplacianForwardKernel<1>{args, plan}, plan.groups, LaplacianPlan::kGroupSize, 0);
+  else
+    launch(LaplacianForwardKernel<2>{args, plan}, plan.groups, LaplacianPlan::kGroupSize, 0);
+}
+
+template <int kComponents>
+struct LaplacianWeightKernel {
+  static constexpr int kMostThreads = LaplacianWeightPlan::kGroupSize;
+  LaplacianWeightGradient<float> args;
+  LaplacianWeightPlan plan;
+  float* partial;
+  template <class Group>
+  SEM_DEVICE void operator()(const Group& group) const {
+    laplacian_weight_gradient<kComponents>(group, args, plan, partial);
+  }
+};
+
+inline std::int64_t floats(const LaplacianWeightGradient<float>& args, const Limits&) {
+  return LaplacianWeightPlan(args).floats(args);
+}
+
+template <class Launcher>
+void run(const LaplacianWeightGradient<float>& args, float* workspace, Launcher& launch) {
+  const LaplacianWeightPlan plan(args);
+  if (args.components == 1)
+    launch(LaplacianWeightKernel<1>{args, plan, workspace}, plan.groups(), LaplacianWeightPlan::kGroupSize, 0);
+  else
+    launch(LaplacianWeightKernel<2>{args, plan, workspace}, plan.groups(), LaplacianWeightPlan::kGroupSize, 0);
+  run_column_sums(plan.sums(args, workspace), launch);
 }
 
 }  // namespace sem::device

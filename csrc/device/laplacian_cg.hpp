@@ -282,4 +282,63 @@ SEM_DEVICE void laplacian_cg_solve(const Group& group, const LaplacianCgTask& ta
   }
 }
 
+struct LaplacianCgPrepareKernel {
+  static constexpr int kMostThreads = TilePlan::kMostThreads;
+  LaplacianCgTask task;
+  template <class Group>
+  SEM_DEVICE void operator()(const Group& group) const {
+    laplacian_cg_prepare(group, task);
+  }
+};
+
+template <int kComponents, int kNodes>
+struct LaplacianCgSolveKernel {
+  static constexpr int kMostThreads = TilePlan::kMostThreads;
+  LaplacianCgTask task;
+  LaplacianCgLayout layout;
+  template <class Group>
+  SEM_DEVICE void operator()(const Group& group) const {
+    laplacian_cg_solve<kComponents, kNodes>(group, task, layout);
+  }
+};
+
+template <int kComponents, class Launcher>
+void run_laplacian_cg(const LaplacianCgTask& task, Launcher& launch) {
+  const LaplacianCgLayout layout(task, launch.limits());
+  const TilePlan& plan = layout.plan;
+  if (task.rows > 0) launch(LaplacianCgPrepareKernel{task}, 1, layout.prepare_group_size, 0);
+  if (plan.nodes_per_thread == TilePlan::kFewNodes)
+    launch(LaplacianCgSolveKernel<kComponents, TilePlan::kFewNodes>{task, layout}, layout.groups, plan.group_size,
+           plan.local_floats);
+  else if (plan.nodes_per_thread == TilePlan::kManyNodes)
+    launch(LaplacianCgSolveKernel<kComponents, TilePlan::kManyNodes>{task, layout}, layout.groups, plan.group_size,
+           plan.local_floats);
+  else
+    launch(LaplacianCgSolveKernel<kComponents, 0>{task, layout}, layout.groups, plan.group_size, plan.local_floats);
+  if (layout.to_weights) run_column_sums(layout.sums(task), launch);
+}
+
+template <class Launcher>
+void run(const LaplacianCgTask& task, Launcher& launch) {
+  if (task.components == 1)
+    run_laplacian_cg<1>(task, launch);
+  else
+    run_laplacian_cg<2>(task, launch);
+}
+
+inline std::int64_t floats(const LaplacianCgForward<float>& args, const Limits& limits) {
+  return LaplacianCgLayout(task_of(args, nullptr), limits).floats;
+}
+inline std::int64_t floats(const LaplacianCgBackward<float>& args, const Limits& limits) {
+  return LaplacianCgLayout(task_of(args, nullptr), limits).floats;
+}
+template <class Launcher>
+void run(const LaplacianCgForward<float>& args, float* workspace, Launcher& launch) {
+  run(task_of(args, workspace), launch);
+}
+template <class Launcher>
+void run(const LaplacianCgBackward<float>& args, float* workspace, Launcher& launch) {
+  run(task_of(args, workspace), launch);
+}
+
 }  // namespace sem::device

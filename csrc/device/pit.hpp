@@ -20,6 +20,7 @@
 #include "device/group.hpp"
 #include "device/math.hpp"
 #include "device/pit_plan.hpp"
+#include "device/plan.hpp"
 #include "device/reduce.hpp"
 #include "sem/pit.hpp"
 
@@ -357,6 +358,66 @@ SEM_DEVICE void pit_backward(const Group& group, const PitBackward<float>& args,
 
 inline ColumnSums pit_column_sums(const PitBackward<float>& args, const PitPlan& plan, const float* workspace) {
   return {plan.groups, plan.partial_columns, workspace, plan.partial_columns - 1, args.grad_kerr, args.grad_strength};
+}
+
+template <bool kInRegisters>
+struct PitForwardKernel {
+  static constexpr int kMostThreads = PitPlan::kMostThreads;
+  PitForward<float> args;
+  PitPlan plan;
+  float* workspace;
+  template <class Group>
+  SEM_DEVICE void operator()(const Group& group) const {
+    pit_forward<kInRegisters>(group, args, plan, workspace);
+  }
+};
+
+inline PitPlan plan_of(const PitForward<float>& args) {
+  return PitPlan(args.rows, args.width, args.num_bins, false, args.kerr != nullptr);
+}
+inline std::int64_t floats(const PitForward<float>& args, const Limits&) { return plan_of(args).workspace_floats; }
+
+template <class Launcher>
+void run(const PitForward<float>& args, float* workspace, Launcher& launch) {
+  const PitPlan plan = plan_of(args);
+  if (plan.in_registers)
+    launch(PitForwardKernel<true>{args, plan, workspace}, plan.groups, plan.group_size, plan.local_floats);
+  else
+    launch(PitForwardKernel<false>{args, plan, workspace}, plan.groups, plan.group_size, plan.local_floats);
+}
+
+template <bool kInRegisters>
+struct PitBackwardKernel {
+  static constexpr int kMostThreads = PitPlan::kMostThreads;
+  PitBackward<float> args;
+  PitPlan plan;
+  float* workspace;
+  template <class Group>
+  SEM_DEVICE void operator()(const Group& group) const {
+    pit_backward<kInRegisters>(group, args, plan, workspace);
+  }
+};
+
+inline PitPlan plan_of(const PitBackward<float>& args, const Limits& limits) {
+  return PitPlan(args.rows, args.width, args.num_bins, true, args.kerr != nullptr, limits.summing_groups);
+}
+inline std::int64_t floats(const PitBackward<float>& args, const Limits& limits) {
+  return plan_of(args, limits).workspace_floats;
+}
+
+template <class Launcher>
+void run_pit_rows(const PitBackward<float>& args, const PitPlan& plan, float* workspace, Launcher& launch) {
+  if (plan.in_registers)
+    launch(PitBackwardKernel<true>{args, plan, workspace}, plan.groups, plan.group_size, plan.local_floats);
+  else
+    launch(PitBackwardKernel<false>{args, plan, workspace}, plan.groups, plan.group_size, plan.local_floats);
+}
+
+template <class Launcher>
+void run(const PitBackward<float>& args, float* workspace, Launcher& launch) {
+  const PitPlan plan = plan_of(args, launch.limits());
+  run_pit_rows(args, plan, workspace, launch);
+  run_column_sums(pit_column_sums(args, plan, workspace), launch);
 }
 
 }  // namespace sem::device

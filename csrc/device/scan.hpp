@@ -11,6 +11,7 @@
 #include "device/complex.hpp"
 #include "device/group.hpp"
 #include "device/math.hpp"
+#include "device/plan.hpp"
 #include "sem/scan.hpp"
 
 namespace sem::device {
@@ -287,6 +288,59 @@ SEM_DEVICE void scan_backward_finish(const Group& group, const ScanBackward<floa
   float sum = part[first * steps];
   for (std::int64_t tile = first + 1; tile <= last; ++tile) sum += part[tile * steps];
   (kind == 0 ? args.grad_dt_mag : args.grad_dt_phase)[(row * steps + step) * groups + owner] = sum;
+}
+
+struct ScanForwardKernel {
+  static constexpr int kMostThreads = ScanPlan::kGroupSize;
+  ScanForward<float> args;
+  template <class Group>
+  SEM_DEVICE void operator()(const Group& group) const {
+    scan_forward(group, args);
+  }
+};
+
+inline std::int64_t floats(const ScanForward<float>&, const Limits&) { return 0; }
+
+template <class Launcher>
+void run(const ScanForward<float>& args, float*, Launcher& launch) {
+  const ScanPlan plan(args.shape);
+  launch(ScanForwardKernel{args}, args.shape.batch * plan.tiles, ScanPlan::kGroupSize, ScanPlan::kForwardLocal);
+}
+
+struct ScanBackwardKernel {
+  static constexpr int kMostThreads = ScanPlan::kGroupSize;
+  ScanBackward<float> args;
+  ScanPartials partials;
+  template <class Group>
+  SEM_DEVICE void operator()(const Group& group) const {
+    scan_backward(group, args, partials);
+  }
+};
+
+struct ScanBackwardFinishKernel {
+  static constexpr int kMostThreads = ColumnSums::kGroupSize;
+  ScanBackward<float> args;
+  ScanPartials partials;
+  ColumnSums sums;
+  std::int64_t dt_groups;
+  template <class Group>
+  SEM_DEVICE void operator()(const Group& group) const {
+    scan_backward_finish(group, args, partials, sums, dt_groups);
+  }
+};
+
+inline std::int64_t floats(const ScanBackward<float>& args, const Limits&) { return ScanPartials::floats(args.shape); }
+
+template <class Launcher>
+void run(const ScanBackward<float>& args, float* workspace, Launcher& launch) {
+  const ScanPlan plan(args.shape);
+  const ScanPartials partials(args.shape, workspace);
+  launch(ScanBackwardKernel{args, partials}, args.shape.batch * plan.tiles, ScanPlan::kGroupSize,
+         ScanPlan::kBackwardLocal);
+  const ColumnSums sums = scan_column_sums(args, partials);
+  const std::int64_t dt_groups = scan_dt_groups(args.shape);
+  launch(ScanBackwardFinishKernel{args, partials, sums, dt_groups}, dt_groups + sums.groups(), ColumnSums::kGroupSize,
+         ColumnSums::kLocalFloats);
 }
 
 }  // namespace sem::device

@@ -88,4 +88,74 @@ class LaterGroups : public Group {
   std::int64_t first_;
 };
 
+// Group 0 prepares the solve, the others turn the rows.
+template <bool kInRegisters>
+struct SolitonTurnKernel {
+  static constexpr int kMostThreads = PitPlan::kMostThreads;
+  PitForward<float> turn;
+  PitPlan plan;
+  CayleyTask cayley;
+  CayleyLayout layout;
+  float* workspace;
+  template <class Group>
+  SEM_DEVICE void operator()(const Group& group) const {
+    if (group.id() == 0)
+      cayley_prepare(group, cayley, layout);
+    else
+      pit_forward<kInRegisters>(LaterGroups<Group>(group, 1), turn, plan, workspace);
+  }
+};
+
+struct SolitonSumsKernel {
+  static constexpr int kMostThreads = ColumnSums::kGroupSize;
+  ColumnSums pit, cayley;
+  std::int64_t pit_groups;
+  template <class Group>
+  SEM_DEVICE void operator()(const Group& group) const {
+    if (group.id() < pit_groups)
+      column_sums(group, pit, group.id());
+    else
+      column_sums(group, cayley, group.id() - pit_groups);
+  }
+};
+
+template <class Launcher>
+void run(const SolitonTask& task, Launcher& launch) {
+  const SolitonLayout layout(task, launch.limits());
+  const PitPlan& turn = layout.turn;
+  CayleyTask cayley = task.cayley;
+  cayley.workspace = task.workspace + layout.cayley_at;
+  const std::int64_t groups = turn.groups == 0 ? 0 : turn.groups + 1;
+  if (turn.in_registers)
+    launch(SolitonTurnKernel<true>{task.turn, turn, cayley, layout.cayley, task.workspace}, groups, turn.group_size,
+           layout.turn_local_floats());
+  else
+    launch(SolitonTurnKernel<false>{task.turn, turn, cayley, layout.cayley, task.workspace}, groups, turn.group_size,
+           layout.turn_local_floats());
+  run_cayley_solve(cayley, layout.cayley, launch);
+  if (!task.backward) return;
+  float* const workspace = task.workspace + layout.pit_at;
+  run_pit_rows(task.pit, layout.pit, workspace, launch);
+  const ColumnSums pit = pit_column_sums(task.pit, layout.pit, workspace);
+  const ColumnSums weights = layout.cayley.to_weights ? layout.cayley.sums(cayley) : ColumnSums{};
+  launch(SolitonSumsKernel{pit, weights, pit.groups()}, pit.groups() + weights.groups(), ColumnSums::kGroupSize,
+         ColumnSums::kLocalFloats);
+}
+
+// The waves come first.
+inline std::int64_t floats(const SolitonStepForward<float>& args, const Limits& limits) {
+  return wave_floats(args) + SolitonLayout(task_of(args, nullptr, nullptr), limits).floats;
+}
+inline std::int64_t floats(const SolitonStepBackward<float>& args, const Limits& limits) {
+  return 2 * wave_floats(args) + SolitonLayout(task_of(args, nullptr, nullptr), limits).floats;
+}
+template <class Launcher>
+void run(const SolitonStepForward<float>& args, float* workspace, Launcher& launch) {
+  run(task_of(args, workspace, workspace + wave_floats(args)), launch);
+}
+template <class Launcher>
+void run(const SolitonStepBackward<float>& args, float* workspace, Launcher& launch) {
+  run(task_of(args, workspace, workspace + 2 * wave_floats(args)), launch);
+}
+
 }  // namespace sem::device

@@ -52,11 +52,11 @@ std::vector<Real> step_row(const RowSolver<Real>& solver, const std::vector<Real
 template <class Real>
 void cayley_forward(const CayleyForward<Real>& args) {
   const std::int64_t size = args.graph.nodes * 2;
-  const Real a = *args.half_dt;
+  const Real a = *args.settings.half_dt;
   const RowSolver<Real> solver(args.graph, args.edge_weight, 2, {1, 0, a * a});
   for (std::int64_t row = 0; row < args.rows; ++row) {
     const std::vector<Real> psi(args.psi + row * size, args.psi + (row + 1) * size);
-    const std::vector<Real> out = step_row(solver, psi, a, args.tol, args.max_iter, args.report, row);
+    const std::vector<Real> out = step_row(solver, psi, a, args.settings.tol, args.settings.max_iter, args.report, row);
     for (std::int64_t n = 0; n < size; ++n) args.psi_out[row * size + n] = out[n];
   }
 }
@@ -64,12 +64,13 @@ void cayley_forward(const CayleyForward<Real>& args) {
 template <class Real>
 void cayley_backward(const CayleyBackward<Real>& args) {
   const std::int64_t size = args.graph.nodes * 2, edges = args.graph.edges;
-  const Real a = *args.half_dt;
+  const Real a = *args.settings.half_dt;
   const RowSolver<Real> solver(args.graph, args.edge_weight, 2, {1, 0, a * a});
   std::vector<Real> current(static_cast<std::size_t>(edges), 0);
   for (std::int64_t row = 0; row < args.rows; ++row) {
     const std::vector<Real> g(args.grad_out + row * size, args.grad_out + (row + 1) * size);
-    const std::vector<Real> g_psi = step_row(solver, g, -a, args.tol, args.max_iter, args.report, row);
+    const std::vector<Real> g_psi =
+        step_row(solver, g, -a, args.settings.tol, args.settings.max_iter, args.report, row);
     std::vector<Real> z(g.size()), y(g.size());
     for (std::int64_t n = 0; n < size; ++n) {
       args.grad_psi[row * size + n] = g_psi[n];

@@ -75,9 +75,10 @@ device::Limits limits_of(const sycl::queue& queue) {
 
 #ifndef SYCL_LANGUAGE_VERSION
 
-sycl::kernel kernel(const sycl::queue& queue, const std::string& name, int sub_group_size) {
+sycl::kernel kernel(const sycl::queue& queue, std::string_view type, int sub_group_size) {
   namespace extension = sycl::ext::oneapi::experimental;
-  const std::string full = "sem::xpu::run<sem::device::" + name + ", " + std::to_string(sub_group_size) + ">";
+  const std::string name(type);
+  const std::string full = "sem::xpu::run<" + name + ", " + std::to_string(sub_group_size) + ">";
   const sycl::context context = queue.get_context();
   sycl::device device = queue.get_device();
   const std::lock_guard lock(state().mutex);
@@ -97,7 +98,7 @@ sycl::kernel kernel(const sycl::queue& queue, const std::string& name, int sub_g
     // The compiler of 2025.3 crashes on a kernel's argument whose type nothing before has made it complete.
     auto source = extension::create_kernel_bundle_from_source(
         context, extension::source_language::sycl,
-        "#include \"sycl/kernels.hpp\"\nstatic_assert(sizeof(sem::device::" + name + ") > 0);\n");
+        "#include \"sycl/kernels.hpp\"\nstatic_assert(sizeof(" + name + ") > 0);\n");
     auto built = extension::build(source, {device},
                                   extension::properties{extension::build_options(options), extension::save_log(&log),
                                                         extension::registered_names(full)});

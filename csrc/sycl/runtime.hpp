@@ -5,14 +5,13 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <sycl/sycl.hpp>
 
 #include "device/plan.hpp"
 #include "sem/types.hpp"
 #ifdef SYCL_LANGUAGE_VERSION
 #include "sycl/work_group.hpp"
-#else
-#include "sycl/kernel_names.hpp"
 #endif
 
 namespace sem::xpu {
@@ -28,8 +27,17 @@ void set_limits(const device::Limits& limits);
 
 device::Limits limits_of(const sycl::queue& queue);
 
-// The kernel of a type named in kernel_names.hpp, compiled at its first use on a device.
-sycl::kernel kernel(const sycl::queue& queue, const std::string& name, int sub_group_size);
+// The kernel of a type of csrc/device, compiled at its first use on a device.
+sycl::kernel kernel(const sycl::queue& queue, std::string_view type, int sub_group_size);
+
+// A type as source code writes it: "sem::device::CayleySolveKernel<8>".
+template <class Type>
+constexpr std::string_view name_of() {
+  const std::string_view signature = __PRETTY_FUNCTION__;  // "... [with Type = NAME; ...]" or "... [Type = NAME]"
+  constexpr std::string_view before = "Type = ";
+  const std::size_t begin = signature.find(before) + before.size();
+  return signature.substr(begin, signature.find_first_of(";]", begin) - begin);
+}
 
 class Launcher {
  public:
@@ -53,7 +61,9 @@ class Launcher {
         return ahead_of_time<32>(kernel, range, floats);
     }
 #else
-    const sycl::kernel compiled = xpu::kernel(queue_, KernelName<Kernel>::name, limits_.sub_group_size);
+    constexpr std::string_view name = name_of<Kernel>();
+    static_assert(name.starts_with("sem::device::"));
+    const sycl::kernel compiled = xpu::kernel(queue_, name, limits_.sub_group_size);
     queue_.submit([&](sycl::handler& handler) {
       sycl::ext::oneapi::experimental::work_group_memory<float[]> local(floats, handler);
       handler.set_arg(0, Kernel(kernel));

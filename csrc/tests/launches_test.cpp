@@ -32,7 +32,7 @@ TEST(SolitonBackendLaunches, AreTwoForwardAndFourBackwardAtEverySize) {
     forward.num_bins = 32;
     forward.psi = wave.data();
     forward.kerr = kerr.data();
-    forward.strength = forward.half_dt = &number;
+    forward.strength = forward.settings.half_dt = &number;
     Counter ahead;
     device::run(forward, nullptr, ahead);
     EXPECT_EQ(ahead.launches, 2) << width;
@@ -42,7 +42,7 @@ TEST(SolitonBackendLaunches, AreTwoForwardAndFourBackwardAtEverySize) {
     backward.num_bins = 32;
     backward.psi = wave.data();
     backward.kerr = kerr.data();
-    backward.strength = backward.half_dt = &number;
+    backward.strength = backward.settings.half_dt = &number;
     Counter back;
     device::run(backward, nullptr, back);
     EXPECT_EQ(back.launches, 4) << width;

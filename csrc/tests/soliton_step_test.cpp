@@ -54,9 +54,7 @@ struct Step {
             .kerr = kerr.data(),
             .strength = &strength,
             .edge_weight = weight.data(),
-            .half_dt = &half_dt,
-            .tol = tol,
-            .max_iter = 2000,
+            .settings = {&half_dt, tol, 2000},
             .psi_out = out.data(),
             .report = {status.data(), iterations.data(), residual.data()}};
   }
@@ -68,9 +66,7 @@ struct Step {
             .kerr = kerr.data(),
             .strength = &strength,
             .edge_weight = weight.data(),
-            .half_dt = &half_dt,
-            .tol = tol,
-            .max_iter = 2000,
+            .settings = {&half_dt, tol, 2000},
             .psi_out = out.data(),
             .grad_out = grad_out.data(),
             .grad_psi = grad_psi.data(),

@@ -151,7 +151,7 @@ soliton_step_backward.first_order("soliton_step")
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    *tensors, ctx.num_bins, ctx.rule, ctx.tol, ctx.max_iter, ctx.on_failure = inputs
+    tensors, (*ctx.limits, ctx.on_failure) = inputs[:6], inputs[6:]
     psi_out, *report = output
     ctx.mark_non_differentiable(*report)
     ctx.save_for_backward(psi_out, *tensors)
@@ -159,9 +159,8 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 
 def _backward(ctx: Any, grad: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
     psi_out, psi, *parameters = ctx.saved_tensors
-    limits = ctx.num_bins, ctx.rule, ctx.tol, ctx.max_iter
     to_weights = any(ctx.needs_input_grad[3:5])
-    *grads, status = soliton_step_backward(psi, psi_out, grad.contiguous(), *parameters, *limits, to_weights)
+    *grads, status = soliton_step_backward(psi, psi_out, grad.contiguous(), *parameters, *ctx.limits, to_weights)
     act_on_adjoint("soliton_step", status, ctx.on_failure)
     return only_needed(ctx, grads)
 

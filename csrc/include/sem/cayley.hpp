@@ -10,6 +10,21 @@
 
 namespace sem {
 
+// What a step and its adjoint are given beside the graph and its weights.
+template <class Real>
+struct CayleySettings {
+  const Real* half_dt = nullptr;  // [1]
+  Real tol = 0;
+  std::int32_t max_iter = 0;
+
+  template <class Visitor>
+  void visit(Visitor& field) {
+    field("half_dt", half_dt, 1, Values::finite);
+    field("tol", tol);
+    field("max_iter", max_iter);
+  }
+};
+
 template <class Real>
 struct CayleyForward {
   static constexpr const char* kName = "cayley_forward";
@@ -17,9 +32,7 @@ struct CayleyForward {
   Graph graph;
   std::int64_t rows = 0;
   const Real* edge_weight = nullptr;  // [edges]
-  const Real* half_dt = nullptr;      // [1]
-  Real tol = 0;
-  std::int32_t max_iter = 0;
+  CayleySettings<Real> settings;
   const Real* psi = nullptr;  // [rows, nodes, 2]
   Real* psi_out = nullptr;    // [rows, nodes, 2]
   SolveReport<Real> report;
@@ -29,9 +42,7 @@ struct CayleyForward {
     field("graph", graph);
     field("rows", rows);
     field("edge_weight", edge_weight, graph.edges, Values::nonnegative);
-    field("half_dt", half_dt, 1, Values::finite);
-    field("tol", tol);
-    field("max_iter", max_iter);
+    settings.visit(field);
     field("psi", psi, rows * graph.nodes * 2);
     field("psi_out", psi_out, rows * graph.nodes * 2);
     report.visit(field, rows);
@@ -48,9 +59,7 @@ struct CayleyBackward {
   Graph graph;
   std::int64_t rows = 0;
   const Real* edge_weight = nullptr;  // [edges]
-  const Real* half_dt = nullptr;      // [1]
-  Real tol = 0;
-  std::int32_t max_iter = 0;
+  CayleySettings<Real> settings;
   const Real* psi = nullptr;       // [rows, nodes, 2]
   const Real* psi_out = nullptr;   // [rows, nodes, 2]
   const Real* grad_out = nullptr;  // [rows, nodes, 2]
@@ -65,9 +74,7 @@ struct CayleyBackward {
     field("graph", graph);
     field("rows", rows);
     field("edge_weight", edge_weight, graph.edges);
-    field("half_dt", half_dt, 1);
-    field("tol", tol);
-    field("max_iter", max_iter);
+    settings.visit(field);
     field("psi", psi, rows * graph.nodes * 2);
     field("psi_out", psi_out, rows * graph.nodes * 2);
     field("grad_out", grad_out, rows * graph.nodes * 2);

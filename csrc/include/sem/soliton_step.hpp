@@ -21,9 +21,7 @@ struct SolitonStepForward {
   const Real* kerr = nullptr;         // [nodes]
   const Real* strength = nullptr;     // [1]
   const Real* edge_weight = nullptr;  // [edges]
-  const Real* half_dt = nullptr;      // [1]
-  Real tol = 0;
-  std::int32_t max_iter = 0;
+  CayleySettings<Real> settings;
   Real* psi_out = nullptr;  // [rows, nodes, 2]
   SolveReport<Real> report;
 
@@ -37,9 +35,7 @@ struct SolitonStepForward {
     field("kerr", kerr, graph.nodes);
     field("strength", strength, 1);
     field("edge_weight", edge_weight, graph.edges, Values::nonnegative);
-    field("half_dt", half_dt, 1, Values::finite);
-    field("tol", tol);
-    field("max_iter", max_iter);
+    settings.visit(field);
     field("psi_out", psi_out, rows * graph.nodes * 2);
     report.visit(field, rows);
   }
@@ -56,7 +52,7 @@ struct SolitonStepForward {
             .kerr = kerr};
   }
   CayleyForward<Real> step(const Real* turned) const {
-    return {graph, rows, edge_weight, half_dt, tol, max_iter, turned, psi_out, report};
+    return {graph, rows, edge_weight, settings, turned, psi_out, report};
   }
 };
 
@@ -73,9 +69,7 @@ struct SolitonStepBackward {
   const Real* kerr = nullptr;         // [nodes]
   const Real* strength = nullptr;     // [1]
   const Real* edge_weight = nullptr;  // [edges]
-  const Real* half_dt = nullptr;      // [1]
-  Real tol = 0;
-  std::int32_t max_iter = 0;
+  CayleySettings<Real> settings;
   const Real* psi_out = nullptr;   // [rows, nodes, 2]
   const Real* grad_out = nullptr;  // [rows, nodes, 2]
   Real* grad_psi = nullptr;        // [rows, nodes, 2]
@@ -96,9 +90,7 @@ struct SolitonStepBackward {
     field("kerr", kerr, graph.nodes);
     field("strength", strength, 1);
     field("edge_weight", edge_weight, graph.edges);
-    field("half_dt", half_dt, 1);
-    field("tol", tol);
-    field("max_iter", max_iter);
+    settings.visit(field);
     field("psi_out", psi_out, rows * graph.nodes * 2);
     field("grad_out", grad_out, rows * graph.nodes * 2);
     field("grad_psi", grad_psi, rows * graph.nodes * 2);
@@ -122,8 +114,8 @@ struct SolitonStepBackward {
             .kerr = kerr};
   }
   CayleyBackward<Real> step(const Real* turned, Real* grad_turned) const {
-    return {graph,   rows,     edge_weight, half_dt,     tol,          max_iter, turned,
-            psi_out, grad_out, grad_turned, grad_weight, grad_half_dt, report,   to_weights};
+    return {graph,    rows,        edge_weight, settings,     turned, psi_out,
+            grad_out, grad_turned, grad_weight, grad_half_dt, report, to_weights};
   }
   PitBackward<Real> turn_back(const Real* grad_turned) const {
     return {.rows = rows,
