@@ -109,24 +109,25 @@ TEST_P(SolitonBackend, IsTheReferencesPitThenCayley) {
   EXPECT_NEAR(step.grad_half_dt, exact.grad_half_dt, 1e-4 * std::abs(exact.grad_half_dt) + 1e-5);
 }
 
-TEST_P(SolitonBackend, HasTheBitsOfItsPartsInTurn) {
+// On the CPU to the bit, which python_tests/ops/test_soliton_step.py holds it to; devices prepare both solves in groups
+// of other sizes.
+TEST_P(SolitonBackend, AgreesWithItsPartsInTurn) {
   Step<float> step(GetParam().first, GetParam().second), parts(GetParam().first, GetParam().second);
   std::vector<float> turned(step.psi.size()), grad_turned(step.psi.size());
   backend::run(step.forward(), {});
   backend::run(parts.forward().turn(turned.data()), {});
   backend::run(parts.forward().step(turned.data()), {});
-  EXPECT_EQ(step.out, parts.out);
+  EXPECT_LE(relative_error(step.out, converted<double>(parts.out)), 1e-6);
   EXPECT_EQ(step.iterations, parts.iterations);
-  EXPECT_EQ(step.residual, parts.residual);
 
   backend::run(step.backward(), {});
   backend::run(parts.backward().step(turned.data(), grad_turned.data()), {});
   backend::run(parts.backward().turn_back(grad_turned.data()), {});
-  EXPECT_EQ(step.grad_psi, parts.grad_psi);
-  EXPECT_EQ(step.grad_kerr, parts.grad_kerr);
-  EXPECT_EQ(step.grad_weight, parts.grad_weight);
-  EXPECT_EQ(step.grad_strength, parts.grad_strength);
-  EXPECT_EQ(step.grad_half_dt, parts.grad_half_dt);
+  EXPECT_LE(relative_error(step.grad_psi, converted<double>(parts.grad_psi)), 1e-6);
+  EXPECT_LE(relative_error(step.grad_kerr, converted<double>(parts.grad_kerr)), 1e-6);
+  EXPECT_LE(relative_error(step.grad_weight, converted<double>(parts.grad_weight)), 1e-6);
+  EXPECT_NEAR(step.grad_strength, parts.grad_strength, 1e-5 * std::abs(parts.grad_strength));
+  EXPECT_NEAR(step.grad_half_dt, parts.grad_half_dt, 1e-5 * std::abs(parts.grad_half_dt));
 }
 
 INSTANTIATE_TEST_SUITE_P(Sizes, SolitonBackend,
