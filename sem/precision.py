@@ -144,6 +144,12 @@ def product_dtype(tensor: torch.Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if on else tensor.dtype
 
 
+def outside_autocast(device_type: str) -> AbstractContextManager[Any]:
+    """A context without autocast; where none is on it does nothing, which is quicker."""
+    on = torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
+    return torch.autocast(device_type, enabled=False) if on else nullcontext()
+
+
 def note_autocast(name: str, device_type: str) -> None:
     """Record that autocast is on where ``name``, which computes in float32 regardless, was called.
 

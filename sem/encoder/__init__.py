@@ -1,6 +1,6 @@
 """Lifting tokens to complex waves, causally."""
 
-from sem.encoder.mesh_sdr import MeshSDREncoder
+from sem.encoder.mesh_sdr import EncoderWeights, MeshSDREncoder
 from sem.encoder.transport import (
     TransportPlan,
     TransportState,
@@ -11,6 +11,7 @@ from sem.encoder.transport import (
 )
 
 __all__ = [
+    "EncoderWeights",
     "MeshSDREncoder",
     "TransportPlan",
     "TransportState",

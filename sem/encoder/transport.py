@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -67,6 +68,8 @@ def continue_transport(
 
     A row gets what it would get in one call with all rows before it; the time does not depend on their number.
     """
+    if log_kernel.shape[1] == 1:
+        return _continue_by_one(_kernel(log_kernel).squeeze(1), prior_rows, tol, state)
     loads, lost, rows = state
     _, max_iter, columns = loads.shape
     seen = prior_rows + (rows.view(-1, 1, 1) + _row_numbers(log_kernel))
@@ -135,6 +138,44 @@ def _iterate(
     # rows before these may have needed more rounds: the last round has their final sums
     columns = [*(columns[: len(rows)] if keep else ()), share / column_loads(load, max_iter - 1)]
     return _Rounds(columns, rows, runs, added, iterations.squeeze(-1), ~running.squeeze(-1))
+
+
+def _continue_by_one(
+    kernel: Tensor, prior_rows: float, tol: float, state: TransportState
+) -> tuple[TransportPlan, TransportState]:
+    """:func:`continue_transport` of one row of each sequence, ``kernel [B, M]``: the rounds of :func:`_iterate` in as
+    few calls as they go, since a call is what costs here. No row adds to another's columns, and whether a row has
+    settled is decided in Python, which has to know it anyway. A settled row keeps its ``e^u``, so it stays settled."""
+    loads, lost, rows = state
+    batch, max_iter, columns = loads.shape
+    before = loads + prior_rows / columns
+    shared = kernel * ((rows + (prior_rows + 1)) / columns).unsqueeze(-1)
+    weighted = kernel
+    scales: list[Tensor] = []
+    logs = [-math.inf] * batch
+    iterations = [0] * batch
+    running = [True] * batch
+    for k in range(max_iter):
+        scale = weighted.sum(-1, keepdim=True).reciprocal_()
+        if not all(running):
+            scale = torch.where(torch.tensor(running, device=scale.device).unsqueeze(-1), scale, scales[-1])
+        scales.append(scale)
+        fresh = [math.log(value) for value in scale.flatten().tolist()]
+        iterations = [count + runs for count, runs in zip(iterations, running, strict=True)]
+        running = [not abs(log - last) <= tol for log, last in zip(fresh, logs, strict=True)]
+        logs = fresh
+        last_round = k + 1 == max_iter or not any(running)
+        # the rows before may have needed more rounds: the last round has their final sums
+        weighted = shared / torch.addcmul(before[:, max_iter - 1 if last_round else k], kernel, scale)
+        if last_round:
+            break
+    steps = torch.cat([*scales, scale.expand(batch, max_iter - len(scales))], 1)
+    added = torch.addcmul(lost, steps.unsqueeze(-1), kernel.unsqueeze(1))
+    after = loads + added
+    plan = weighted.div_(weighted.sum(-1, keepdim=True)).unsqueeze(1)
+    report = (torch.tensor(part, device=plan.device).unsqueeze(1) for part in (iterations, running))
+    transport = TransportPlan(plan, next(report).int(), ~next(report))
+    return transport, TransportState(after, added - (after - loads), rows + 1)
 
 
 class _OnlineTransport(Function):
