@@ -196,9 +196,8 @@ class SEMModel(StagedModule):
         """
         if token.dim() != 1:
             raise ValueError(f"token: expected shape [B], got {list(token.shape)}")
-        return self.prefill(token.unsqueeze(1), state)
+        return self._read(token.unsqueeze(1), state)
 
-    @torch.no_grad()
     def prefill(self, tokens: Tensor, state: DecodingState | None = None) -> tuple[Tensor, DecodingState]:
         """Many tokens at once, in chunks of bounded memory: what :meth:`step` gives behind the last of them.
 
@@ -212,14 +211,19 @@ class SEMModel(StagedModule):
         Raises:
             ValueError: ``tokens`` is not int64 `[B, S]` with ``S >= 1``, or not of the state's batch size.
         """
+        return self._read(tokens, state)
+
+    @torch.no_grad()
+    def _read(self, tokens: Tensor, state: DecodingState | None) -> tuple[Tensor, DecodingState]:
         if tokens.dtype != torch.int64 or tokens.dim() != 2 or tokens.numel() == 0:
             raise ValueError(f"tokens: expected int64 [B, S], S >= 1, got {tokens.dtype} {list(tokens.shape)}")
+        batch, length = tokens.shape
         if state is None:
-            state = self.init_state(len(tokens))
-        if len(tokens) != len(state.encoder.rows):
-            raise ValueError(f"tokens: expected {len(state.encoder.rows)} sequences, as in state, got {len(tokens)}")
-        for chunk in tokens.split(_PREFILL_CHUNK, 1):
-            psi, state = self._mix(chunk, state)
+            state = self.init_state(batch)
+        if batch != state.encoder.rows.shape[0]:
+            raise ValueError(f"tokens: expected {state.encoder.rows.shape[0]} sequences, as in state, got {batch}")
+        for start in range(0, length, _PREFILL_CHUNK):
+            psi, state = self._mix(tokens[:, start : start + _PREFILL_CHUNK], state)
         weights = state.weights
         with self.stage("propagator"):
             psi = complex_rms_norm(self.propagator.step(psi[:, -1], weights.propagator), *weights.norm)

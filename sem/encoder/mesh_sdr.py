@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from sem.diagnostics import Diagnostics
 from sem.encoder.transport import TransportState, continue_transport, online_transport, sparsify, transport_start
-from sem.layers import complex_of
 from sem.ops.constants import Constant
 from sem.precision import outside_autocast
 
@@ -141,16 +140,18 @@ class MeshSDREncoder(nn.Module):
         with :meth:`weights` of now or before. Nothing is counted."""
         log_kernel = nn.functional.embedding(tokens, weights.log_kernel)
         with outside_autocast(tokens.device.type):
-            transport, after = continue_transport(log_kernel, _PRIOR_ROWS, self.tol, state)
-            plan = sparsify(transport.plan, self.sparsity)
+            plan, after = continue_transport(log_kernel, _PRIOR_ROWS, self.tol, state)
+            plan = sparsify(plan, self.sparsity)
         positions = state.rows.unsqueeze(-1)
         if tokens.shape[1] > 1:
             positions = positions + torch.arange(tokens.shape[1], device=tokens.device)
         return self._wave(plan, positions, weights.lift), after
 
     def _wave(self, plan: Tensor, positions: Tensor, lift: Tensor) -> Tensor:
-        angle = positions.unsqueeze(-1) * self._position_rates.on(positions.device)
-        return complex_of(nn.functional.linear(plan, lift).float()) * torch.complex(angle.cos(), angle.sin())
+        rates = self._position_rates.on(positions.device)
+        angle = positions.unsqueeze(-1) * rates
+        wave = nn.functional.linear(plan, lift).float().view(*plan.shape[:-1], rates.shape[0], 2)
+        return torch.view_as_complex(wave) * torch.complex(angle.cos(), angle.sin())
 
     @torch.no_grad()
     def _count(self, tokens: Tensor) -> None:

@@ -63,13 +63,15 @@ def online_transport(log_kernel: Tensor, prior_rows: float, tol: float, max_iter
 
 def continue_transport(
     log_kernel: Tensor, prior_rows: float, tol: float, state: TransportState
-) -> tuple[TransportPlan, TransportState]:
-    """:func:`online_transport` of rows behind those that left ``state``, and the state that these leave.
+) -> tuple[Tensor, TransportState]:
+    """The plan of :func:`online_transport` for rows behind those that left ``state``, and the state that these leave.
 
     A row gets what it would get in one call with all rows before it; the time does not depend on their number.
     """
-    if log_kernel.shape[1] == 1:
-        return _continue_by_one(_kernel(log_kernel).squeeze(1), prior_rows, tol, state)
+    kernel = _kernel(log_kernel)
+    if kernel.shape[1] == 1:
+        plan, after = _continue_by_one(kernel.squeeze(1), prior_rows, tol, state)
+        return plan.unsqueeze(1), after
     loads, lost, rows = state
     _, max_iter, columns = loads.shape
     seen = prior_rows + (rows.view(-1, 1, 1) + _row_numbers(log_kernel))
@@ -77,13 +79,50 @@ def continue_transport(
     def column_loads(added: Tensor, k: int) -> Tensor:
         return loads[:, k, None] + (added + lost[:, k, None]) + prior_rows / columns
 
-    kernel = _kernel(log_kernel)
     done = _iterate(kernel, seen, tol, max_iter, column_loads, False)
     added = torch.cat(done.added, 1)
+    added = torch.cat([added, added[:, -1:].expand(-1, max_iter - added.shape[1], -1)], 1)
+    return done.plan(kernel).plan, _add_to_loads(state, added + lost, log_kernel.shape[1])
+
+
+def _add_to_loads(state: TransportState, added: Tensor, count: int) -> TransportState:
+    """``added`` are the sums of ``count`` rows, round by round, with what was lost before."""
     # Kahan's sum: float64 would do as well, but not every device has it
-    added = torch.cat([added, added[:, -1:].expand(-1, max_iter - added.shape[1], -1)], 1) + lost
-    after = loads + added
-    return done.plan(kernel), TransportState(after, added - (after - loads), rows + log_kernel.shape[1])
+    loads = state.loads + added
+    return TransportState(loads, added - (loads - state.loads), state.rows + count)
+
+
+def _continue_by_one(
+    kernel: Tensor, prior_rows: float, tol: float, state: TransportState
+) -> tuple[Tensor, TransportState]:
+    """:func:`continue_transport` by one row of each sequence, ``kernel [B, M]``: the rounds of :func:`_iterate` in as
+    few calls as they go, since calls are what a single row costs. It has no rows beside it to add up, ``e^u`` is not
+    formed but its reciprocal, and whether a row has settled is decided in Python, where it has to be known."""
+    batch, max_iter, columns = state.loads.shape
+    before = state.loads + prior_rows / columns
+    shared = kernel * ((state.rows + (prior_rows + 1)) / columns).unsqueeze(-1)
+    least, most = math.exp(-tol), math.exp(tol)
+    weighted = kernel
+    totals: list[Tensor] = []
+    last = [math.nan] * batch
+    running = [True] * batch
+    for k in range(max_iter):
+        total = weighted.sum(-1, keepdim=True)
+        if not all(running):  # a row that has settled keeps its total, so it stays settled
+            total = torch.where(torch.tensor(running, device=total.device).unsqueeze(-1), total, totals[-1])
+        totals.append(total)
+        values = [value for (value,) in total.tolist()]
+        running = [not least * old <= new <= most * old for new, old in zip(values, last, strict=True)]
+        last = values
+        if not any(running):
+            break
+        weighted = shared / torch.addcdiv(before.select(1, k), kernel, total)
+    # rows before may have needed more rounds: the last round has their final sums
+    weighted = shared / torch.addcdiv(before.select(1, max_iter - 1), kernel, total)
+    plan = weighted / weighted.sum(-1, keepdim=True)
+    every = torch.cat([*totals, total.expand(-1, max_iter - len(totals))], 1)
+    added = torch.addcdiv(state.lost, kernel.unsqueeze(1), every.unsqueeze(-1))
+    return plan, _add_to_loads(state, added, 1)
 
 
 def _row_numbers(log_kernel: Tensor) -> Tensor:
@@ -140,44 +179,6 @@ def _iterate(
     return _Rounds(columns, rows, runs, added, iterations.squeeze(-1), ~running.squeeze(-1))
 
 
-def _continue_by_one(
-    kernel: Tensor, prior_rows: float, tol: float, state: TransportState
-) -> tuple[TransportPlan, TransportState]:
-    """:func:`continue_transport` of one row of each sequence, ``kernel [B, M]``: the rounds of :func:`_iterate` in as
-    few calls as they go, since a call is what costs here. No row adds to another's columns, and whether a row has
-    settled is decided in Python, which has to know it anyway. A settled row keeps its ``e^u``, so it stays settled."""
-    loads, lost, rows = state
-    batch, max_iter, columns = loads.shape
-    before = loads + prior_rows / columns
-    shared = kernel * ((rows + (prior_rows + 1)) / columns).unsqueeze(-1)
-    weighted = kernel
-    scales: list[Tensor] = []
-    logs = [-math.inf] * batch
-    iterations = [0] * batch
-    running = [True] * batch
-    for k in range(max_iter):
-        scale = weighted.sum(-1, keepdim=True).reciprocal_()
-        if not all(running):
-            scale = torch.where(torch.tensor(running, device=scale.device).unsqueeze(-1), scale, scales[-1])
-        scales.append(scale)
-        fresh = [math.log(value) for value in scale.flatten().tolist()]
-        iterations = [count + runs for count, runs in zip(iterations, running, strict=True)]
-        running = [not abs(log - last) <= tol for log, last in zip(fresh, logs, strict=True)]
-        logs = fresh
-        last_round = k + 1 == max_iter or not any(running)
-        # the rows before may have needed more rounds: the last round has their final sums
-        weighted = shared / torch.addcmul(before[:, max_iter - 1 if last_round else k], kernel, scale)
-        if last_round:
-            break
-    steps = torch.cat([*scales, scale.expand(batch, max_iter - len(scales))], 1)
-    added = torch.addcmul(lost, steps.unsqueeze(-1), kernel.unsqueeze(1))
-    after = loads + added
-    plan = weighted.div_(weighted.sum(-1, keepdim=True)).unsqueeze(1)
-    report = (torch.tensor(part, device=plan.device).unsqueeze(1) for part in (iterations, running))
-    transport = TransportPlan(plan, next(report).int(), ~next(report))
-    return transport, TransportState(after, added - (after - loads), rows + 1)
-
-
 class _OnlineTransport(Function):
     """The rounds on their own, without rows before; the backward goes through them once more, last to first."""
 
@@ -227,5 +228,5 @@ class _OnlineTransport(Function):
 
 def sparsify(plan: Tensor, k: int) -> Tensor:
     """Subtracts the k-th largest entry of each row and clips at 0: at most ``k - 1`` nonzeros."""
-    threshold = plan.topk(k, dim=-1).values[..., -1:]
+    threshold = plan.topk(k, dim=-1).values.narrow(-1, k - 1, 1)
     return (plan - threshold).clamp_min(0)

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sem.layers import ComplexLinear, ComplexRMSNorm, NormWeights
-from sem.ops import causal_conv, complex_rms_norm
+from sem.ops import causal_conv
+from sem.ops.causal_conv import causal_conv_forward
+from sem.ops.rms_norm import rms_norm_forward
 from sem.spinor.gates import GatedBlockRotation, RotationWeights
 from sem.spinor.states import SelectiveStates, StateWeights
 
@@ -42,8 +44,10 @@ class SpinorWeights(NamedTuple):
         self, x: Tensor, history: Tensor | None = None, states: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The layer for real blocks ``x [B, S, dim, 2]``, the convolution's inputs, and the scan's last state."""
-        turned = self.rotation.rotate(complex_rms_norm(x, *self.norm))
-        gated = causal_conv(turned, self.taps, self.offset, self.theta, history)
+        turned = self.rotation.rotate(rms_norm_forward(x.flatten(0, 1), *self.norm)).view(x.shape)
+        if history is None:
+            history = x.new_zeros(len(x), len(self.taps) - 1, *x.shape[2:])
+        gated = causal_conv_forward(turned, history, self.taps, self.offset, self.theta)
         mixed, last = self.states.advance(gated, states)
         return x + functional.linear(mixed.flatten(-2), self.out).float().view(x.shape), turned, last
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sem.layers import Affine, RealReadout
-from sem.ops import gated_rotation
+from sem.ops.gated_rotation import gated_rotation_forward
 
 
 class RotationWeights(NamedTuple):
@@ -20,8 +20,8 @@ class RotationWeights(NamedTuple):
     blocks: Tensor
 
     def rotate(self, x: Tensor) -> Tensor:
-        """Of real blocks ``[..., dim, 2]``."""
-        return gated_rotation(x, functional.linear(x.flatten(-2), *self.gate), self.blocks)
+        """Of real blocks ``[N, dim, 2]``."""
+        return gated_rotation_forward(x, functional.linear(x.flatten(1), *self.gate).float(), self.blocks)
 
 
 class GatedBlockRotation(nn.Module):
@@ -41,4 +41,5 @@ class GatedBlockRotation(nn.Module):
         return RotationWeights(self.gate.affine(), self.blocks)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.view_as_complex(self.weights().rotate(torch.view_as_real(x.resolve_conj())))
+        rows = torch.view_as_real(x.resolve_conj()).flatten(0, -3)
+        return torch.view_as_complex(self.weights().rotate(rows)).view(x.shape)

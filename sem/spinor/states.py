@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -11,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sem.layers import Affine, RealReadout
-from sem.ops.state_space import state_space
-from sem.precision import outside_autocast
+from sem.ops.state_space import state_space_forward
+from sem.precision import product_dtype
 
 _DT_RANGE = (1e-4, 2.0)
 
@@ -31,9 +30,12 @@ class StateWeights(NamedTuple):
         and the last state."""
         log_dt = functional.linear(x.flatten(-2), *self.time_steps).float()
         dt_mag, dt_phase = log_dt.exp().clamp(*_DT_RANGE).chunk(2, dim=-1)
-        # on the CPU it is one kernel, in float32; elsewhere its products are in autocast's type
-        with outside_autocast("cpu") if x.is_cpu else nullcontext():
-            return state_space(x, dt_mag, dt_phase, self.into, self.out_of, self.decay, self.frequency, state)
+        if state is None:
+            state = x.new_zeros(len(x), len(self.frequency), 2)
+        steps = dt_mag.contiguous(), dt_phase.contiguous()
+        maps = self.into, self.out_of, self.decay, self.frequency
+        y, last, _ = state_space_forward(x, *steps, *maps, state, product_dtype(x))
+        return y, last
 
 
 class SelectiveStates(nn.Module):
