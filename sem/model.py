@@ -12,7 +12,7 @@ from sem.diagnostics import Diagnostics
 from sem.encoder import EncoderWeights, MeshSDREncoder, TransportState
 from sem.layers import ComplexRMSNorm, NormWeights
 from sem.precision import StagedModule
-from sem.ops import complex_rms_norm
+from sem.ops.rms_norm import rms_norm_forward
 from sem.propagator import CayleySolitonStack, PropagatorWeights
 from sem.sampler import BornHead, HeadWeights
 from sem.spinor import ComplexMamba3Layer, SpinorState, SpinorWeights
@@ -222,25 +222,27 @@ class SEMModel(StagedModule):
             state = self.init_state(batch)
         if batch != state.encoder.rows.shape[0]:
             raise ValueError(f"tokens: expected {state.encoder.rows.shape[0]} sequences, as in state, got {batch}")
-        for start in range(0, length, _PREFILL_CHUNK):
-            psi, state = self._mix(tokens[:, start : start + _PREFILL_CHUNK], state)
+        chunks = [tokens] if length <= _PREFILL_CHUNK else tokens.split(_PREFILL_CHUNK, 1)
+        for chunk in chunks:
+            x, state = self._mix(chunk, state)
         weights = state.weights
         with self.stage("propagator"):
-            psi = complex_rms_norm(self.propagator.step(psi[:, -1], weights.propagator), *weights.norm)
+            x = rms_norm_forward(self.propagator.step(x[:, -1], weights.propagator), *weights.norm)
         with self.stage("head"):
-            return weights.head.log_probabilities(psi), state
+            return weights.head.log_probabilities(torch.view_as_complex(x)), state
 
     def _mix(self, tokens: Tensor, state: DecodingState) -> tuple[Tensor, DecodingState]:
-        """The stages that look back."""
+        """The stages that look back: real blocks ``[B, S, hidden_dim, 2]`` and the state behind them."""
         weights = state.weights
         with self.stage("encoder"):
             psi, encoder = self.encoder.advance(tokens, state.encoder, weights.encoder)
+        x = torch.view_as_real(psi)
         layers = []
         with self.stage("spinor"):
             for layer, held in zip(weights.spinor, state.spinor, strict=True):
-                psi, after = layer.advance(psi, held)
+                x, after = layer.advance(x, held)
                 layers.append(after)
-        return psi, DecodingState(encoder, tuple(layers), weights)
+        return x, DecodingState(encoder, tuple(layers), weights)
 
 
 def _copies(weights: Any) -> Any:

@@ -51,16 +51,16 @@ class SpinorWeights(NamedTuple):
         mixed, last = self.states.advance(gated, states)
         return x + functional.linear(mixed.flatten(-2), self.out).float().view(x.shape), turned, last
 
-    def advance(self, psi: Tensor, state: SpinorState) -> tuple[Tensor, SpinorState]:
-        """What the layer gives for ``psi [B, S, dim]`` behind the positions that left ``state``, and the state these
-        leave."""
-        out, inputs, last = self.mix(torch.view_as_real(psi), *state)
-        steps, kept = psi.shape[1], state.history.shape[1]
+    def advance(self, x: Tensor, state: SpinorState) -> tuple[Tensor, SpinorState]:
+        """What the layer gives for real blocks ``x [B, S, dim, 2]`` behind the positions that left ``state``, and the
+        state these leave."""
+        out, inputs, last = self.mix(x, *state)
+        steps, kept = x.shape[1], state.history.shape[1]
         if steps < kept:
             history = torch.cat([state.history[:, steps:], inputs], 1)
         else:
             history = inputs[:, steps - kept :].clone()
-        return torch.view_as_complex(out), SpinorState(history, last)
+        return out, SpinorState(history, last)
 
 
 class ComplexMamba3Layer(nn.Module):
