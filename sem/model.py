@@ -196,7 +196,7 @@ class SEMModel(StagedModule):
         """
         if token.dim() != 1:
             raise ValueError(f"token: expected shape [B], got {list(token.shape)}")
-        return self._read(token.unsqueeze(1), state)
+        return self._continue(token.unsqueeze(1), state)
 
     def prefill(self, tokens: Tensor, state: DecodingState | None = None) -> tuple[Tensor, DecodingState]:
         """Many tokens at once, in chunks of bounded memory: what :meth:`step` gives behind the last of them.
@@ -211,10 +211,9 @@ class SEMModel(StagedModule):
         Raises:
             ValueError: ``tokens`` is not int64 `[B, S]` with ``S >= 1``, or not of the state's batch size.
         """
-        return self._read(tokens, state)
+        return self._continue(tokens, state)
 
-    @torch.no_grad()
-    def _read(self, tokens: Tensor, state: DecodingState | None) -> tuple[Tensor, DecodingState]:
+    def _continue(self, tokens: Tensor, state: DecodingState | None) -> tuple[Tensor, DecodingState]:
         if tokens.dtype != torch.int64 or tokens.dim() != 2 or tokens.numel() == 0:
             raise ValueError(f"tokens: expected int64 [B, S], S >= 1, got {tokens.dtype} {list(tokens.shape)}")
         batch, length = tokens.shape
@@ -222,14 +221,15 @@ class SEMModel(StagedModule):
             state = self.init_state(batch)
         if batch != state.encoder.rows.shape[0]:
             raise ValueError(f"tokens: expected {state.encoder.rows.shape[0]} sequences, as in state, got {batch}")
-        chunks = [tokens] if length <= _PREFILL_CHUNK else tokens.split(_PREFILL_CHUNK, 1)
-        for chunk in chunks:
-            x, state = self._mix(chunk, state)
         weights = state.weights
-        with self.stage("propagator"):
-            x = rms_norm_forward(self.propagator.step(x[:, -1], weights.propagator), *weights.norm)
-        with self.stage("head"):
-            return weights.head.log_probabilities(torch.view_as_complex(x)), state
+        with torch.inference_mode():  # a tenth quicker than torch.no_grad
+            for chunk in [tokens] if length <= _PREFILL_CHUNK else tokens.split(_PREFILL_CHUNK, 1):
+                x, state = self._mix(chunk, state)
+            with self.stage("propagator"):
+                x = rms_norm_forward(self.propagator.step(x[:, -1], weights.propagator), *weights.norm)
+            with self.stage("head"):
+                log_probabilities = weights.head.log_probabilities(torch.view_as_complex(x))
+        return log_probabilities.clone(), state  # a tensor that may be written to and recorded, as any other
 
     def _mix(self, tokens: Tensor, state: DecodingState) -> tuple[Tensor, DecodingState]:
         """The stages that look back: real blocks ``[B, S, hidden_dim, 2]`` and the state behind them."""

@@ -3,7 +3,14 @@ import math
 import pytest
 import torch
 
-from sem.encoder import MeshSDREncoder, continue_transport, online_transport, sparsify, transport_start
+from sem.encoder import (
+    MeshSDREncoder,
+    continue_transport,
+    online_transport,
+    sparsify,
+    transport_kernel,
+    transport_start,
+)
 
 
 def log_domain_transport(log_kernel, prior_rows, tol, max_iter):
@@ -74,7 +81,7 @@ def in_pieces(log_kernel, tol, max_iter, sizes):
     state = transport_start(len(log_kernel), log_kernel.shape[-1], max_iter)
     pieces = []
     for piece in log_kernel.split(sizes, 1):
-        plan, state = continue_transport(piece, 16.0, tol, state)
+        plan, state = continue_transport(transport_kernel(piece), 16.0, tol, state)
         pieces.append(plan)
     return torch.cat(pieces, 1), state
 

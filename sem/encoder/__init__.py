@@ -7,6 +7,7 @@ from sem.encoder.transport import (
     continue_transport,
     online_transport,
     sparsify,
+    transport_kernel,
     transport_start,
 )
 
@@ -18,5 +19,6 @@ __all__ = [
     "continue_transport",
     "online_transport",
     "sparsify",
+    "transport_kernel",
     "transport_start",
 ]

@@ -9,7 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from sem.diagnostics import Diagnostics
-from sem.encoder.transport import TransportState, continue_transport, online_transport, sparsify, transport_start
+from sem.encoder.transport import (
+    TransportState,
+    continue_transport,
+    online_transport,
+    sparsify,
+    transport_kernel,
+    transport_start,
+)
 from sem.ops.constants import Constant
 from sem.precision import outside_autocast
 
@@ -21,10 +28,10 @@ _POSITION_BASE = 10000.0
 
 
 class EncoderWeights(NamedTuple):
-    """What the encoder computes with, from its parameters: ``log_kernel [vocab_size, candidates]``, float32, is the
-    transport's of each token; ``lift [2 dim, candidates]`` acts on a plan and gives real blocks."""
+    """What the encoder continues a sequence with, from its parameters: ``kernel [vocab_size, candidates]``, the
+    transport's of each token, and ``lift [2 dim, candidates]``, which makes real blocks of a plan."""
 
-    log_kernel: Tensor
+    kernel: Tensor
     lift: Tensor
 
 
@@ -109,14 +116,8 @@ class MeshSDREncoder(nn.Module):
             cost = cost / (frequency + math.e).log().unsqueeze(-1)
         return cost
 
-    def weights(self) -> EncoderWeights:
-        """What the encoder computes with, from its parameters."""
-        lift = self.lift.transpose(1, 2).flatten(0, 1) * self.plan_gain
-        return EncoderWeights((-self.token_cost() / self.epsilon).float(), lift)
-
     def forward(self, tokens: Tensor, diagnostics: Diagnostics | None = None) -> Tensor:
-        weights = self.weights()
-        log_kernel = nn.functional.embedding(tokens, weights.log_kernel)
+        log_kernel = nn.functional.embedding(tokens, self._log_kernel())
         with outside_autocast(tokens.device.type):
             transport = online_transport(log_kernel, _PRIOR_ROWS, self.tol, self.max_iter)
             plan = sparsify(transport.plan, self.sparsity)
@@ -127,25 +128,37 @@ class MeshSDREncoder(nn.Module):
                 diagnostics.record("sdr_sparsity", (plan == 0).float())
                 diagnostics.record("transport_iterations", transport.iterations)
                 diagnostics.record("transport_unconverged", (~transport.converged).float())
-        return self._wave(plan, torch.arange(tokens.shape[1], device=tokens.device), weights.lift)
+        return self._wave(plan, torch.arange(tokens.shape[1], device=tokens.device), self._lift())
 
     def start(self, batch: int) -> TransportState:
         """The state before the first token of ``batch`` sequences."""
         return transport_start(batch, len(self.prototypes), self.max_iter, self.prototypes.device)
+
+    def weights(self) -> EncoderWeights:
+        """What :meth:`advance` computes with, from the parameters of now."""
+        return EncoderWeights(transport_kernel(self._log_kernel()), self._lift())
 
     def advance(
         self, tokens: Tensor, state: TransportState, weights: EncoderWeights
     ) -> tuple[Tensor, TransportState]:
         """What :meth:`forward` gives for ``tokens [B, S]`` behind those that left ``state``, and the state they leave,
         with :meth:`weights` of now or before. Nothing is counted."""
-        log_kernel = nn.functional.embedding(tokens, weights.log_kernel)
+        kernel = nn.functional.embedding(tokens, weights.kernel)
         with outside_autocast(tokens.device.type):
-            plan, after = continue_transport(log_kernel, _PRIOR_ROWS, self.tol, state)
+            plan, after = continue_transport(kernel, _PRIOR_ROWS, self.tol, state)
             plan = sparsify(plan, self.sparsity)
         positions = state.rows.unsqueeze(-1)
         if tokens.shape[1] > 1:
             positions = positions + torch.arange(tokens.shape[1], device=tokens.device)
         return self._wave(plan, positions, weights.lift), after
+
+    def _log_kernel(self) -> Tensor:
+        """Of every token of the alphabet, float32 ``[vocab_size, candidates]``."""
+        return (-self.token_cost() / self.epsilon).float()
+
+    def _lift(self) -> Tensor:
+        """From a plan to real blocks, ``[2 dim, candidates]``."""
+        return self.lift.transpose(1, 2).flatten(0, 1) * self.plan_gain
 
     def _wave(self, plan: Tensor, positions: Tensor, lift: Tensor) -> Tensor:
         rates = self._position_rates.on(positions.device)

@@ -61,20 +61,27 @@ def online_transport(log_kernel: Tensor, prior_rows: float, tol: float, max_iter
     return TransportPlan(*_OnlineTransport.apply(log_kernel, prior_rows, tol, max_iter))
 
 
+def transport_kernel(log_kernel: Tensor) -> Tensor:
+    """``e^K`` with each row's largest ``K`` taken out; no gradient goes through that."""
+    return (log_kernel - log_kernel.detach().amax(-1, keepdim=True)).exp()
+
+
 def continue_transport(
-    log_kernel: Tensor, prior_rows: float, tol: float, state: TransportState
+    kernel: Tensor, prior_rows: float, tol: float, state: TransportState
 ) -> tuple[Tensor, TransportState]:
     """The plan of :func:`online_transport` for rows behind those that left ``state``, and the state that these leave.
 
     A row gets what it would get in one call with all rows before it; the time does not depend on their number.
+
+    Args:
+        kernel: :func:`transport_kernel` of ``log_kernel``, ``[B, S, M]``.
     """
-    kernel = _kernel(log_kernel)
     if kernel.shape[1] == 1:
         plan, after = _continue_by_one(kernel.squeeze(1), prior_rows, tol, state)
         return plan.unsqueeze(1), after
     loads, lost, rows = state
     _, max_iter, columns = loads.shape
-    seen = prior_rows + (rows.view(-1, 1, 1) + _row_numbers(log_kernel))
+    seen = prior_rows + (rows.view(-1, 1, 1) + _row_numbers(kernel))
 
     def column_loads(added: Tensor, k: int) -> Tensor:
         return loads[:, k, None] + (added + lost[:, k, None]) + prior_rows / columns
@@ -82,7 +89,7 @@ def continue_transport(
     done = _iterate(kernel, seen, tol, max_iter, column_loads, False)
     added = torch.cat(done.added, 1)
     added = torch.cat([added, added[:, -1:].expand(-1, max_iter - added.shape[1], -1)], 1)
-    return done.plan(kernel).plan, _add_to_loads(state, added + lost, log_kernel.shape[1])
+    return done.plan(kernel).plan, _add_to_loads(state, added + lost, kernel.shape[1])
 
 
 def _add_to_loads(state: TransportState, added: Tensor, count: int) -> TransportState:
@@ -125,13 +132,9 @@ def _continue_by_one(
     return plan, _add_to_loads(state, added, 1)
 
 
-def _row_numbers(log_kernel: Tensor) -> Tensor:
+def _row_numbers(kernel: Tensor) -> Tensor:
     """1 to S, ``[S, 1]``."""
-    return torch.arange(1, log_kernel.shape[1] + 1, device=log_kernel.device, dtype=log_kernel.dtype).unsqueeze(-1)
-
-
-def _kernel(log_kernel: Tensor) -> Tensor:
-    return (log_kernel - log_kernel.detach().amax(-1, keepdim=True)).exp()
+    return torch.arange(1, kernel.shape[1] + 1, device=kernel.device, dtype=kernel.dtype).unsqueeze(-1)
 
 
 class _Rounds(NamedTuple):
@@ -186,7 +189,7 @@ class _OnlineTransport(Function):
     def forward(
         ctx: Any, log_kernel: Tensor, prior_rows: float, tol: float, max_iter: int
     ) -> tuple[Tensor, Tensor, Tensor]:
-        kernel = _kernel(log_kernel)
+        kernel = transport_kernel(log_kernel)
         prior = prior_rows / kernel.shape[-1]
         seen = prior_rows + _row_numbers(kernel)
         done = _iterate(kernel, seen, tol, max_iter, lambda added, _: added + prior, ctx.needs_input_grad[0])

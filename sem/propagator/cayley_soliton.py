@@ -122,6 +122,7 @@ class CayleySolitonPropagator(nn.Module):
         self.pit_enabled = pit_enabled
         self.pit_num_bins = bin_count(pit_num_bins)
         self.pit_rule = choice("pit_rule", pit_rule, RULES)
+        self._rule_number = RULES.index(pit_rule)
         self.on_failure = choice("on_failure", on_failure, ON_FAILURE)
         self.hamiltonian = MultiScaleHamiltonian(dim, laplacian_sparsity, num_scales, long_range_share, seed)
         self.alpha = nn.Parameter(torch.full((dim,), nonlinear_alpha))
@@ -157,7 +158,7 @@ class CayleySolitonPropagator(nn.Module):
         limits = self.cg_tol, self.cg_max_iter, self.on_failure
         args: tuple[Any, ...]
         if self.pit_enabled:  # the wave between the two steps is not kept for the backward pass
-            args = (rows, *weights, self.pit_num_bins, RULES.index(self.pit_rule), *limits)
+            args = (rows, *weights, self.pit_num_bins, self._rule_number, *limits)
             return solution("soliton_step", soliton_step_forward, args, restore, shape, self.on_failure, return_info)
         turned = torch.view_as_real(kerr_rotation(torch.view_as_complex(rows), weights.kerr))
         args = (turned, weights.edge_weight, weights.half_dt, weights.graph, *limits)
