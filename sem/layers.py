@@ -6,6 +6,8 @@ give it another form.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -14,8 +16,10 @@ from sem.ops import complex_rms_norm
 from sem.ops.blocks import complex_of, intensity, pair_sum, real_blocks, real_matrix
 
 __all__ = [
+    "Affine",
     "ComplexLinear",
     "ComplexRMSNorm",
+    "NormWeights",
     "RealReadout",
     "complex_of",
     "intensity",
@@ -36,10 +40,21 @@ class ComplexLinear(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(out_features, in_features, 2) * gain / (2 * in_features) ** 0.5)
 
+    def matrix(self, scale: Tensor | None = None) -> Tensor:
+        """The real matrix ``[2 out, 2 in]`` of ``W``, or of ``scale W``: a scalar is taken into the matrix, which is
+        smaller than the wave."""
+        return real_matrix(self.weight if scale is None else scale * self.weight)
+
     def forward(self, z: Tensor, scale: Tensor | None = None) -> Tensor:
-        """``W z``, or ``scale W z``: a scalar is taken into the matrix, which is smaller than the wave."""
-        weight = self.weight if scale is None else scale * self.weight
-        return complex_of(functional.linear(real_blocks(z), real_matrix(weight)).float())
+        """``W z``, or ``scale W z``."""
+        return complex_of(functional.linear(real_blocks(z), self.matrix(scale)).float())
+
+
+class Affine(NamedTuple):
+    """The last two arguments of :func:`torch.nn.functional.linear`."""
+
+    matrix: Tensor
+    bias: Tensor
 
 
 class RealReadout(nn.Linear):
@@ -52,9 +67,19 @@ class RealReadout(nn.Linear):
     def __init__(self, dim: int, out_features: int) -> None:
         super().__init__(2 * dim, out_features)
 
+    def affine(self) -> Affine:
+        """The map on real blocks."""
+        return Affine(self.weight.unflatten(1, (2, -1)).transpose(1, 2).flatten(1), self.bias)
+
     def forward(self, z: Tensor) -> Tensor:
-        columns = self.weight.unflatten(1, (2, -1)).transpose(1, 2).flatten(1)
-        return functional.linear(real_blocks(z), columns, self.bias)
+        return functional.linear(real_blocks(z), *self.affine())
+
+
+class NormWeights(NamedTuple):
+    """The arguments of :func:`sem.ops.complex_rms_norm` behind the first."""
+
+    gamma: Tensor
+    eps: float
 
 
 class ComplexRMSNorm(nn.Module):
@@ -68,5 +93,9 @@ class ComplexRMSNorm(nn.Module):
         self.gamma = nn.Parameter(torch.ones(dim))
         self.eps = eps
 
+    def weights(self) -> NormWeights:
+        """What the norm computes with."""
+        return NormWeights(self.gamma, self.eps)
+
     def forward(self, z: Tensor) -> Tensor:
-        return complex_rms_norm(z, self.gamma, self.eps)
+        return complex_rms_norm(z, *self.weights())

@@ -2,39 +2,53 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from sem.config import SEMConfig
 from sem.diagnostics import Diagnostics
-from sem.encoder import MeshSDREncoder, TransportState
-from sem.layers import ComplexRMSNorm
+from sem.encoder import EncoderWeights, MeshSDREncoder, TransportState
+from sem.layers import ComplexRMSNorm, NormWeights
 from sem.precision import StagedModule
-from sem.propagator import CayleySolitonStack
-from sem.sampler import BornHead
-from sem.spinor import ComplexMamba3Layer, SpinorState
+from sem.ops.rms_norm import rms_norm_forward
+from sem.propagator import CayleySolitonStack, PropagatorWeights
+from sem.sampler import BornHead, HeadWeights
+from sem.spinor import ComplexMamba3Layer, SpinorState, SpinorWeights
 
 _PREFILL_CHUNK = 512
 
 
+class DecodingWeights(NamedTuple):
+    """What the stages compute with when they decode: copies of the parameters, in the form each stage reads."""
+
+    encoder: EncoderWeights
+    spinor: tuple[SpinorWeights, ...]
+    propagator: tuple[PropagatorWeights, ...]
+    norm: NormWeights
+    head: HeadWeights
+
+
 class DecodingState(NamedTuple):
-    """All that the tokens seen so far leave to those that follow. Its size does not depend on their number, and the
-    batch is the first dimension of every tensor.
+    """All that the tokens seen so far leave to those that follow. Its size does not depend on their number.
 
     ``encoder`` has the column sums of the transport and the position; ``spinor`` has, per layer, the convolution's last
-    inputs and the scan's state. The other stages work on each token alone.
+    inputs and the scan's state; the batch is the first dimension of their tensors. The other stages work on each token
+    alone. ``weights`` are the model's of the moment the state began: a text is continued by the model that began it,
+    whatever becomes of the parameters meanwhile.
     """
 
     encoder: TransportState
     spinor: tuple[SpinorState, ...]
+    weights: DecodingWeights
 
     def rows(self, index: Tensor) -> DecodingState:
         """The sequences ``index [n]`` (int64) of the batch; one may be taken several times, to be continued in several
         ways."""
         encoder = TransportState(*(tensor[index] for tensor in self.encoder))
-        return DecodingState(encoder, tuple(SpinorState(*(tensor[index] for tensor in layer)) for layer in self.spinor))
+        spinor = tuple(SpinorState(*(tensor[index] for tensor in layer)) for layer in self.spinor)
+        return DecodingState(encoder, spinor, self.weights)
 
 
 class SEMModel(StagedModule):
@@ -135,12 +149,28 @@ class SEMModel(StagedModule):
     def init_state(self, batch: int) -> DecodingState:
         """The state before the first token of ``batch`` sequences, on the model's device.
 
+        It holds what the parameters give once and for all, so that a step need not derive it; later changes of the
+        parameters do not reach it. Who continues many prompts one by one may begin them all with one such state.
+
         Raises:
             ValueError: ``batch`` is less than 1.
         """
         if batch < 1:
             raise ValueError(f"batch: expected an integer >= 1, got {batch}")
-        return DecodingState(self.encoder.start(batch), tuple(layer.start(batch) for layer in self.mamba_layers))  # type: ignore[operator]
+        spinor = tuple(layer.start(batch) for layer in self.mamba_layers)  # type: ignore[operator]
+        return DecodingState(self.encoder.start(batch), spinor, self._decoding_weights())
+
+    @torch.no_grad()
+    def _decoding_weights(self) -> DecodingWeights:
+        with self.stage("encoder"):
+            encoder = self.encoder.weights()
+        with self.stage("spinor"):
+            spinor = tuple(layer.weights() for layer in self.mamba_layers)  # type: ignore[operator]
+        with self.stage("propagator"):
+            propagator, norm = self.propagator.weights(), self.final_norm.weights()
+        with self.stage("head"):
+            head = self.sampler.weights()
+        return _copies(DecodingWeights(encoder, spinor, propagator, norm, head))
 
     def step(self, token: Tensor, state: DecodingState) -> tuple[Tensor, DecodingState]:
         """One token further, in time and memory that do not depend on how many came before.
@@ -166,9 +196,8 @@ class SEMModel(StagedModule):
         """
         if token.dim() != 1:
             raise ValueError(f"token: expected shape [B], got {list(token.shape)}")
-        return self.prefill(token.unsqueeze(1), state)
+        return self._continue(token.unsqueeze(1), state)
 
-    @torch.no_grad()
     def prefill(self, tokens: Tensor, state: DecodingState | None = None) -> tuple[Tensor, DecodingState]:
         """Many tokens at once, in chunks of bounded memory: what :meth:`step` gives behind the last of them.
 
@@ -182,26 +211,45 @@ class SEMModel(StagedModule):
         Raises:
             ValueError: ``tokens`` is not int64 `[B, S]` with ``S >= 1``, or not of the state's batch size.
         """
+        return self._continue(tokens, state)
+
+    def _continue(self, tokens: Tensor, state: DecodingState | None) -> tuple[Tensor, DecodingState]:
         if tokens.dtype != torch.int64 or tokens.dim() != 2 or tokens.numel() == 0:
             raise ValueError(f"tokens: expected int64 [B, S], S >= 1, got {tokens.dtype} {list(tokens.shape)}")
+        batch, length = tokens.shape
         if state is None:
-            state = self.init_state(len(tokens))
-        if len(tokens) != len(state.encoder.rows):
-            raise ValueError(f"tokens: expected {len(state.encoder.rows)} sequences, as in state, got {len(tokens)}")
-        for chunk in tokens.split(_PREFILL_CHUNK, 1):
-            psi, state = self._mix(chunk, state)
-        with self.stage("propagator"):
-            psi = self.final_norm(self.propagator(psi[:, -1]))
-        with self.stage("head"):
-            return self.sampler(psi), state
+            state = self.init_state(batch)
+        if batch != state.encoder.rows.shape[0]:
+            raise ValueError(f"tokens: expected {state.encoder.rows.shape[0]} sequences, as in state, got {batch}")
+        weights = state.weights
+        with torch.inference_mode():  # a tenth quicker than torch.no_grad
+            for chunk in [tokens] if length <= _PREFILL_CHUNK else tokens.split(_PREFILL_CHUNK, 1):
+                x, state = self._mix(chunk, state)
+            with self.stage("propagator"):
+                x = rms_norm_forward(self.propagator.step(x[:, -1], weights.propagator), *weights.norm)
+            with self.stage("head"):
+                log_probabilities = weights.head.log_probabilities(torch.view_as_complex(x))
+        return log_probabilities.clone(), state  # a tensor that may be written to and recorded, as any other
 
     def _mix(self, tokens: Tensor, state: DecodingState) -> tuple[Tensor, DecodingState]:
-        """The stages that look back."""
+        """The stages that look back: real blocks ``[B, S, hidden_dim, 2]`` and the state behind them."""
+        weights = state.weights
         with self.stage("encoder"):
-            psi, encoder = self.encoder.advance(tokens, state.encoder)
+            psi, encoder = self.encoder.advance(tokens, state.encoder, weights.encoder)
+        x = torch.view_as_real(psi)
         layers = []
         with self.stage("spinor"):
-            for layer, held in zip(self.mamba_layers, state.spinor, strict=True):
-                psi, after = layer.advance(psi, held)  # type: ignore[operator]
+            for layer, held in zip(weights.spinor, state.spinor, strict=True):
+                x, after = layer.advance(x, held)
                 layers.append(after)
-        return psi, DecodingState(encoder, tuple(layers))
+        return x, DecodingState(encoder, tuple(layers), weights)
+
+
+def _copies(weights: Any) -> Any:
+    """The same tuples with copies of the tensors in them, which no change of a parameter reaches."""
+    if isinstance(weights, Tensor):
+        return weights.clone(memory_format=torch.contiguous_format)
+    if not isinstance(weights, tuple):
+        return weights
+    parts = map(_copies, weights)
+    return tuple(parts) if type(weights) is tuple else type(weights)(*parts)

@@ -25,6 +25,7 @@ from torch import nn
 
 MODES = ("32-true", "bf16-mixed", "selective-bf16")
 
+_NOTHING = nullcontext()
 _log = logging.getLogger(__name__)
 _reached: Counter[str] = Counter()
 
@@ -76,7 +77,7 @@ class PrecisionPolicy:
     def stage_context(self, pinned: bool) -> AbstractContextManager[Any]:
         """What a stage of the forward pass runs in, inside :meth:`forward_context`."""
         if self.mode != "selective-bf16":
-            return nullcontext()
+            return _NOTHING
         return self._autocast(not pinned)
 
     def effective(self, stages: dict[str, bool]) -> dict[str, str]:
@@ -92,7 +93,7 @@ class PrecisionPolicy:
 
     def _autocast(self, enabled: bool) -> AbstractContextManager[Any]:
         if not enabled and not torch.amp.is_autocast_available(self.device_type):
-            return nullcontext()
+            return _NOTHING
         return torch.autocast(self.device_type, torch.bfloat16, enabled=enabled)
 
 
@@ -109,7 +110,7 @@ class StagedModule(nn.Module):
     def stage(self, name: str) -> AbstractContextManager[Any]:
         """The context of one stage."""
         pinned = self.stages[name]
-        return nullcontext() if self.precision is None else self.precision.stage_context(pinned)
+        return _NOTHING if self.precision is None else self.precision.stage_context(pinned)
 
 
 def use_precision(model: nn.Module, policy: PrecisionPolicy) -> None:
@@ -142,6 +143,12 @@ def product_dtype(tensor: torch.Tensor) -> torch.dtype:
     kind = tensor.device.type
     on = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
     return torch.get_autocast_dtype(kind) if on else tensor.dtype
+
+
+def outside_autocast(device_type: str) -> AbstractContextManager[Any]:
+    """A context without autocast; where none is on it does nothing, which is quicker."""
+    on = torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
+    return torch.autocast(device_type, enabled=False) if on else _NOTHING
 
 
 def note_autocast(name: str, device_type: str) -> None:

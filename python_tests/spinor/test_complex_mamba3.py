@@ -93,7 +93,7 @@ def test_selective_states(z):
 
 
 def recorded_states(layer, z, initial):
-    """:meth:`SelectiveStates.advance` out of recorded operations, with all groups at once."""
+    """:meth:`StateWeights.advance` out of recorded operations on complex tensors, with all groups at once."""
     log_dt = affine(layer.time_steps, z).exp().clamp(1e-4, 2)
     into, out_of = torch.view_as_complex(layer.into), torch.view_as_complex(layer.out_of)
     drive = torch.einsum("gnp,bsgp->bsgn", into, z.unflatten(-1, (layer.groups, -1))).flatten(-2)
@@ -116,7 +116,8 @@ def check_gradients_of_selective_states(z):
     initial = torch.randn(2, 12, dtype=torch.complex64, requires_grad=True)
     leaves = [z.requires_grad_(), initial, *layer.parameters()]
     cotangents = torch.randn(2, 11, 16, dtype=torch.complex64), torch.randn(2, 12, dtype=torch.complex64)
-    found, expected = layer.advance(z, initial), recorded_states(layer, z, initial)
+    found = map(torch.view_as_complex, layer.weights().advance(*map(torch.view_as_real, (z, initial))))
+    found, expected = tuple(found), recorded_states(layer, z, initial)
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
     grads = [torch.autograd.grad(outputs, leaves, cotangents) for outputs in (found, expected)]
@@ -145,14 +146,16 @@ def test_layer_is_causal_to_the_bit(z):
 @pytest.mark.parametrize("sizes", [1, 3, [1, 9, 1]])
 def test_layer_continues_a_sequence(z, d_conv, sizes):
     layer = ComplexMamba3Layer(16, block_size=4, state_dim=3, mimo_groups=4, d_conv=d_conv)
-    state = layer.start(2)
+    state, weights = layer.start(2), layer.weights()
+    x, whole = torch.view_as_real(z), torch.view_as_real(layer(z))
     parts = []
-    for piece in z.split(sizes, 1):
-        out, state = layer.advance(piece, state)
-        assert state.history.shape == (2, d_conv - 1, 16) and state.states.shape == (2, 12)
+    for piece in x.split(sizes, 1):
+        out, state = weights.advance(piece.contiguous(), state)
+        assert state.history.shape == (2, d_conv - 1, 16, 2) and state.states.shape == (2, 12, 2)
         parts.append(out)
-    torch.testing.assert_close(torch.cat(parts, 1), layer(z), rtol=1e-5, atol=1e-5)
-    assert (layer.advance(z[:, 5:6], layer.start(2))[0] - layer(z)[:, 5:6]).abs().max() > 1e-3
+    torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=1e-5, atol=1e-5)
+    fresh, _ = weights.advance(x[:, 5:6].contiguous(), layer.start(2))
+    assert (fresh - whole[:, 5:6]).abs().max() > 1e-3
 
 
 def test_every_parameter_gets_a_gradient(z):

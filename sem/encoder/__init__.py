@@ -1,21 +1,24 @@
 """Lifting tokens to complex waves, causally."""
 
-from sem.encoder.mesh_sdr import MeshSDREncoder
+from sem.encoder.mesh_sdr import EncoderWeights, MeshSDREncoder
 from sem.encoder.transport import (
     TransportPlan,
     TransportState,
     continue_transport,
     online_transport,
     sparsify,
+    transport_kernel,
     transport_start,
 )
 
 __all__ = [
+    "EncoderWeights",
     "MeshSDREncoder",
     "TransportPlan",
     "TransportState",
     "continue_transport",
     "online_transport",
     "sparsify",
+    "transport_kernel",
     "transport_start",
 ]

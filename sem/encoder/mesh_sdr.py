@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from sem.diagnostics import Diagnostics
-from sem.encoder.transport import TransportState, continue_transport, online_transport, sparsify, transport_start
-from sem.layers import complex_of
+from sem.encoder.transport import (
+    TransportState,
+    continue_transport,
+    online_transport,
+    sparsify,
+    transport_kernel,
+    transport_start,
+)
 from sem.ops.constants import Constant
+from sem.precision import outside_autocast
 
 _COST_SPREAD = 0.35  # at most, over the prototypes, in units of epsilon
 _EMBEDDING_STD = 0.25
 _PRIOR_ROWS = 16.0
 _QUIET = 50.0  # positions: an entry that turns by a radian in this many starts at half amplitude
 _POSITION_BASE = 10000.0
+
+
+class EncoderWeights(NamedTuple):
+    """What the encoder continues a sequence with, from its parameters: ``kernel [vocab_size, candidates]``, the
+    transport's of each token, and ``lift [2 dim, candidates]``, which makes real blocks of a plan."""
+
+    kernel: Tensor
+    lift: Tensor
 
 
 class MeshSDREncoder(nn.Module):
@@ -86,9 +102,9 @@ class MeshSDREncoder(nn.Module):
         # entries that turn fast with the position can be read by few layers: they start quiet and leave room
         self.lift.div_((1 + _QUIET * self._position_rates.on(self.lift.device)).view(-1, 1, 1))
 
-    def token_cost(self, tokens: Tensor | None = None) -> Tensor:
-        """Cost of ``tokens [...]``, by default of the whole alphabet, to every prototype, ``[..., candidates]``."""
-        points = self.project(self.embedding.weight if tokens is None else self.embedding(tokens)).float()
+    def token_cost(self) -> Tensor:
+        """Cost of every token of the alphabet to every prototype, ``[vocab_size, candidates]``."""
+        points = self.project(self.embedding.weight).float()
         cost = (
             points.square().sum(-1, keepdim=True)
             - 2 * points @ self.prototypes.float().T
@@ -96,15 +112,14 @@ class MeshSDREncoder(nn.Module):
         ) * self.log_cost_scale.exp()
         if self.frequency_weighting:
             total = self.token_counts.sum().clamp_min(1)
-            counts = self.token_counts if tokens is None else self.token_counts[tokens]
-            frequency = counts * (len(self.token_counts) / total)
+            frequency = self.token_counts * (len(self.token_counts) / total)
             cost = cost / (frequency + math.e).log().unsqueeze(-1)
         return cost
 
     def forward(self, tokens: Tensor, diagnostics: Diagnostics | None = None) -> Tensor:
-        log_kernel = nn.functional.embedding(tokens, -self.token_cost() / self.epsilon)
-        with torch.autocast(tokens.device.type, enabled=False):
-            transport = online_transport(log_kernel.float(), _PRIOR_ROWS, self.tol, self.max_iter)
+        log_kernel = nn.functional.embedding(tokens, self._log_kernel())
+        with outside_autocast(tokens.device.type):
+            transport = online_transport(log_kernel, _PRIOR_ROWS, self.tol, self.max_iter)
             plan = sparsify(transport.plan, self.sparsity)
         if self.frequency_weighting and self.training:
             self._count(tokens)
@@ -113,28 +128,43 @@ class MeshSDREncoder(nn.Module):
                 diagnostics.record("sdr_sparsity", (plan == 0).float())
                 diagnostics.record("transport_iterations", transport.iterations)
                 diagnostics.record("transport_unconverged", (~transport.converged).float())
-        return self._wave(plan, torch.arange(tokens.shape[1], device=tokens.device))
+        return self._wave(plan, torch.arange(tokens.shape[1], device=tokens.device), self._lift())
 
     def start(self, batch: int) -> TransportState:
         """The state before the first token of ``batch`` sequences."""
         return transport_start(batch, len(self.prototypes), self.max_iter, self.prototypes.device)
 
-    def advance(self, tokens: Tensor, state: TransportState) -> tuple[Tensor, TransportState]:
-        """What :meth:`forward` gives for ``tokens [B, S]`` behind those that left ``state``, and the state they leave.
+    def weights(self) -> EncoderWeights:
+        """What :meth:`advance` computes with, from the parameters of now."""
+        return EncoderWeights(transport_kernel(self._log_kernel()), self._lift())
 
-        The cost is that of these tokens alone, whatever the alphabet. Nothing is counted.
-        """
-        log_kernel = -self.token_cost(tokens) / self.epsilon
-        with torch.autocast(tokens.device.type, enabled=False):
-            transport, after = continue_transport(log_kernel.float(), _PRIOR_ROWS, self.tol, state)
-            plan = sparsify(transport.plan, self.sparsity)
-        positions = state.rows.unsqueeze(-1) + torch.arange(tokens.shape[1], device=tokens.device)
-        return self._wave(plan, positions), after
+    def advance(
+        self, tokens: Tensor, state: TransportState, weights: EncoderWeights
+    ) -> tuple[Tensor, TransportState]:
+        """What :meth:`forward` gives for ``tokens [B, S]`` behind those that left ``state``, and the state they leave,
+        with :meth:`weights` of now or before. Nothing is counted."""
+        kernel = nn.functional.embedding(tokens, weights.kernel)
+        with outside_autocast(tokens.device.type):
+            plan, after = continue_transport(kernel, _PRIOR_ROWS, self.tol, state)
+            plan = sparsify(plan, self.sparsity)
+        positions = state.rows.unsqueeze(-1)
+        if tokens.shape[1] > 1:
+            positions = positions + torch.arange(tokens.shape[1], device=tokens.device)
+        return self._wave(plan, positions, weights.lift), after
 
-    def _wave(self, plan: Tensor, positions: Tensor) -> Tensor:
-        angle = positions.unsqueeze(-1) * self._position_rates.on(positions.device)
-        lift = self.lift.transpose(1, 2).flatten(0, 1) * self.plan_gain
-        return complex_of(nn.functional.linear(plan, lift).float()) * torch.complex(angle.cos(), angle.sin())
+    def _log_kernel(self) -> Tensor:
+        """Of every token of the alphabet, float32 ``[vocab_size, candidates]``."""
+        return (-self.token_cost() / self.epsilon).float()
+
+    def _lift(self) -> Tensor:
+        """From a plan to real blocks, ``[2 dim, candidates]``."""
+        return self.lift.transpose(1, 2).flatten(0, 1) * self.plan_gain
+
+    def _wave(self, plan: Tensor, positions: Tensor, lift: Tensor) -> Tensor:
+        rates = self._position_rates.on(positions.device)
+        angle = positions.unsqueeze(-1) * rates
+        wave = nn.functional.linear(plan, lift).float().view(*plan.shape[:-1], rates.shape[0], 2)
+        return torch.view_as_complex(wave) * torch.complex(angle.cos(), angle.sin())
 
     @torch.no_grad()
     def _count(self, tokens: Tensor) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from sem.diagnostics import Diagnostics
 from sem.layers import intensity
-from sem.ops import OnFailure, Topology, cayley, phase_entropy, pit, reference, soliton_step
-from sem.ops.solve import SolveInfo
-from sem.precision import note_autocast
+from sem.ops import OnFailure, Topology, phase_entropy, pit, reference
+from sem.ops.boundary import choice, count, finite, positive, wave_rows
+from sem.ops.cayley import cayley_forward
+from sem.ops.pit import RULES, bin_count
+from sem.ops.soliton_step import soliton_step_forward
+from sem.ops.solve import ON_FAILURE, SolveInfo, solution
+from sem.precision import note_autocast, outside_autocast
 from sem.propagator.hamiltonian import MultiScaleHamiltonian
 
 
@@ -60,6 +64,17 @@ def cayley_residual(
     return defect.norm(dim=-1) / before.norm(dim=-1).clamp_min(torch.finfo(torch.float64).tiny)
 
 
+class PropagatorWeights(NamedTuple):
+    """What a layer computes with, from its parameters, as the compiled operators take it: float32, ``strength`` and
+    ``half_dt`` 0-d, ``graph`` packed."""
+
+    kerr: Tensor
+    strength: Tensor
+    edge_weight: Tensor
+    half_dt: Tensor
+    graph: Tensor
+
+
 class CayleySolitonPropagator(nn.Module):
     """One propagator layer: Kerr rotation, phase equalisation, Cayley step. It keeps the norm of every token.
 
@@ -100,64 +115,64 @@ class CayleySolitonPropagator(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.half_dt = dt / 2
-        self.cg_max_iter = cg_max_iter
-        self.cg_tol = cg_tol
+        # the operators behind the boundary take them as they are
+        self.half_dt = finite("dt", dt) / 2
+        self.cg_max_iter = count("cg_max_iter", cg_max_iter)
+        self.cg_tol = positive("cg_tol", cg_tol)
         self.pit_enabled = pit_enabled
-        self.pit_num_bins = pit_num_bins
-        self.pit_rule = pit_rule
-        self.on_failure: OnFailure = on_failure
+        self.pit_num_bins = bin_count(pit_num_bins)
+        self.pit_rule = choice("pit_rule", pit_rule, RULES)
+        self._rule_number = RULES.index(pit_rule)
+        self.on_failure = choice("on_failure", on_failure, ON_FAILURE)
         self.hamiltonian = MultiScaleHamiltonian(dim, laplacian_sparsity, num_scales, long_range_share, seed)
         self.alpha = nn.Parameter(torch.full((dim,), nonlinear_alpha))
         # without equalisation the strength is no part of any gradient, which gradient reduction has to know
         self.pit_strength = nn.Parameter(torch.tensor(pit_strength_init), requires_grad=pit_enabled)
         self.alpha._no_weight_decay = True  # type: ignore[attr-defined]
 
-    def forward(self, psi: Tensor, diagnostics: Diagnostics | None = None) -> Tensor:
-        note_autocast("propagator", psi.device.type)
-        with torch.autocast(psi.device.type, enabled=False):
-            psi = psi.to(torch.complex64)
+    def weights(self) -> PropagatorWeights:
+        """What the layer computes with, from its parameters."""
+        device = self.alpha.device
+        with outside_autocast(device.type):
             edge_weight = self.hamiltonian.edge_weight()
-            out, info = self._step(psi, edge_weight)
-            if diagnostics is not None:
-                _record_solve(diagnostics, info)
-                self._record_waves(diagnostics, psi, out, edge_weight)
+            # a strength that training drove below 0 would bunch the phases instead; (0, 1] is where entropy must rise
+            strength = self.pit_strength.abs().clamp(max=1)
+        half_dt = torch.full((), self.half_dt, dtype=torch.float32, device=device)
+        return PropagatorWeights(self.alpha, strength, edge_weight, half_dt, self.hamiltonian.topology.packed(device))
+
+    def forward(self, psi: Tensor, diagnostics: Diagnostics | None = None) -> Tensor:
+        weights = self.weights()
+        if diagnostics is None:
+            return self.step(psi, weights)
+        out, info = self.step(psi, weights, return_info=True)
+        with outside_autocast(psi.device.type):
+            _record_solve(diagnostics, info)
+            self._record_waves(diagnostics, psi, out, weights)
         return out
 
-    def _step(self, psi: Tensor, edge_weight: Tensor) -> tuple[Tensor, SolveInfo]:
-        solve: dict[str, Any] = {
-            "edge_weight": edge_weight,
-            "topology": self.hamiltonian.topology,
-            "half_dt": self.half_dt,
-            "tol": self.cg_tol,
-            "max_iter": self.cg_max_iter,
-            "on_failure": self.on_failure,
-            "return_info": True,
-        }
-        if not self.pit_enabled:
-            return cayley(kerr_rotation(psi, self.alpha), **solve)
-        # the wave between the two steps is not kept for the backward pass
-        return soliton_step(psi, self.alpha, self._strength(), num_bins=self.pit_num_bins, rule=self.pit_rule, **solve)
-
-    def _strength(self) -> Tensor:
-        # a strength that training drove below 0 would bunch the phases instead; (0, 1] is where entropy must rise
-        return self.pit_strength.abs().clamp(max=1)
-
-    def nonlinear_step(self, psi: Tensor) -> Tensor:
-        """The wave after Kerr rotation and phase equalisation, before the Cayley step; the token keeps its RMS."""
-        if not self.pit_enabled:
-            return kerr_rotation(psi, self.alpha)
-        return pit(psi, None, self._strength(), self.pit_num_bins, self.pit_rule, kerr=self.alpha)
+    def step(self, psi: Tensor, weights: PropagatorWeights, return_info: bool = False) -> Any:
+        """What :meth:`forward` does, with :meth:`weights` of now or before; with the solve's report if asked. ``psi``
+        may be real blocks ``[..., dim, 2]`` too."""
+        note_autocast("propagator", psi.device.type)
+        rows, restore, shape = wave_rows("psi", psi, len(weights.kerr))
+        limits = self.cg_tol, self.cg_max_iter, self.on_failure
+        args: tuple[Any, ...]
+        if self.pit_enabled:  # the wave between the two steps is not kept for the backward pass
+            args = (rows, *weights, self.pit_num_bins, self._rule_number, *limits)
+            return solution("soliton_step", soliton_step_forward, args, restore, shape, self.on_failure, return_info)
+        turned = torch.view_as_real(kerr_rotation(torch.view_as_complex(rows), weights.kerr))
+        args = (turned, weights.edge_weight, weights.half_dt, weights.graph, *limits)
+        return solution("cayley", cayley_forward, args, restore, shape, self.on_failure, return_info)
 
     @torch.no_grad()
-    def _record_waves(self, diagnostics: Diagnostics, psi: Tensor, out: Tensor, edge_weight: Tensor) -> None:
-        turned = self.nonlinear_step(psi)
+    def _record_waves(self, diagnostics: Diagnostics, psi: Tensor, out: Tensor, weights: PropagatorWeights) -> None:
+        turned = kerr_rotation(psi, weights.kerr)
         if self.pit_enabled:
-            rotated = kerr_rotation(psi, self.alpha)
-            diagnostics.record("phase_entropy_before", phase_entropy(rotated, self.pit_num_bins))
+            diagnostics.record("phase_entropy_before", phase_entropy(turned, self.pit_num_bins))
+            turned = pit(psi, None, weights.strength, self.pit_num_bins, self.pit_rule, kerr=weights.kerr)
             diagnostics.record("phase_entropy_after", phase_entropy(turned, self.pit_num_bins))
         if diagnostics.thorough:
-            residual = cayley_residual(turned, out, edge_weight, self.hamiltonian.topology, self.half_dt)
+            residual = cayley_residual(turned, out, weights.edge_weight, self.hamiltonian.topology, self.half_dt)
             diagnostics.record("cg_true_residual", residual, "max")
 
 
@@ -177,6 +192,16 @@ class CayleySolitonStack(nn.Module):
             psi = layer(psi, diagnostics)
         if diagnostics is not None:
             _record_waves(diagnostics, before, psi)
+        return psi
+
+    def weights(self) -> tuple[PropagatorWeights, ...]:
+        """Those of the layers."""
+        return tuple(layer.weights() for layer in self.layers)  # type: ignore[operator]
+
+    def step(self, psi: Tensor, weights: tuple[PropagatorWeights, ...]) -> Tensor:
+        """What :meth:`forward` does, with :meth:`weights` of now or before."""
+        for layer, held in zip(self.layers, weights, strict=True):
+            psi = layer.step(psi, held)  # type: ignore[operator]
         return psi
 
 

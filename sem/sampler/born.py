@@ -25,6 +25,21 @@ class BornLoss(NamedTuple):
     unitary_divergence: Tensor
 
 
+class HeadWeights(NamedTuple):
+    """A Born head as it is computed: ``matrix [vocab_size, 2 dim]``, re and im of each entry side by side."""
+
+    matrix: Tensor
+    bias: Tensor
+
+    def log_probabilities(self, psi: Tensor) -> Tensor:
+        """Of the wave ``psi``, complex64 ``[..., dim]``."""
+        # both parts of W psi from W as it lies: its real matrix would cost a token at a time more than the product
+        blocks = torch.view_as_real(psi)
+        turned = torch.stack([torch.view_as_real(psi.conj_physical()), blocks.flip(-1)]).flatten(-2)
+        power = functional.linear(turned, self.matrix).float().square().sum(0) / len(self.matrix)
+        return _floored_log(power, self.bias).log_softmax(-1)
+
+
 class BornHead(nn.Module):
     """``P(v) = |amp_v|^2 / sum |amp|^2`` with ``amp = W psi``; ``psi`` complex64 ``[..., dim]``.
 
@@ -43,11 +58,11 @@ class BornHead(nn.Module):
 
     def forward(self, psi: Tensor) -> Tensor:
         """Log-probabilities, float32 ``[..., vocab_size]``."""
-        real, imag = torch.view_as_real(psi).unbind(-1)
-        # both parts of W psi from W as it lies: its real matrix would cost a token at a time more than the product
-        turned = torch.stack([torch.stack([real, -imag], -1), torch.stack([imag, real], -1)]).flatten(-2)
-        power = functional.linear(turned, self.weight.flatten(1)).float().square().sum(0) / len(self.weight)
-        return _floored_log(power, self.bias).log_softmax(-1)
+        return self.weights().log_probabilities(psi)
+
+    def weights(self) -> HeadWeights:
+        """What the head computes with, from its parameters."""
+        return HeadWeights(self.weight.flatten(1), self.bias)
 
     def loss(self, psi: Tensor, targets: Tensor, unitary_lambda: float) -> BornLoss:
         """Mean negative log-likelihood (nats per target) plus ``unitary_lambda`` times the unitary divergence.

@@ -7,22 +7,60 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from sem.layers import ComplexLinear, ComplexRMSNorm
+from sem.layers import ComplexLinear, ComplexRMSNorm, NormWeights
 from sem.ops import causal_conv
-from sem.spinor.gates import GatedBlockRotation
-from sem.spinor.states import SelectiveStates
+from sem.ops.causal_conv import causal_conv_forward
+from sem.ops.rms_norm import rms_norm_forward
+from sem.spinor.gates import GatedBlockRotation, RotationWeights
+from sem.spinor.states import SelectiveStates, StateWeights
 
 
 class SpinorState(NamedTuple):
-    """What the positions seen so far leave to those that follow, in one layer.
+    """What the positions seen so far leave to those that follow, in one layer, in float32 real blocks.
 
-    ``history [B, d_conv - 1, dim]``: the convolution's last inputs, complex64, zeros before the first position.
-    ``states [B, groups * state_dim]``: the scan's state, complex64.
+    ``history [B, d_conv - 1, dim, 2]``: the convolution's last inputs, zeros before the first position.
+    ``states [B, groups * state_dim, 2]``: the scan's state.
     """
 
     history: Tensor
     states: Tensor
+
+
+class SpinorWeights(NamedTuple):
+    """A layer as it is computed: ``offset [dim, 2]`` is the convolution's bias, ``out`` the real matrix of the last
+    map with the residual's scale in it; the rest as it is learned."""
+
+    norm: NormWeights
+    rotation: RotationWeights
+    taps: Tensor
+    offset: Tensor
+    theta: Tensor
+    states: StateWeights
+    out: Tensor
+
+    def mix(
+        self, x: Tensor, history: Tensor | None = None, states: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The layer for real blocks ``x [B, S, dim, 2]``, the convolution's inputs, and the scan's last state."""
+        turned = self.rotation.rotate(rms_norm_forward(x.flatten(0, 1), *self.norm)).view(x.shape)
+        if history is None:
+            history = x.new_zeros(len(x), len(self.taps) - 1, *x.shape[2:])
+        gated = causal_conv_forward(turned, history, self.taps, self.offset, self.theta)
+        mixed, last = self.states.advance(gated, states)
+        return x + functional.linear(mixed.flatten(-2), self.out).float().view(x.shape), turned, last
+
+    def advance(self, x: Tensor, state: SpinorState) -> tuple[Tensor, SpinorState]:
+        """What the layer gives for real blocks ``x [B, S, dim, 2]`` behind the positions that left ``state``, and the
+        state these leave."""
+        out, inputs, last = self.mix(x, *state)
+        steps, kept = x.shape[1], state.history.shape[1]
+        if steps < kept:
+            history = torch.cat([state.history[:, steps:], inputs], 1)
+        else:
+            history = inputs[:, steps - kept :].clone()
+        return out, SpinorState(history, last)
 
 
 class ComplexMamba3Layer(nn.Module):
@@ -62,22 +100,28 @@ class ComplexMamba3Layer(nn.Module):
         self.residual = nn.Parameter(torch.tensor(1 / math.sqrt(2 * num_layers)))
         self.gate_theta._no_weight_decay = True  # type: ignore[attr-defined]
 
+    def weights(self) -> SpinorWeights:
+        """What the layer computes with, from its parameters."""
+        return SpinorWeights(
+            self.norm.weights(),
+            self.rotation.weights(),
+            self.conv.taps,
+            self.conv.offset(),
+            self.gate_theta,
+            self.mixer.weights(),
+            self.out.matrix(self.residual),
+        )
+
     def forward(self, psi: Tensor) -> Tensor:
-        x = self.conv(self.rotation(self.norm(psi)), self.gate_theta)
-        return psi + self.out(self.mixer(x), self.residual)
+        out, _, _ = self.weights().mix(torch.view_as_real(psi.resolve_conj()))
+        return torch.view_as_complex(out)
 
     def start(self, batch: int) -> SpinorState:
         """The state before the first position of ``batch`` sequences."""
-        width, dim, _ = self.conv.taps.shape
-        history = self.conv.taps.new_zeros(batch, width - 1, dim, dtype=torch.complex64)
-        return SpinorState(history, history.new_zeros(batch, len(self.mixer.frequency)))
-
-    def advance(self, psi: Tensor, state: SpinorState) -> tuple[Tensor, SpinorState]:
-        """What :meth:`forward` gives for ``psi [B, S, dim]`` behind the positions that left ``state``, and the state
-        these leave."""
-        x, history = self.conv.advance(self.rotation(self.norm(psi)), state.history, self.gate_theta)
-        mixed, states = self.mixer.advance(x, state.states)
-        return psi + self.out(mixed, self.residual), SpinorState(history, states)
+        taps = self.conv.taps
+        width, dim, _ = taps.shape
+        history = taps.new_zeros(batch, width - 1, dim, 2)
+        return SpinorState(history, taps.new_zeros(batch, len(self.mixer.frequency), 2))
 
 
 class CausalConv(nn.Module):
@@ -96,10 +140,9 @@ class CausalConv(nn.Module):
         self.bias = nn.Parameter(0.35 * torch.randn(2 * dim))
         self.taps._no_weight_decay = True  # type: ignore[attr-defined]
 
-    def forward(self, x: Tensor, theta: Tensor | None = None, history: Tensor | None = None) -> Tensor:
-        return causal_conv(x, self.taps, torch.stack(self.bias.chunk(2), -1), theta, history)
+    def offset(self) -> Tensor:
+        """The bias, ``[dim, 2]``."""
+        return torch.stack(self.bias.chunk(2), -1)
 
-    def advance(self, x: Tensor, history: Tensor, theta: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """What :meth:`forward` gives behind ``history``, the last ``width - 1`` inputs, and the history it leaves."""
-        recent = torch.cat([history, x[:, -history.shape[1] :]], 1) if history.shape[1] else history
-        return self(x, theta, history), recent[:, recent.shape[1] - history.shape[1] :].clone()
+    def forward(self, x: Tensor, theta: Tensor | None = None) -> Tensor:
+        return causal_conv(x, self.taps, self.offset(), theta)

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from sem.layers import RealReadout
-from sem.ops import gated_rotation
+from sem.layers import Affine, RealReadout
+from sem.ops.gated_rotation import gated_rotation_forward
+
+
+class RotationWeights(NamedTuple):
+    """A gated rotation as it is computed: ``gate`` on real blocks, the blocks of U."""
+
+    gate: Affine
+    blocks: Tensor
+
+    def rotate(self, x: Tensor) -> Tensor:
+        """Of real blocks ``[N, dim, 2]``."""
+        return gated_rotation_forward(x, functional.linear(x.flatten(1), *self.gate).float(), self.blocks)
 
 
 class GatedBlockRotation(nn.Module):
@@ -23,5 +36,10 @@ class GatedBlockRotation(nn.Module):
         self.blocks = nn.Parameter(noise)
         self.blocks._no_weight_decay = True  # type: ignore[attr-defined]
 
+    def weights(self) -> RotationWeights:
+        """What the rotation computes with, from its parameters."""
+        return RotationWeights(self.gate.affine(), self.blocks)
+
     def forward(self, x: Tensor) -> Tensor:
-        return gated_rotation(x, self.gate(x), self.blocks)
+        rows = torch.view_as_real(x.resolve_conj()).flatten(0, -3)
+        return torch.view_as_complex(self.weights().rotate(rows)).view(x.shape)

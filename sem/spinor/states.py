@@ -3,17 +3,39 @@
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sem.layers import RealReadout
-from sem.ops.state_space import state_space
+from sem.layers import Affine, RealReadout
+from sem.ops.state_space import state_space_forward
+from sem.precision import product_dtype
 
 _DT_RANGE = (1e-4, 2.0)
+
+
+class StateWeights(NamedTuple):
+    """A state space as it is computed: ``time_steps`` on real blocks, ``decay`` positive, the rest as it is learned."""
+
+    time_steps: Affine
+    into: Tensor
+    out_of: Tensor
+    decay: Tensor
+    frequency: Tensor
+
+    def advance(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The output for real blocks ``x [B, S, dim, 2]`` behind ``state [B, groups * state_dim, 2]`` (zeros if None),
+        and the last state."""
+        log_dt = functional.linear(x.flatten(-2), *self.time_steps).float()
+        dt_mag, dt_phase = log_dt.exp().clamp(*_DT_RANGE).chunk(2, dim=-1)
+        if state is None:
+            state = x.new_zeros(len(x), len(self.frequency), 2)
+        steps = dt_mag.contiguous(), dt_phase.contiguous()
+        maps = self.into, self.out_of, self.decay, self.frequency
+        y, last, _ = state_space_forward(x, *steps, *maps, state, product_dtype(x))
+        return y, last
 
 
 class SelectiveStates(nn.Module):
@@ -40,17 +62,10 @@ class SelectiveStates(nn.Module):
         for parameter in (self.raw_decay, self.frequency):
             parameter._no_weight_decay = True  # type: ignore[attr-defined]
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.advance(x, None)[0]
-
-    def advance(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The output behind ``state`` (complex64 ``[B, groups * state_dim]``; zeros if None), and the last state."""
-        dt_mag, dt_phase = self.time_steps(x).float().exp().clamp(*_DT_RANGE).chunk(2, dim=-1)
+    def weights(self) -> StateWeights:
+        """What the state space computes with, from its parameters."""
         decay = functional.softplus(self.raw_decay)
-        return _mix(x, dt_mag, dt_phase, self.into, self.out_of, decay, self.frequency, state)
+        return StateWeights(self.time_steps.affine(), self.into, self.out_of, decay, self.frequency)
 
-
-def _mix(x: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
-    """:func:`sem.ops.state_space`; on the CPU, where it is one kernel, outside autocast."""
-    with torch.autocast("cpu", enabled=False) if x.device.type == "cpu" else nullcontext():
-        return state_space(x, *arguments)
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.view_as_complex(self.weights().advance(torch.view_as_real(x.resolve_conj()), None)[0])
