@@ -9,8 +9,16 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
-CTEST := ctest --output-on-failure --no-tests=error
-BUILD_TOOLS := "cmake>=3.26" ninja
+# A process for each core, with one thread each; the tests that are about threads set their number themselves.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --maxprocesses 8 --dist worksteal
+QUICK_TESTS := $(addprefix python_tests/,ops encoder spinor propagator sampler) \
+  $(addprefix python_tests/test_,config.py diagnostics.py imports_point_down.py model.py original_names.py)
+CTEST := ctest --parallel --output-on-failure --no-tests=error
+BUILD_TOOLS := "scikit-build-core>=0.10" "pybind11>=3.0" "cmake>=3.26" ninja
+# Where pip compiles for Python and CMake for the C++ tests: with the environment's own tools and the same flags, so that
+# no object is compiled twice and a change costs what it touches.
+BUILD := build/dev
+INSTALL := SKBUILD_BUILD_DIR=$(BUILD) $(PIP) --no-build-isolation "$(TORCH)"
 # The SYCL runtime that torch's XPU builds bring, and Intel's OpenCL device for CPUs of the same release.
 SYCL_VERSION := 2025.3.3
 SYCL_ENV := build/sycl-env
@@ -26,6 +34,9 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # What is built here is for this machine: CUDA kernels where there is an NVIDIA GPU, for that GPU alone.
 export SEM_CUDA ?= $(if $(shell command -v nvidia-smi),AUTO,OFF)
 export CUDAARCHS ?= native
+# Developers see warnings as errors; who only wants the demonstration has another compiler, perhaps, with other warnings.
+export SEM_WERROR ?= ON
+demo: export SEM_WERROR := OFF
 
 BUILD_INPUTS := pyproject.toml CMakeLists.txt $(shell find csrc cmake -type f)
 
@@ -46,13 +57,17 @@ test: cpp-test py-test ## build and run every test, C++ and Python
 
 .PHONY: cpp-test
 cpp-test: $(VENV)/.test build/.gtest ## C++ tests (GoogleTest under ctest); bodies of device kernels on threads of the host
-	cmake -S . -B build/tests -G Ninja -DSEM_TESTS=ON -DSEM_PYTHON=OFF -DSEM_WERROR=ON -DSEM_SYCL=OFF -DSEM_CUDA=$(SEM_CUDA)
-	cmake --build build/tests
-	$(CTEST) --test-dir build/tests
+	cmake -S . -B $(BUILD) -DSEM_TESTS=ON -DSEM_SYCL=OFF
+	cmake --build $(BUILD)
+	$(CTEST) --test-dir $(BUILD)
 
 .PHONY: py-test
 py-test: $(VENV)/.test ## Python tests (pytest)
-	$(BIN)/pytest
+	$(PYTEST)
+
+.PHONY: quick
+quick: $(VENV)/.test ## two minutes: the Python tests that say whether a change is sane
+	$(PYTEST) $(QUICK_TESTS)
 
 .PHONY: sanitize
 sanitize: $(VENV)/.test build/.gtest ## C++ tests under AddressSanitizer and UBSan
@@ -96,11 +111,12 @@ sycl-check: $(VENV)/.test build/.gtest $(SYCL_ENV)/.ready ## the XPU kernels on 
 	cmake -S . -B build/sycl -G Ninja -DSEM_TESTS=ON -DSEM_WERROR=ON -DSEM_SYCL=ON -DSEM_CUDA=OFF \
 	  -DPython_EXECUTABLE=$(CURDIR)/$(SYCL_ENV)/bin/python \
 	  -Dpybind11_DIR=$$($(SYCL_ENV)/bin/python -m pybind11 --cmakedir)
-	cmake --build build/sycl --target _cpu _xpu sem_tests_sycl
+	cmake --build build/sycl --target _xpu sem_tests_sycl
 	$(SYCL_DEVICE) build/sycl/csrc/tests/sem_tests_sycl --gtest_brief=1
 	rm -rf build/sycl/tree && mkdir build/sycl/tree && cp -r sem build/sycl/tree/
 	rm -rf build/sycl/tree/sem/native/sycl build/sycl/tree/sem/native/*.so
-	cmake --install build/sycl --prefix build/sycl/tree >/dev/null
+	cmake --install $(BUILD) --prefix build/sycl/tree >/dev/null
+	cmake --install build/sycl --prefix build/sycl/tree --component xpu >/dev/null
 	$(SYCL_DEVICE) PYTHONPATH=$(CURDIR)/build/sycl/tree $(SYCL_ENV)/bin/python $(BIN)/pytest -m "not cuda" -o strict_markers=true \
 	  --override-ini=cache_dir=build/sycl/pytest -k "not without_a_gpu" python_tests/ops/test_device_kernels.py python_tests/ops/test_devices.py
 	$(SYCL_DEVICE) PYTHONPATH=$(CURDIR)/build/sycl/tree $(SYCL_ENV)/bin/python $(BIN)/pytest -o strict_markers=true \
@@ -122,13 +138,17 @@ $(BIN)/python:
 	  { echo 'sem needs the Python modules venv and ensurepip (on Debian or Ubuntu: apt-get install python3-venv).'; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-# One call per set of extras, so that pip resolves them with the pinned torch. Editable: only compiled sources need it again.
-$(VENV)/.train: $(BIN)/python $(BUILD_INPUTS)
-	$(PIP) "$(TORCH)" -e ".[train]"
+$(VENV)/.tools: $(BIN)/python
+	$(PIP) $(BUILD_TOOLS)
 	@touch $@
 
-$(VENV)/.test: $(BIN)/python $(BUILD_INPUTS)
-	$(PIP) "$(TORCH)" $(BUILD_TOOLS) -e ".[test,lint]"
+# One call per set of extras, so that pip resolves them with the pinned torch. Editable: only compiled sources need it again.
+$(VENV)/.train: $(VENV)/.tools $(BUILD_INPUTS)
+	$(INSTALL) -e ".[train]"
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.tools $(BUILD_INPUTS)
+	$(INSTALL) -e ".[test,lint]"
 	@touch $@ $(VENV)/.train
 
 # Its own environment, 1.3 GB, which reads torch and the test tools from .venv (a plain line of a .pth file: the installed
@@ -143,8 +163,8 @@ $(SYCL_ENV)/.ready: $(VENV)/.test
 	  "$$($(SYCL_ENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/tests.pth"
 	@touch $@
 
-$(VENV)/.docs: $(BIN)/python $(BUILD_INPUTS)
-	$(PIP) "$(TORCH)" -e ".[docs]"
+$(VENV)/.docs: $(VENV)/.tools $(BUILD_INPUTS)
+	$(INSTALL) -e ".[docs]"
 	@touch $@
 
 # GoogleTest: the machine's, else Debian's package where that is possible, else CMake fetches it.
