@@ -1,6 +1,6 @@
 """Building blocks that the stages share: complex linear maps and norms.
 
-Real matrix products take the real blocks of a wave (:mod:`sem.ops.blocks`) as they lie, so no stage copies a wave to
+Real matrix products take an interleaved wave (:mod:`sem.ops.blocks`) as it lies, so no stage copies a wave to
 give it another form.
 """
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sem.ops import complex_rms_norm
-from sem.ops.blocks import complex_of, intensity, pair_sum, real_blocks, real_matrix
+from sem.ops.blocks import complex_of, intensity, interleaved, pair_sum, real_matrix
 
 __all__ = [
     "Affine",
@@ -24,7 +24,7 @@ __all__ = [
     "complex_of",
     "intensity",
     "pair_sum",
-    "real_blocks",
+    "interleaved",
     "real_matrix",
 ]
 
@@ -47,7 +47,7 @@ class ComplexLinear(nn.Module):
 
     def forward(self, z: Tensor, scale: Tensor | None = None) -> Tensor:
         """``W z``, or ``scale W z``."""
-        return complex_of(functional.linear(real_blocks(z), self.matrix(scale)).float())
+        return complex_of(functional.linear(interleaved(z), self.matrix(scale)).float())
 
 
 class Affine(NamedTuple):
@@ -72,7 +72,7 @@ class RealReadout(nn.Linear):
         return Affine(self.weight.unflatten(1, (2, -1)).transpose(1, 2).flatten(1), self.bias)
 
     def forward(self, z: Tensor) -> Tensor:
-        return functional.linear(real_blocks(z), *self.affine())
+        return functional.linear(interleaved(z), *self.affine())
 
 
 class NormWeights(NamedTuple):

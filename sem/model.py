@@ -11,8 +11,8 @@ from sem.config import SEMConfig
 from sem.diagnostics import Diagnostics
 from sem.encoder import EncoderWeights, MeshSDREncoder, TransportState
 from sem.layers import ComplexRMSNorm, NormWeights
+from sem.ops.complex_rms_norm import complex_rms_norm_forward
 from sem.precision import StagedModule
-from sem.ops.rms_norm import rms_norm_forward
 from sem.propagator import CayleySolitonStack, PropagatorWeights
 from sem.sampler import BornHead, HeadWeights
 from sem.spinor import ComplexMamba3Layer, SpinorState, SpinorWeights
@@ -226,7 +226,7 @@ class SEMModel(StagedModule):
             for chunk in [tokens] if length <= _PREFILL_CHUNK else tokens.split(_PREFILL_CHUNK, 1):
                 x, state = self._mix(chunk, state)
             with self.stage("propagator"):
-                x = rms_norm_forward(self.propagator.step(x[:, -1], weights.propagator), *weights.norm)
+                x = complex_rms_norm_forward(self.propagator.step(x[:, -1], weights.propagator), *weights.norm)
             with self.stage("head"):
                 log_probabilities = weights.head.log_probabilities(torch.view_as_complex(x))
         return log_probabilities.clone(), state  # a tensor that may be written to and recorded, as any other

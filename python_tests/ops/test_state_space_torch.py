@@ -16,7 +16,7 @@ from sem.ops.state_space import state_space_backward, state_space_forward
 
 @pytest.mark.parametrize("steps", [0, 5, 70])
 def test_opcheck(steps):
-    arguments = Problem.random(2, steps, 3, 2, 4).real_blocks()
+    arguments = Problem.random(2, steps, 3, 2, 4).interleaved()
     torch.library.opcheck(state_space_forward.op, (*arguments, torch.float32))
     y, final_state, checkpoints = state_space_forward(*arguments, torch.float32)
     assert checkpoints.shape == (2, max(0, (steps - 1) // 64), 6, 2)
@@ -77,7 +77,7 @@ def test_autocast_changes_no_bit():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_inputs_are_widened_and_get_gradients_of_their_dtype(dtype):
-    half = [t.to(dtype).requires_grad_() for t in Problem.random(2, 5, 3, 2, 2).real_blocks()]
+    half = [t.to(dtype).requires_grad_() for t in Problem.random(2, 5, 3, 2, 2).interleaved()]
     widened = [t.detach().float() for t in half]
     y, final_state = state_space(*half)
     assert y.dtype == torch.float32 and y.shape == half[0].shape

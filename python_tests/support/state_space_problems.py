@@ -52,7 +52,7 @@ class Problem:
     def requiring_grad(self) -> Problem:
         return Problem(*(t.detach().clone().requires_grad_() for t in self.inputs()))
 
-    def real_blocks(self) -> list[Tensor]:
+    def interleaved(self) -> list[Tensor]:
         return [torch.view_as_real(t).contiguous() if t.is_complex() else t for t in self.inputs()]
 
     def rows(self, chosen: slice | list[int]) -> Problem:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from sem.ops import causal_conv, complex_rms_norm, gated_rotation, reference
 from sem.ops.causal_conv import causal_conv_backward, causal_conv_forward
+from sem.ops.complex_rms_norm import complex_rms_norm_backward, complex_rms_norm_forward
 from sem.ops.gated_rotation import gated_rotation_backward, gated_rotation_forward
-from sem.ops.rms_norm import rms_norm_backward, rms_norm_forward
 
 EPS = 1e-6
 
@@ -90,7 +90,7 @@ TOKEN_OPERATORS = (
         reference.complex_rms_norm,
         norm_problem,
         (0,),
-        (rms_norm_forward, rms_norm_backward),
+        (complex_rms_norm_forward, complex_rms_norm_backward),
         (0, 1),
         (EPS,),
     ),

@@ -138,9 +138,7 @@ class MeshSDREncoder(nn.Module):
         """What :meth:`advance` computes with, from the parameters of now."""
         return EncoderWeights(transport_kernel(self._log_kernel()), self._lift())
 
-    def advance(
-        self, tokens: Tensor, state: TransportState, weights: EncoderWeights
-    ) -> tuple[Tensor, TransportState]:
+    def advance(self, tokens: Tensor, state: TransportState, weights: EncoderWeights) -> tuple[Tensor, TransportState]:
         """What :meth:`forward` gives for ``tokens [B, S]`` behind those that left ``state``, and the state they leave,
         with :meth:`weights` of now or before. Nothing is counted."""
         kernel = nn.functional.embedding(tokens, weights.kernel)

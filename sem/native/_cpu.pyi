@@ -401,7 +401,7 @@ def diffraction_backward(
     grad_background: Tensor,
     to_detector_and_beam: bool,
 ) -> None: ...
-def rms_norm_forward(
+def complex_rms_norm_forward(
     handle: int,
     device: int,
     threads: int,
@@ -415,7 +415,7 @@ def rms_norm_forward(
     gamma: Tensor,
     out: Tensor,
 ) -> None: ...
-def rms_norm_backward(
+def complex_rms_norm_backward(
     handle: int,
     device: int,
     threads: int,

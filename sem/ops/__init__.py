@@ -3,6 +3,7 @@
 from sem.ops.causal_conv import causal_conv
 from sem.ops.cayley import cayley
 from sem.ops.cg import cg_solve
+from sem.ops.complex_rms_norm import complex_rms_norm
 from sem.ops.diffraction import reference as reference_diffraction
 from sem.ops.diffraction.inputs import (
     Curvature,
@@ -18,7 +19,6 @@ from sem.ops.gated_rotation import gated_rotation
 from sem.ops.laplacian import laplacian_matvec
 from sem.ops.laplacian_cg import laplacian_cg
 from sem.ops.pit import phase_entropy, pit
-from sem.ops.rms_norm import complex_rms_norm
 from sem.ops.scan import scan
 from sem.ops.soliton_step import soliton_step
 from sem.ops.solve import OnFailure, SolveError, SolveInfo, SolveStatus

@@ -1,7 +1,7 @@
 """Complex vectors as real ones: the layout that waves have everywhere.
 
-A complex vector ``[..., D]`` has the layout of complex64; its *real blocks* ``[..., 2 D]`` (re, im, re, im, ...) are
-the same memory, and real matrix products take them as they lie.
+A complex vector ``[..., D]`` has the layout of complex64; *interleaved*, as real numbers ``[..., 2 D]`` (re,
+im, re, im, ...), it is the same memory, and real matrix products take it as it lies. (*Real blocks* are ``[..., D, 2]``.)
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 
-def real_blocks(z: Tensor) -> Tensor:
+def interleaved(z: Tensor) -> Tensor:
     """Complex ``[..., D]`` as real ``[..., 2 D]``; the same memory where ``z`` is contiguous."""
     return torch.view_as_real(z.resolve_conj()).flatten(-2)
 
 
 def complex_of(blocks: Tensor) -> Tensor:
-    """Real blocks ``[..., 2 D]`` as complex ``[..., D]``, the same memory."""
+    """Interleaved ``[..., 2 D]`` as complex ``[..., D]``, the same memory."""
     return torch.view_as_complex(blocks.unflatten(-1, (-1, 2)))
 
 
@@ -28,7 +28,7 @@ def pair_sum(blocks: Tensor) -> Tensor:
 
 def intensity(z: Tensor) -> Tensor:
     """``|z|^2`` of complex64 ``z``, float32."""
-    return pair_sum(real_blocks(z).square())
+    return pair_sum(interleaved(z).square())
 
 
 def real_matrix(weight: Tensor) -> Tensor:

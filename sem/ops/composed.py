@@ -13,19 +13,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sem.ops.blocks import intensity, pair_sum, real_blocks, real_matrix
+from sem.ops.blocks import intensity, interleaved, pair_sum, real_matrix
 
 GATE_SLOPE = 1.7015
 ACTIVE = 1e-12
 LEAST_MEAN = 1e-24
 
 
-def rms_norm_forward(z: Tensor, gamma: Tensor, eps: float) -> Tensor:
+def complex_rms_norm_forward(z: Tensor, gamma: Tensor, eps: float) -> Tensor:
     scale, _ = _scale(z, eps)
     return (z * scale).mul_(gamma.unsqueeze(-1))
 
 
-def rms_norm_backward(z: Tensor, gamma: Tensor, grad_out: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+def complex_rms_norm_backward(z: Tensor, gamma: Tensor, grad_out: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     scale, slope = _scale(z, eps)
     grad_z = grad_out * gamma.unsqueeze(-1)
     along = grad_z * z
@@ -105,7 +105,7 @@ def causal_conv_backward(
         wave = _convolved(x, history, taps, bias)
         passed, rate = _passed(wave, theta), theta.exp()
         # d out = passed dv + v (1 - passed) d(|v|^2 e^theta)
-        held = pair_sum(real_blocks(grad) * real_blocks(wave)).mul_(1 - passed).mul_(rate)
+        held = pair_sum(interleaved(grad) * interleaved(wave)).mul_(1 - passed).mul_(rate)
         grad_theta = intensity(wave).mul_(held).flatten(0, -2).sum(0)
         grad = (grad * passed).add_(wave * held.mul_(2))
     inputs = torch.view_as_complex(torch.cat([history, x], 1))

@@ -10,7 +10,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from sem.layers import complex_of, pair_sum, real_blocks, real_matrix
+from sem.layers import complex_of, interleaved, pair_sum, real_matrix
 from sem.precision import product_dtype
 
 _FLOOR = 1e-6
@@ -186,7 +186,7 @@ def _chunk(
     grads.bias.add_((likelihood.mul_(common)).sum(0)).index_add_(0, target.flatten(), each.flatten(), alpha=-1)
     spread = (2 * spread_weight) * log_total / total + (common * factor.sum() - own) * (_FLOOR / vocab)
     grad_power = torch.addcmul(spread.where(total >= tiny, 0), common, factor).scatter_add_(1, target, -own)
-    grad_amplitudes = real_blocks(complex_of(amplitudes) * grad_power.mul_(2 / vocab)).to(dtype)
+    grad_amplitudes = interleaved(complex_of(amplitudes) * grad_power.mul_(2 / vocab)).to(dtype)
     grads.blocks[piece] = grad_amplitudes @ matrix.to(dtype)
     grads.matrix.add_(grad_amplitudes.T @ rows)
     return sums

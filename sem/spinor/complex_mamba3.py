@@ -12,7 +12,7 @@ from torch.nn import functional
 from sem.layers import ComplexLinear, ComplexRMSNorm, NormWeights
 from sem.ops import causal_conv
 from sem.ops.causal_conv import causal_conv_forward
-from sem.ops.rms_norm import rms_norm_forward
+from sem.ops.complex_rms_norm import complex_rms_norm_forward
 from sem.spinor.gates import GatedBlockRotation, RotationWeights
 from sem.spinor.states import SelectiveStates, StateWeights
 
@@ -44,7 +44,7 @@ class SpinorWeights(NamedTuple):
         self, x: Tensor, history: Tensor | None = None, states: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The layer for real blocks ``x [B, S, dim, 2]``, the convolution's inputs, and the scan's last state."""
-        turned = self.rotation.rotate(rms_norm_forward(x.flatten(0, 1), *self.norm)).view(x.shape)
+        turned = self.rotation.rotate(complex_rms_norm_forward(x.flatten(0, 1), *self.norm)).view(x.shape)
         if history is None:
             history = x.new_zeros(len(x), len(self.taps) - 1, *x.shape[2:])
         gated = causal_conv_forward(turned, history, self.taps, self.offset, self.theta)
@@ -56,11 +56,8 @@ class SpinorWeights(NamedTuple):
         state these leave."""
         out, inputs, last = self.mix(x, *state)
         steps, kept = x.shape[1], state.history.shape[1]
-        if steps < kept:
-            history = torch.cat([state.history[:, steps:], inputs], 1)
-        else:
-            history = inputs[:, steps - kept :].clone()
-        return out, SpinorState(history, last)
+        recent = inputs if steps >= kept else torch.cat([state.history[:, steps:], inputs], 1)
+        return out, SpinorState(recent[:, recent.shape[1] - kept :].clone(), last)
 
 
 class ComplexMamba3Layer(nn.Module):

@@ -3,12 +3,12 @@
 
 #include "sem/causal_conv.hpp"
 #include "sem/cayley.hpp"
+#include "sem/complex_rms_norm.hpp"
 #include "sem/diffraction.hpp"
 #include "sem/gated_rotation.hpp"
 #include "sem/laplacian.hpp"
 #include "sem/laplacian_cg.hpp"
 #include "sem/pit.hpp"
-#include "sem/rms_norm.hpp"
 #include "sem/scan.hpp"
 #include "sem/soliton_step.hpp"
 #include "sem/state_space.hpp"
@@ -30,8 +30,8 @@
   X(DiffractionForward)         \
   X(DiffractionBackward)
 #define SEM_CPU_OPERATORS(X) \
-  X(RmsNormForward)          \
-  X(RmsNormBackward)         \
+  X(ComplexRmsNormForward)   \
+  X(ComplexRmsNormBackward)  \
   X(GatedRotationForward)    \
   X(GatedRotationBackward)   \
   X(CausalConvForward)       \

@@ -1,5 +1,5 @@
 #include "bench/problems.hpp"
-#include "sem/rms_norm.hpp"
+#include "sem/complex_rms_norm.hpp"
 
 namespace sem::bench {
 namespace {
@@ -18,11 +18,11 @@ struct Problem {
   std::vector<float> z, gamma;
 };
 
-void rms_norm_forward(::benchmark::State& state) {
+void complex_rms_norm_forward(::benchmark::State& state) {
   const Problem problem(state);
   std::vector<float> out(problem.z.size());
-  const RmsNormForward<float> args{problem.rows,     problem.width,        1e-6f,
-                                   problem.z.data(), problem.gamma.data(), out.data()};
+  const ComplexRmsNormForward<float> args{problem.rows,     problem.width,        1e-6f,
+                                          problem.z.data(), problem.gamma.data(), out.data()};
   for (auto _ : state) {
     cpu::run(args, kOneThread);
     ::benchmark::ClobberMemory();
@@ -30,12 +30,12 @@ void rms_norm_forward(::benchmark::State& state) {
   report_rate(state, "bytes/s", problem.bytes(2));
 }
 
-void rms_norm_backward(::benchmark::State& state) {
+void complex_rms_norm_backward(::benchmark::State& state) {
   const Problem problem(state);
   const auto grad_out = normal_array<float>(problem.z.size(), 3);
   std::vector<float> grad_z(problem.z.size()), grad_gamma(problem.gamma.size());
-  const RmsNormBackward<float> args{problem.rows,         problem.width,   1e-6f,         problem.z.data(),
-                                    problem.gamma.data(), grad_out.data(), grad_z.data(), grad_gamma.data()};
+  const ComplexRmsNormBackward<float> args{problem.rows,         problem.width,   1e-6f,         problem.z.data(),
+                                           problem.gamma.data(), grad_out.data(), grad_z.data(), grad_gamma.data()};
   for (auto _ : state) {
     cpu::run(args, kOneThread);
     ::benchmark::ClobberMemory();
@@ -48,8 +48,8 @@ void sizes(::benchmark::internal::Benchmark* benchmark) {
   benchmark->Args({2048, 128})->Args({4096, 256});
 }
 
-BENCHMARK(rms_norm_forward)->Apply(sizes);
-BENCHMARK(rms_norm_backward)->Apply(sizes);
+BENCHMARK(complex_rms_norm_forward)->Apply(sizes);
+BENCHMARK(complex_rms_norm_backward)->Apply(sizes);
 
 }  // namespace
 }  // namespace sem::bench

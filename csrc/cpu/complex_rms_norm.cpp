@@ -1,4 +1,4 @@
-#include "sem/rms_norm.hpp"
+#include "sem/complex_rms_norm.hpp"
 
 #include "cpu/rows.hpp"
 #include "cpu/scratch.hpp"
@@ -36,7 +36,7 @@ struct RowScale {
   }
 };
 
-void forward_row(const RmsNormForward<float>& args, const float* z, float* out) {
+void forward_row(const ComplexRmsNormForward<float>& args, const float* z, float* out) {
   RowPower sums;
   for (std::int64_t i = 0; i < args.width; i += kLanes) sums.add(load_wave(z, args.width, i), i);
   const float scale = RowScale(sums, args.eps).scale;
@@ -47,7 +47,7 @@ void forward_row(const RmsNormForward<float>& args, const float* z, float* out) 
   }
 }
 
-void backward_row(const RmsNormBackward<float>& args, const float* z, const float* grad, float* grad_z,
+void backward_row(const ComplexRmsNormBackward<float>& args, const float* z, const float* grad, float* grad_z,
                   float* grad_gamma) {
   RowPower sums;
   BlockSum along_sum;
@@ -70,7 +70,7 @@ void backward_row(const RmsNormBackward<float>& args, const float* z, const floa
 }  // namespace
 
 // Memory traffic: z is read once, out written once.
-void run(const RmsNormForward<float>& args, Queue queue) {
+void run(const ComplexRmsNormForward<float>& args, Queue queue) {
   const Pieces chunks{args.rows};
   const std::int64_t floats = 2 * args.width;
 #pragma omp parallel for schedule(static) num_threads(team(queue, chunks.count()))
@@ -80,7 +80,7 @@ void run(const RmsNormForward<float>& args, Queue queue) {
 }
 
 // Memory traffic: z and grad_out are read once, grad_z written once.
-void run(const RmsNormBackward<float>& args, Queue queue) {
+void run(const ComplexRmsNormBackward<float>& args, Queue queue) {
   const Pieces chunks{args.rows};
   const std::int64_t floats = 2 * args.width, stride = padded_to_lanes(args.width);
   const Scratch partials(static_cast<std::size_t>(chunks.count() * stride));

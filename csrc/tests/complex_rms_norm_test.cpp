@@ -1,4 +1,4 @@
-#include "sem/rms_norm.hpp"
+#include "sem/complex_rms_norm.hpp"
 
 #include <gtest/gtest.h>
 
@@ -46,22 +46,23 @@ template <class Real, class Forward, class Backward>
 Result<Real> run(const Problem<Real>& problem, Forward forward, Backward backward) {
   Result<Real> out{std::vector<Real>(problem.z.size()), std::vector<Real>(problem.z.size()),
                    std::vector<Real>(problem.gamma.size(), Real(9))};
-  forward(RmsNormForward<Real>{problem.rows, problem.width, problem.eps, problem.z.data(), problem.gamma.data(),
-                               out.out.data()});
-  backward(RmsNormBackward<Real>{problem.rows, problem.width, problem.eps, problem.z.data(), problem.gamma.data(),
-                                 problem.grad_out.data(), out.grad_z.data(), out.grad_gamma.data()});
+  forward(ComplexRmsNormForward<Real>{problem.rows, problem.width, problem.eps, problem.z.data(), problem.gamma.data(),
+                                      out.out.data()});
+  backward(ComplexRmsNormBackward<Real>{problem.rows, problem.width, problem.eps, problem.z.data(),
+                                        problem.gamma.data(), problem.grad_out.data(), out.grad_z.data(),
+                                        out.grad_gamma.data()});
   return out;
 }
 
 Result<double> run_reference(const Problem<double>& problem) {
-  return run(problem, reference::run<RmsNormForward<double>>, reference::run<RmsNormBackward<double>>);
+  return run(problem, reference::run<ComplexRmsNormForward<double>>, reference::run<ComplexRmsNormBackward<double>>);
 }
 
 Result<float> run_cpu(const Problem<float>& problem, int threads) {
   const Queue queue{nullptr, threads};
   return run(
-      problem, [&](const RmsNormForward<float>& args) { cpu::run(args, queue); },
-      [&](const RmsNormBackward<float>& args) { cpu::run(args, queue); });
+      problem, [&](const ComplexRmsNormForward<float>& args) { cpu::run(args, queue); },
+      [&](const ComplexRmsNormBackward<float>& args) { cpu::run(args, queue); });
 }
 
 TEST(RmsNormReference, ARowByHand) {

@@ -1,4 +1,4 @@
-// rms_norm: every row of complex numbers over its own root mean square, times a gain per entry.
+// complex_rms_norm: every row of complex numbers over its own root mean square, times a gain per entry.
 //
 //   rms = sqrt( sum_d |z_d|^2 / n ),  n = the number of active entries, |z_d|^2 > 1e-12, at least 1
 //   scale = 1 / (rms + eps),          out_d = scale gamma_d z_d
@@ -15,8 +15,8 @@ inline constexpr double kActivePower = 1e-12;
 inline constexpr double kLeastMeanPower = 1e-24;
 
 template <class Real>
-struct RmsNormForward {
-  static constexpr const char* kName = "rms_norm_forward";
+struct ComplexRmsNormForward {
+  static constexpr const char* kName = "complex_rms_norm_forward";
 
   std::int64_t rows = 0;
   std::int64_t width = 0;
@@ -40,8 +40,8 @@ struct RmsNormForward {
 //   g_z_d = scale gamma_d g_d - slope z_d sum_e gamma_e Re(conj(z_e) g_e),
 //   g_gamma_d = sum over rows of scale Re(conj(z_d) g_d).
 template <class Real>
-struct RmsNormBackward {
-  static constexpr const char* kName = "rms_norm_backward";
+struct ComplexRmsNormBackward {
+  static constexpr const char* kName = "complex_rms_norm_backward";
 
   std::int64_t rows = 0;
   std::int64_t width = 0;

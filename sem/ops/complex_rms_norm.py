@@ -45,7 +45,7 @@ def complex_rms_norm(z: Tensor, gamma: Tensor, eps: float = 1e-6) -> Tensor:
     gain = boundary.real("gamma", gamma, rows.shape[1:2])
     boundary.same_device("gamma", gain, rows)
     floor = boundary.nonnegative("eps", eps)
-    return restore(rms_norm_forward(rows, gain, floor))
+    return restore(complex_rms_norm_forward(rows, gain, floor))
 
 
 # Below, z is float32 [rows, D, 2].
@@ -53,21 +53,22 @@ def _sizes(z: Tensor, *rest: Any) -> dict[str, int]:
     return {"rows": z.shape[0], "width": z.shape[1]}
 
 
-rms_norm_forward = Operator(
-    "rms_norm_forward(Tensor z, Tensor gamma, float eps) -> (Tensor out)",
+complex_rms_norm_forward = Operator(
+    "complex_rms_norm_forward(Tensor z, Tensor gamma, float eps) -> (Tensor out)",
     empty=lambda z, *rest: torch.empty_like(z),
     sizes=_sizes,
     per_row=("z", "out"),
-    composed=composed.rms_norm_forward,
+    composed=composed.complex_rms_norm_forward,
 )
-rms_norm_backward = Operator(
-    "rms_norm_backward(Tensor z, Tensor gamma, Tensor grad_out, float eps) -> (Tensor grad_z, Tensor grad_gamma)",
+complex_rms_norm_backward = Operator(
+    "complex_rms_norm_backward(Tensor z, Tensor gamma, Tensor grad_out, float eps)"
+    " -> (Tensor grad_z, Tensor grad_gamma)",
     empty=lambda z, gamma, *rest: (torch.empty_like(z), torch.empty_like(gamma)),
     sizes=_sizes,
     per_row=("z", "grad_out", "grad_z"),
-    composed=composed.rms_norm_backward,
+    composed=composed.complex_rms_norm_backward,
 )
-rms_norm_backward.first_order("complex_rms_norm")
+complex_rms_norm_backward.first_order("complex_rms_norm")
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -76,7 +77,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    return only_needed(ctx, rms_norm_backward(*ctx.saved_tensors, grad.contiguous(), ctx.eps))
+    return only_needed(ctx, complex_rms_norm_backward(*ctx.saved_tensors, grad.contiguous(), ctx.eps))
 
 
-rms_norm_forward.differentiate(_setup_context, _backward)
+complex_rms_norm_forward.differentiate(_setup_context, _backward)

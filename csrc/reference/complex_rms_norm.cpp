@@ -1,4 +1,4 @@
-#include "sem/rms_norm.hpp"
+#include "sem/complex_rms_norm.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -30,7 +30,7 @@ struct RowScale {
 }  // namespace
 
 template <class Real>
-void rms_norm_forward(const RmsNormForward<Real>& args) {
+void complex_rms_norm_forward(const ComplexRmsNormForward<Real>& args) {
   for (std::int64_t row = 0; row < args.rows; ++row) {
     const std::int64_t at = row * args.width;
     const RowScale<Real> of(args.z + 2 * at, args.width, args.eps);
@@ -40,7 +40,7 @@ void rms_norm_forward(const RmsNormForward<Real>& args) {
 }
 
 template <class Real>
-void rms_norm_backward(const RmsNormBackward<Real>& args) {
+void complex_rms_norm_backward(const ComplexRmsNormBackward<Real>& args) {
   std::fill_n(args.grad_gamma, args.width, Real(0));
   for (std::int64_t row = 0; row < args.rows; ++row) {
     const std::int64_t at = row * args.width;
@@ -57,7 +57,7 @@ void rms_norm_backward(const RmsNormBackward<Real>& args) {
   }
 }
 
-SEM_REFERENCE(RmsNormForward, rms_norm_forward)
-SEM_REFERENCE(RmsNormBackward, rms_norm_backward)
+SEM_REFERENCE(ComplexRmsNormForward, complex_rms_norm_forward)
+SEM_REFERENCE(ComplexRmsNormBackward, complex_rms_norm_backward)
 
 }  // namespace sem::reference
