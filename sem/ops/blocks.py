@@ -1,7 +1,7 @@
 """Complex vectors as real ones: the layout that waves have everywhere.
 
-A complex vector ``[..., D]`` has the layout of complex64; *interleaved*, as real numbers ``[..., 2 D]`` (re,
-im, re, im, ...), it is the same memory, and real matrix products take it as it lies. (*Real blocks* are ``[..., D, 2]``.)
+A complex vector ``[..., D]`` has the layout of complex64; *interleaved*, as real numbers ``[..., 2 D]`` (re, im, re, im
+and so on), it is the same memory, and real matrix products take it as it lies. (*Real blocks* are ``[..., D, 2]``.)
 """
 
 from __future__ import annotations
