@@ -15,7 +15,8 @@ hand; docstrings and comments do not.
 **Files of an operator**: *own* ones have its name (prefixes and suffixes of tests aside). *Shared* ones are lists,
 declarations, registrations, exports, navigation and overviews in which it has an entry: the files of SHARED below that
 name its kernels, its public function or, in lists, the operator. Generated files (the stubs), other operators' files,
-tests of other things, measurements and users of the operator are not counted.
+tests of other things, measurements and users of the operator are not counted. Where there is a tools/new_operator.py,
+the files that it makes and edits are counted as well: those that a new operator needs.
 
 **Lines of plumbing**: all lines of PLUMBING's files but csrc/device, whose launches are part of the kernels.
 """
@@ -25,6 +26,7 @@ from __future__ import annotations
 import argparse
 import re
 import subprocess
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -148,6 +150,16 @@ def operator_files(tree: Tree, operator: str) -> tuple[list[str], list[str]]:
     return own, sorted(shared)
 
 
+def tool_files(tree: Tree) -> list[int | None]:
+    """How many files the tree's own tool makes and edits for a new operator."""
+    tool = tree.root.resolve() / "tools" / "new_operator.py"
+    if not tool.exists():
+        return [None, None]
+    done = subprocess.run([sys.executable, tool, "probe_op", "--dry-run"], check=True, capture_output=True, text=True)
+    made, _, edited = done.stdout.partition("edited:")
+    return [part.count("\n  ") for part in (made, edited)]
+
+
 def plumbing_lines(tree: Tree) -> int:
     paths = tree.matching(PLUMBING, but=(*TWINS, "csrc/device/*"))
     return sum(tree.text(path).count("\n") for path in paths)
@@ -165,7 +177,7 @@ def main() -> None:
     if len(trees) > 2:
         parser.error(f"expected one checkout or two, got {len(trees)}")
 
-    rows: list[tuple[str, list[int]]] = []
+    rows: list[tuple[str, list[int | None]]] = []
     for argument in options.arguments:
         lines = [argument_lines(tree, argument, options.operators) for tree in trees]
         rows.append((f"lines that `{argument}` stands on", [len(found) for found in lines]))
@@ -182,12 +194,17 @@ def main() -> None:
         for own, shared in files:
             print("\nown:\n  " + "\n  ".join(own) + "\nshared:\n  " + "\n  ".join(shared))
         print()
+    by_tool = [tool_files(tree) for tree in trees]
+    rows.append(("files that new_operator.py makes", [made for made, _ in by_tool]))
+    rows.append(("  edits", [edited for _, edited in by_tool]))
     rows.append(("lines of plumbing", [plumbing_lines(tree) for tree in trees]))
 
     width = max(len(label) for label, _ in rows)
     for label, numbers in rows:
-        change = f"{numbers[1] - numbers[0]:+8d}" if len(numbers) == 2 else ""
-        print(f"{label:{width}}" + "".join(f"{number:8d}" for number in numbers) + change)
+        cells = [f"{'-' if number is None else number:>8}" for number in numbers]
+        if len(numbers) == 2 and None not in numbers:
+            cells.append(f"{numbers[1] - numbers[0]:+8d}")
+        print(f"{label:{width}}" + "".join(cells))
 
 
 if __name__ == "__main__":

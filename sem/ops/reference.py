@@ -22,7 +22,7 @@ def laplacian_dense(edge_weight: Tensor, topology: Topology) -> Tensor:
 
 
 def laplacian_matvec(x: Tensor, edge_weight: Tensor, topology: Topology) -> Tensor:
-    """Twin of :func:`sem.ops.laplacian_matvec`: the flow along each edge, added at one end, subtracted at the other."""
+    """Twin of :func:`sem.ops.laplacian_matvec`: the flow along each edge, out of one end and into the other."""
     i, j = topology.edges.to(x.device).unbind(1)
     flow = edge_weight * (x[..., i] - x[..., j])
     return torch.zeros_like(x).index_add(-1, i, flow).index_add(-1, j, -flow)
