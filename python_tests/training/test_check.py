@@ -121,11 +121,14 @@ def normal_equations(sign, lie=False):
     ids=["bfloat16", "bfloat16, hidden", "right sign", "wrong sign", "wrong sign, hidden"],
 )
 def test_a_faulty_solver_cannot_report_itself_healthy(solver, rows, monkeypatch):
-    def step(psi, kerr, strength, edge_weight, topology, half_dt, tol, max_iter, *, num_bins, rule, **options):
-        turned = pit(psi, None, strength, num_bins, rule, kerr=kerr)
-        return solver(turned, edge_weight, topology, half_dt, tol, max_iter, **options)
+    def step(self, psi, weights, return_info=False):
+        turned = pit(psi, None, weights.strength, self.pit_num_bins, self.pit_rule, kerr=weights.kerr)
+        limits = self.half_dt, self.cg_tol, self.cg_max_iter
+        options = {"on_failure": self.on_failure, "return_info": True}
+        out, info = solver(turned, weights.edge_weight, self.hamiltonian.topology, *limits, **options)
+        return (out, info) if return_info else out
 
-    monkeypatch.setattr(cayley_soliton, "soliton_step", step)
+    monkeypatch.setattr(cayley_soliton.CayleySolitonPropagator, "step", step)
     assert failed(check("propagator.cayley_dt=0.1")) == rows
 
 
@@ -184,7 +187,13 @@ class Poisoned:
 
 
 def test_bunching_phases_fail(monkeypatch):
-    monkeypatch.setattr(cayley_soliton.CayleySolitonPropagator, "_strength", lambda self: -self.pit_strength)
+    weights = cayley_soliton.CayleySolitonPropagator.weights
+
+    def bunching(self):
+        right = weights(self)
+        return right._replace(strength=-right.strength)
+
+    monkeypatch.setattr(cayley_soliton.CayleySolitonPropagator, "weights", bunching)
     result = check()
     assert failed(result) == {"phase_entropy"}
     assert rows_of(result)["phase_entropy"].worst < 0

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from small_model import SMALL_MODEL
+from torch.overrides import TorchFunctionMode
 from toy import RecordingDisplay, ToyDiagnostics, ToyModel, toy_config, toy_corpus, toy_trainer
 
 from sem.config import SEMConfig
@@ -31,12 +32,25 @@ class WatchedModel(SEMModel):
         super().__init__(config)
         self.autocast = set()
         self.product_dtypes = set()
-        for layer in self.mamba_layers:
-            layer.rotation.gate.register_forward_hook(lambda _, __, out: self.product_dtypes.add(out.dtype))
 
     def waves(self, tokens, diagnostics=None):
         self.autocast.add(torch.is_autocast_enabled("cpu"))
-        return super().waves(tokens, diagnostics)
+        with Products(self.product_dtypes):
+            return super().waves(tokens, diagnostics)
+
+
+class Products(TorchFunctionMode):
+    """Notes the dtypes of matrix products with parameters."""
+
+    def __init__(self, dtypes):
+        super().__init__()
+        self.dtypes = dtypes
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        if function is torch.nn.functional.linear:
+            self.dtypes.add(out.dtype)
+        return out
 
 
 def train(folder, *overrides):
