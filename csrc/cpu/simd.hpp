@@ -17,6 +17,8 @@
 #endif
 
 #define SEM_INLINE inline __attribute__((always_inline))
+// For what most calls of a kernel do not come to: inlined, it would be compiled into every kernel of every kind.
+#define SEM_OUT_OF_LINE __attribute__((noinline))
 // After the parameters of a lambda.
 #define SEM_INLINE_LAMBDA __attribute__((always_inline))
 

@@ -5,11 +5,11 @@
 namespace sem::cpu::SEM_ISA {
 namespace {
 
-template <DomainShape kShape, bool kPlain>
-class BackwardKernel : public ImageKernel<kShape, kPlain> {
+template <class Kind>
+class BackwardKernel : public ImageKernel<Kind> {
  public:
   BackwardKernel(const DiffractionBackward<float>& args, const DiffractionPlan& plan, const SwitchOff& off)
-      : ImageKernel<kShape, kPlain>(plan, off), geometry_(args.to_detector_and_beam) {}
+      : ImageKernel<Kind>(plan, off), geometry_(args.to_detector_and_beam) {}
 
   void backward(const Tile& tile, const Triple* table, bool fresh, vfloat grad, GradientSums& to) const {
     TilePosition at, first;
@@ -22,8 +22,7 @@ class BackwardKernel : public ImageKernel<kShape, kPlain> {
         first = at;
       else
         plan_.template locate<kPlain>(table, tile.fast, plan_.first_place(), first);
-      own = factors_.capture(at, last_place.layer) *
-            to_float(factors_.template polarisation<kPlain>(first, 0) * factors_.solid_angle(first));
+      own = factor(at, last_place.layer, first, 0);
     }
     const vint limit = interpolated_steps(tile);
     std::int32_t number = 0;
@@ -33,9 +32,7 @@ class BackwardKernel : public ImageKernel<kShape, kPlain> {
       vfloat by_d[3] = {}, by_p[3] = {};
       for (std::int64_t s = 0; s < in_.sources; ++s) {
         const SourcePlan& source = plan_.source(s);
-        if (exact())
-          own = factors_.capture(at, place.layer) *
-                to_float(factors_.template polarisation<kPlain>(at, s) * factors_.solid_angle(at));
+        if (exact()) own = factor(at, place.layer, at, s);
         const vint resolved = factors_.resolved(at, s);
         const vfloat by_intensity = select(resolved, grad * own * scale_, vfloat{});
         vfloat x[3], by_x[3] = {};
@@ -70,17 +67,20 @@ class BackwardKernel : public ImageKernel<kShape, kPlain> {
     accumulate(to.background(), grad * own);
     if (!geometry_) return;
     const vfloat by_log = grad * own * intensity * scale_;
-    vfloat by_d[3] = {}, by_p[3] = {};
-    factor_gradients(first, 0, 0, by_log, true, one_place, by_d, by_p, to);
-    position_gradient(first, tile.row, plan_.first_place(), by_d, by_p, to);
-    if (one_place) return;
-    vfloat last_by_d[3] = {}, last_by_p[3] = {};
-    factor_gradients(at, 0, last_place.layer, by_log, false, true, last_by_d, last_by_p, to);
-    position_gradient(at, tile.row, last_place, last_by_d, last_by_p, to);
+    for (int end = 0; end < (one_place ? 1 : 2); ++end) {
+      const bool is_first = end == 0, is_last = end == 1 || one_place;
+      const TilePosition& where = is_first ? first : at;
+      const Place place = is_first ? plan_.first_place() : last_place;
+      vfloat by_d[3] = {}, by_p[3] = {};
+      factor_gradients(where, 0, place.layer, by_log, is_first, is_last, by_d, by_p, to);
+      position_gradient(where, tile.row, place, by_d, by_p, to);
+    }
   }
 
  private:
-  using Base = ImageKernel<kShape, kPlain>;
+  static constexpr DomainShape kShape = Kind::Lattice::shape();
+
+  using Base = ImageKernel<Kind>;
   using Base::absorbs;
   using Base::background_;
   using Base::cell_;
@@ -91,6 +91,7 @@ class BackwardKernel : public ImageKernel<kShape, kPlain> {
   using Base::in_;
   using Base::indices;
   using Base::interpolated_steps;
+  using Base::kPlain;
   using Base::lattice_;
   using Base::plan_;
   using Base::scale_;
@@ -142,6 +143,13 @@ class BackwardKernel : public ImageKernel<kShape, kPlain> {
     return total;
   }
 
+  // Of mode nanobragg the first place is `seen` and the last one captures.
+  SEM_INLINE vfloat factor(const TilePosition& captured, std::int32_t layer, const TilePosition& seen,
+                           std::int64_t s) const {
+    return factors_.capture(captured, layer) *
+           to_float(factors_.template polarisation<kPlain>(seen, s) * factors_.solid_angle(seen));
+  }
+
   SEM_INLINE void factor_gradients(const TilePosition& at, std::int64_t s, std::int32_t layer, vfloat g, bool seen,
                                    bool captured, vfloat (&by_d)[3], vfloat (&by_p)[3], GradientSums& to) const {
     if (seen) {
@@ -182,11 +190,11 @@ class BackwardKernel : public ImageKernel<kShape, kPlain> {
   const bool geometry_;
 };
 
-template <DomainShape kShape, bool kPlain>
+template <class Kind>
 void backward(const DiffractionBackward<float>& args, const DiffractionPlan& plan, Queue queue) {
   const DiffractionSettings& set = plan.set;
   const ScratchOf<Triple> tables(static_cast<std::size_t>(queue.threads * plan.row_table_size()));
-  const SwitchOff off = find_switch_off<kShape, kPlain>(plan, tables.data(), queue);
+  const SwitchOff off = find_switch_off(plan, tables.data(), queue);
   const GradientLayout layout(plan);
   const std::int64_t rows = set.slow_last - set.slow_first + 1;
   const std::int64_t chunks = layout.chunks(rows, std::int64_t{set.slow_pixels} * set.fast_pixels);
@@ -194,7 +202,7 @@ void backward(const DiffractionBackward<float>& args, const DiffractionPlan& pla
   const ScratchOf<double> partials(static_cast<std::size_t>(chunks * layout.doubles()));
 #pragma omp parallel num_threads(queue.threads)
   {
-    const BackwardKernel<kShape, kPlain> kernel(args, plan, off);
+    const BackwardKernel<Kind> kernel(args, plan, off);
     Triple* table = tables.data() + thread_index() * plan.row_table_size();
     float* lane_sums = lanes_memory.data() + thread_index() * layout.lane_floats();
 #pragma omp for schedule(dynamic, 1)
@@ -224,7 +232,7 @@ void backward(const DiffractionBackward<float>& args, const DiffractionPlan& pla
 // Memory traffic: grad_out is read once; everything else is sums.
 void run(const DiffractionBackward<float>& args, Queue queue) {
   const DiffractionPlan plan(args.in);
-  by_kind(plan, [&]<DomainShape kShape, bool kPlain>() { backward<kShape, kPlain>(args, plan, queue); });
+  by_kind(plan, [&]<class Kind>() { backward<Kind>(args, plan, queue); });
 }
 
 }  // namespace sem::cpu::SEM_ISA

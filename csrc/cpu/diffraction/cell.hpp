@@ -5,12 +5,6 @@
 
 namespace sem::cpu::SEM_ISA {
 
-// Miller indices of sixteen pixels: the nearest whole ones, and what is left in double and in float.
-struct TileIndices {
-  vdouble whole[3], rest[3];
-  vfloat delta[3];
-};
-
 // The step from which on nothing is interpolated any more, in the order of pixels and steps.
 struct SwitchOff {
   std::int64_t pixel = INT64_MAX;
@@ -89,7 +83,9 @@ class CellTable {
     const vfloat nearest = select(at.inside, gather(at.index, 0), broadcast(default_));
     if constexpr (kSlopes)
       for (vfloat& slope : slopes) slope = vfloat{};
-    return at.any_cubic ? select(at.cubic, cubic<kSlopes>(at, slopes), nearest) : nearest;
+    if (!at.any_cubic) return nearest;
+    const Place copy = at;  // so that the other one need not lie in memory
+    return select(at.cubic, cubic<kSlopes>(copy, slopes), nearest);
   }
 
   // Adds each lane's gradient to its entries, or to `standard`.
@@ -146,7 +142,7 @@ class CellTable {
   // Lanes that are not interpolated read the first entries, which the caller drops; the table may be smaller than the
   // 64 entries only where no lane is interpolated.
   template <bool kSlopes>
-  vfloat cubic(const Place& at, vfloat (&slopes)[3]) const {
+  SEM_OUT_OF_LINE vfloat cubic(const Place& at, vfloat (&slopes)[3]) const {
     vfloat weight[3][4], derivative[3][4];
     for (int a = 0; a < 3; ++a) {
       const vfloat t = at.t[a], below = t - 1.0f, above = t + 1.0f, far = t - 2.0f;

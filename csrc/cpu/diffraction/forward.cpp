@@ -5,12 +5,12 @@
 namespace sem::cpu::SEM_ISA {
 namespace {
 
-template <DomainShape kShape, bool kPlain>
+template <class Kind>
 void forward(const DiffractionForward<float>& args, const DiffractionPlan& plan, Queue queue) {
-  using Kernel = ForwardKernel<kShape, kPlain>;
+  using Kernel = ForwardKernel<Kind>;
   const DiffractionSettings& set = plan.set;
   const ScratchOf<Triple> tables(static_cast<std::size_t>(queue.threads * plan.row_table_size()));
-  const SwitchOff off = find_switch_off<kShape, kPlain>(plan, tables.data(), queue);
+  const SwitchOff off = find_switch_off(plan, tables.data(), queue);
 #pragma omp parallel num_threads(queue.threads)
   {
     const Kernel kernel(plan, off);
@@ -52,7 +52,7 @@ void forward(const DiffractionForward<float>& args, const DiffractionPlan& plan,
 void run(const DiffractionForward<float>& args, Queue queue) {
   prefer_huge_pages(args.out, std::int64_t{args.in.settings.slow_pixels} * args.in.settings.fast_pixels);
   const DiffractionPlan plan(args.in);
-  by_kind(plan, [&]<DomainShape kShape, bool kPlain>() { forward<kShape, kPlain>(args, plan, queue); });
+  by_kind(plan, [&]<class Kind>() { forward<Kind>(args, plan, queue); });
 }
 
 }  // namespace sem::cpu::SEM_ISA

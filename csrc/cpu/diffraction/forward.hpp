@@ -23,10 +23,10 @@ struct Unwatched {
   static constexpr bool kWatches = false;
 };
 
-template <DomainShape kShape, bool kPlain>
-class ForwardKernel : public ImageKernel<kShape, kPlain> {
+template <class Kind>
+class ForwardKernel : public ImageKernel<Kind> {
  public:
-  using ImageKernel<kShape, kPlain>::ImageKernel;
+  using ImageKernel<Kind>::ImageKernel;
 
   // Two tiles side by side: one alone would wait for its own square root and divisions.
   static constexpr int kPair = 2;
@@ -49,8 +49,6 @@ class ForwardKernel : public ImageKernel<kShape, kPlain> {
       both([&](auto t) SEM_INLINE_LAMBDA {
         plan_.template locate<kPlain>(row, tile.fast + t * kLanes, place, at[t]);
         if (absorbs() && (exact() || is_last)) capture[t] = to_double(factors_.capture(at[t], place.layer));
-        if (!exact() && is_first)
-          own[t] = factors_.template polarisation<kPlain>(at[t], 0) * factors_.solid_angle(at[t]);
         if constexpr (kWatched) watch.on_place(t, place, at[t], factors_);
       });
       for (std::int64_t s = 0; s < in_.sources; ++s) {
@@ -58,6 +56,8 @@ class ForwardKernel : public ImageKernel<kShape, kPlain> {
         const vfloat constant = broadcast(weight * default_ * default_);
         Sum sum[kPair];
         both([&](auto t) SEM_INLINE_LAMBDA {
+          if (exact() || (is_first && s == 0))
+            own[t] = factors_.template polarisation<kPlain>(at[t], s) * factors_.solid_angle(at[t]);
           if (!exact()) sum[t] = total[t];
           if constexpr (kWatched) watch.on_source(t, s, at[t], factors_);
         });
@@ -85,8 +85,7 @@ class ForwardKernel : public ImageKernel<kShape, kPlain> {
             sum[t] = {select(resolved, sum[t].value, before.value), select(resolved, sum[t].lost, before.lost)};
           }
           if (exact()) {
-            vdouble factor = factors_.template polarisation<kPlain>(at[t], s) * factors_.solid_angle(at[t]);
-            if (absorbs()) factor *= capture[t];
+            const vdouble factor = absorbs() ? own[t] * capture[t] : own[t];
             total[t].add((scale_ * sum[t].value + share_) * to_float(factor));
           } else {
             total[t] = sum[t];
@@ -109,7 +108,7 @@ class ForwardKernel : public ImageKernel<kShape, kPlain> {
     visit(std::integral_constant<int, 1>());
   }
 
-  using Base = ImageKernel<kShape, kPlain>;
+  using Base = ImageKernel<Kind>;
   using Base::absorbs;
   using Base::background_;
   using Base::cell_value;
@@ -120,6 +119,7 @@ class ForwardKernel : public ImageKernel<kShape, kPlain> {
   using Base::in_;
   using Base::indices;
   using Base::interpolated_steps;
+  using Base::kPlain;
   using Base::lattice_;
   using Base::plan_;
   using Base::scale_;

@@ -75,7 +75,7 @@ class GradientSums {
   SEM_INLINE float* scale() const { return lanes_ + layout_.scale * kLanes; }
   SEM_INLINE float* background() const { return lanes_ + layout_.background * kLanes; }
 
-  void end_row() {
+  SEM_OUT_OF_LINE void end_row() {
     for (std::int64_t k = 0; k < layout_.sums; ++k) {
       double sum = 0;
       for (int l = 0; l < kLanes; ++l) sum += static_cast<double>(lanes_[k * kLanes + l]);

@@ -16,9 +16,25 @@ struct Tile {
   std::int64_t pixel(const DiffractionSettings& set) const { return row * set.fast_pixels + fast; }
 };
 
-// kPlain is what most images are: mode nanobragg, a flat detector without absorption, one structure factor for every
-// reflection and no d_min.
-template <DomainShape kShape, bool kPlain>
+// What is known of an image when its kernel is compiled. Plain is what most images are: mode nanobragg, a flat detector
+// without absorption, one structure factor for every reflection and no d_min. Of Any not even the shape is known: one
+// kernel for all, where speed does not matter.
+template <DomainShape kShape>
+struct Plain {
+  static constexpr bool kPlain = true;
+  using Lattice = LatticeFactor<kShape>;
+};
+template <DomainShape kShape>
+struct General {
+  static constexpr bool kPlain = false;
+  using Lattice = LatticeFactor<kShape>;
+};
+struct Any {
+  static constexpr bool kPlain = false;
+  using Lattice = AnyLatticeFactor;
+};
+
+template <class Kind>
 class ImageKernel {
  public:
   ImageKernel(const DiffractionPlan& plan, const SwitchOff& off)
@@ -26,7 +42,7 @@ class ImageKernel {
         in_(plan.in),
         set_(plan.set),
         block_(plan.in),
-        lattice_(block_),
+        lattice_(block_, plan.set.shape),
         cell_(plan.in),
         factors_(plan),
         off_(off),
@@ -39,54 +55,12 @@ class ImageKernel {
                                   (static_cast<double>(in_.sources) * set_.oversample * set_.oversample))),
         default_(static_cast<float>(plan.in.default_factor[0])) {}
 
-  // The first step of this tile that cannot be interpolated, if there is one.
-  bool find_outside(const Tile& tile, const Triple* table, bool fresh, int first_lane, int last_lane,
-                    SwitchOff& off) const {
-    TilePosition at;
-    std::int32_t earliest[kLanes], number = 0;
-    for (std::int32_t& step : earliest) step = -1;
-    plan_.for_each_place([&](const Place& place) {
-      const Triple* row = table + plan_.row_table_at(place);
-      plan_.template locate<kPlain>(row, tile.fast, place, at);
-      for (std::int64_t s = 0; s < in_.sources; ++s) {
-        const vint resolved = factors_.resolved(at, s);
-        for (std::int64_t o = 0; o < plan_.orientations; ++o, ++number) {
-          const std::int64_t orientation = plan_.orientation_of(o, fresh);
-          const std::int64_t step = s * plan_.orientations + orientation;
-          const TileIndices h = indices(at, plan_.step(s, orientation), row[plan_.kHead + step]);
-          const vint outside = ~cell_.far_from_the_ends(h) & resolved;
-          if (!any(outside)) continue;
-          for (int l = first_lane; l <= last_lane; ++l)
-            if (outside[l] != 0 && earliest[l] < 0) earliest[l] = number;
-        }
-      }
-    });
-    const std::int64_t pixel = tile.pixel(set_);
-    for (int l = first_lane; l <= last_lane; ++l)
-      if (earliest[l] >= 0 && (in_.mask == nullptr || in_.mask[pixel + l] != 0)) {
-        off = {pixel + l, earliest[l]};
-        return true;
-      }
-    return false;
-  }
-
  protected:
-  SEM_INLINE TileIndices indices(const TilePosition& at, const StepPlan& step, const Triple& start) const {
-    TileIndices h;
-    for (int a = 0; a < 3; ++a) {
-      vdouble along;
-      if (!curved())
-        along = at.f * step.along_fast[a] + start[a];
-      else
-        along = at.p[0] * step.axes[a][0] + at.p[1] * step.axes[a][1] + at.p[2] * step.axes[a][2];
-      const vdouble exact = along * at.inverse_r - step.at_beam[a];
-      h.whole[a] = nearest_whole(exact);
-      h.rest[a] = exact - h.whole[a];
-      h.delta[a] = to_float(h.rest[a]);
-    }
-    return h;
-  }
+  static constexpr bool kPlain = Kind::kPlain;
 
+  SEM_INLINE TileIndices indices(const TilePosition& at, const StepPlan& step, const Triple& start) const {
+    return plan_.template indices<kPlain>(at, step, start);
+  }
   bool exact() const { return !kPlain && exact_; }
   bool absorbs() const { return !kPlain && !factors_.captures_all(); }
   bool curved() const { return !kPlain && set_.curved; }
@@ -105,7 +79,7 @@ class ImageKernel {
   const DiffractionInputs<float>& in_;
   const DiffractionSettings& set_;
   const BlockShape block_;
-  const LatticeFactor<kShape> lattice_;
+  const typename Kind::Lattice lattice_;
   const CellTable cell_;
   const Factors factors_;
   const SwitchOff off_;
@@ -129,6 +103,12 @@ inline bool chosen(const DiffractionInputs<float>& in, std::int64_t pixel) {
   return in.mask == nullptr || in.mask[pixel] != 0;
 }
 
+SEM_OUT_OF_LINE inline bool any_set(const std::uint8_t* mask, LaneRange lanes) {
+  for (int l = lanes.first; l <= lanes.last; ++l)
+    if (mask[l] != 0) return true;
+  return false;
+}
+
 // Calls visit(tile, lanes) for the tiles of a row that hold a pixel to compute, from left to right, until it returns
 // false. Tiles begin at multiples of their size, so that a pixel's lane does not depend on the region.
 template <int kPixels, class Visit>
@@ -136,9 +116,9 @@ void for_each_tile(const DiffractionInputs<float>& in, std::int64_t row, Visit v
   const DiffractionSettings& set = in.settings;
   for (std::int64_t fast = set.fast_first / kPixels * kPixels; fast <= set.fast_last; fast += kPixels) {
     const LaneRange lanes = lanes_of<kPixels>(set, fast);
-    bool needed = in.mask == nullptr;
-    for (int l = lanes.first; l <= lanes.last; ++l) needed = needed || chosen(in, row * set.fast_pixels + fast + l);
-    if (needed && !visit(Tile{row, fast}, lanes)) return;
+    const Tile tile{row, fast};
+    if (in.mask != nullptr && !any_set(in.mask + tile.pixel(set), lanes)) continue;
+    if (!visit(tile, lanes)) return;
   }
 }
 
@@ -149,53 +129,18 @@ int fresh_lane(const DiffractionPlan& plan, const Tile& tile) {
   return plan.set.phi_carryover && lane >= 0 && lane < kPixels ? static_cast<int>(lane) : -1;
 }
 
-template <DomainShape kShape, bool kPlain>
-SwitchOff find_switch_off(const DiffractionPlan& plan, Triple* tables, Queue queue) {
-  SwitchOff off;
-  const DiffractionSettings& set = plan.set;
-  if (!set.tricubic || set.mode == DiffractionMode::exact) return off;
-  const ImageKernel<kShape, kPlain> kernel(plan, off);
-  std::int64_t earliest_row = INT64_MAX;
-#pragma omp parallel num_threads(queue.threads)
-  {
-    Triple* table = tables + thread_index() * plan.row_table_size();
-#pragma omp for schedule(dynamic, 4)
-    for (std::int64_t row = set.slow_first; row <= set.slow_last; ++row) {
-      std::int64_t known;
-#pragma omp atomic read
-      known = earliest_row;
-      if (row > known) continue;
-      plan.fill_row_table(row, table);
-      for_each_tile<kLanes>(plan.in, row, [&](const Tile& tile, LaneRange lanes) {
-        SwitchOff found;
-        const int lone = fresh_lane<kLanes>(plan, tile);
-        bool any_found = false;
-        if (lone >= 0) any_found = kernel.find_outside(tile, table, true, lone, lone, found);
-        if (!any_found)
-          any_found = kernel.find_outside(tile, table, false, lone < 0 ? lanes.first : lone + 1, lanes.last, found);
-        if (!any_found) return true;
-#pragma omp critical(sem_diffraction_switch_off)
-        {
-          if (found.pixel < off.pixel) off = found;
-#pragma omp atomic write
-          earliest_row = off.pixel / set.fast_pixels;
-        }
-        return false;
-      });
-    }
-  }
-  return off;
-}
+// The step from which on this image is not interpolated; `tables` holds a row's table for each thread.
+SwitchOff find_switch_off(const DiffractionPlan& plan, Triple* tables, Queue queue);
 
-// Calls run.operator()<shape, plain>() with those of the plan.
+// Calls run.operator()<Kind>() with that of the plan.
 template <class Run>
 void by_kind(const DiffractionPlan& plan, Run run) {
+  const DiffractionSettings& set = plan.set;
+  const bool absorbs = set.attenuation != 0 && set.layer_step != 0;
+  const bool plain = set.mode == DiffractionMode::nanobragg && !set.curved && !absorbs && !(set.d_min > 0) &&
+                     plan.in.table_shape[0] == 0;
   const auto with_shape = [&]<DomainShape kShape>() {
-    const DiffractionSettings& set = plan.set;
-    const bool absorbs = set.attenuation != 0 && set.layer_step != 0;
-    const bool plain = set.mode == DiffractionMode::nanobragg && !set.curved && !absorbs && !(set.d_min > 0) &&
-                       plan.in.table_shape[0] == 0;
-    plain ? run.template operator()<kShape, true>() : run.template operator()<kShape, false>();
+    plain ? run.template operator()<Plain<kShape>>() : run.template operator()<General<kShape>>();
   };
   switch (plan.set.shape) {
     case DomainShape::square:

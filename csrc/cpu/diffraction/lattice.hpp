@@ -55,7 +55,9 @@ struct LatticeFactor;
 
 template <>
 struct LatticeFactor<DomainShape::square> {
-  explicit LatticeFactor(const BlockShape& block) : block_(block) {
+  static constexpr DomainShape shape() { return DomainShape::square; }
+
+  explicit LatticeFactor(const BlockShape& block, DomainShape = shape()) : block_(block) {
     for (int a = 0; a < 3; ++a) {
       wide_cells_[a] = block.skipped[a] ? 1 : block.cells[a];
       cells_[a] = static_cast<float>(wide_cells_[a]);
@@ -169,7 +171,9 @@ inline constexpr SphereSeries kSphereSeries{};
 
 template <>
 struct LatticeFactor<DomainShape::round> {
-  explicit LatticeFactor(const BlockShape& block)
+  static constexpr DomainShape shape() { return DomainShape::round; }
+
+  explicit LatticeFactor(const BlockShape& block, DomainShape = shape())
       : block_(block), height_(static_cast<float>(kRoundHeight * block.volume)) {}
 
   SEM_INLINE vfloat value(const vdouble (&wide)[3], const vfloat (&)[3]) const {
@@ -231,7 +235,9 @@ struct LatticeFactor<DomainShape::round> {
 // gauss and tophat: by the distance in reciprocal space.
 template <DomainShape kShape>
 struct LatticeFactor {
-  explicit LatticeFactor(const BlockShape& block)
+  static constexpr DomainShape shape() { return kShape; }
+
+  explicit LatticeFactor(const BlockShape& block, DomainShape = shape())
       : block_(block), height_(static_cast<float>(block.volume * block.volume)), square_(block.volume * block.volume) {}
 
   SEM_INLINE vfloat value(const vdouble (&wide)[3], const vfloat (&)[3]) const {
@@ -282,6 +288,39 @@ struct LatticeFactor {
   const BlockShape& block_;
   float height_;
   double square_;
+};
+
+// Of a shape that is asked for at every call.
+class AnyLatticeFactor {
+ public:
+  AnyLatticeFactor(const BlockShape& block, DomainShape shape)
+      : shape_(shape), square_(block), round_(block), gauss_(block), tophat_(block) {}
+
+  DomainShape shape() const { return shape_; }
+
+  SEM_INLINE vfloat value(const vdouble (&wide)[3], const vfloat (&delta)[3]) const {
+    switch (shape_) {
+      case DomainShape::square:
+        return square_.value(wide, delta);
+      case DomainShape::round:
+        return round_.value(wide, delta);
+      case DomainShape::gauss:
+        return gauss_.value(wide, delta);
+      case DomainShape::tophat:
+        break;
+    }
+    return tophat_.value(wide, delta);
+  }
+
+  // Of a square block.
+  SEM_INLINE vfloat axis(int a, vdouble wide, vfloat delta) const { return square_.axis(a, wide, delta); }
+
+ private:
+  DomainShape shape_;
+  LatticeFactor<DomainShape::square> square_;
+  LatticeFactor<DomainShape::round> round_;
+  LatticeFactor<DomainShape::gauss> gauss_;
+  LatticeFactor<DomainShape::tophat> tophat_;
 };
 
 }  // namespace sem::cpu::SEM_ISA

@@ -55,6 +55,12 @@ struct TilePosition {
   vfloat d[3], inverse_r_float;
 };
 
+// Miller indices of sixteen pixels: the nearest whole ones, and what is left in double and in float.
+struct TileIndices {
+  vdouble whole[3], rest[3];
+  vfloat delta[3];
+};
+
 struct Place {
   std::int32_t layer, sub_slow, sub_fast;
 
@@ -111,7 +117,7 @@ class DiffractionPlan {
   // coordinate 0 and then |p|^2 and 2 p . fast, after it axes . p of every source and orientation.
   static constexpr int kHead = 2;
   std::int64_t row_table_size() const { return std::int64_t{set.layers} * set.oversample * (kHead + steps_per_place); }
-  void fill_row_table(std::int64_t row, Triple* table) const {
+  SEM_OUT_OF_LINE void fill_row_table(std::int64_t row, Triple* table) const {
     for (std::int32_t layer = 0; layer < set.layers; ++layer)
       for (std::int32_t sub_slow = 0; sub_slow < set.oversample; ++sub_slow) {
         const Triple start = row_start(row, {layer, sub_slow, 0});
@@ -141,7 +147,10 @@ class DiffractionPlan {
     for (int i = 0; i < 3; ++i) out.p[i] = out.f * axes[1][i] + start[i];
     vdouble square;
     if (!kFlat && set.curved) {
-      bend(out);
+      double p[3][kLanes];
+      std::memcpy(p, out.p, sizeof p);
+      bend(p);
+      std::memcpy(out.p, p, sizeof p);
       square = out.p[0] * out.p[0] + out.p[1] * out.p[1] + out.p[2] * out.p[2];
     } else {
       square = out.f * (out.f * fast_square_ + squares[1]) + squares[0];
@@ -151,6 +160,24 @@ class DiffractionPlan {
     out.inverse_r = rough * (1.5 - (0.5 * square) * (rough * rough));
     out.inverse_r_float = to_float(out.inverse_r);
     for (int i = 0; i < 3; ++i) out.d[i] = to_float(out.p[i] * out.inverse_r);
+  }
+
+  // `start` is the row table's of this step.
+  template <bool kFlat>
+  SEM_INLINE TileIndices indices(const TilePosition& at, const StepPlan& step, const Triple& start) const {
+    TileIndices h;
+    for (int a = 0; a < 3; ++a) {
+      vdouble along;
+      if (kFlat || !set.curved)
+        along = at.f * step.along_fast[a] + start[a];
+      else
+        along = at.p[0] * step.axes[a][0] + at.p[1] * step.axes[a][1] + at.p[2] * step.axes[a][2];
+      const vdouble exact = along * at.inverse_r - step.at_beam[a];
+      h.whole[a] = nearest_whole(exact);
+      h.rest[a] = exact - h.whole[a];
+      h.delta[a] = to_float(h.rest[a]);
+    }
+    return h;
   }
 
   // Turns a gradient at the bent positions into one at the flat ones, and adds to that of the axes and the curvature.
@@ -188,16 +215,13 @@ class DiffractionPlan {
     }
   }
 
-  void bend(TilePosition& at) const {
+  SEM_OUT_OF_LINE void bend(double (&p)[3][kLanes]) const {
     const double distance = in.curvature[0];
     const Triple start = scaled(distance, triple(in.curvature + 1));
-    double p[3][kLanes];
-    std::memcpy(p, at.p, sizeof p);
     for (int l = 0; l < kLanes; ++l) {
       const Triple bent = rotated(rotated(start, axes[2], p[1][l] / distance), axes[1], p[2][l] / distance);
       for (int i = 0; i < 3; ++i) p[i][l] = bent[i];
     }
-    std::memcpy(at.p, p, sizeof p);
   }
 
   vdouble lane_offsets_;

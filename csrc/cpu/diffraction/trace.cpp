@@ -17,7 +17,6 @@ double lane_of(vdouble v, int lane) {
 }
 
 // Writes down what the forward kernel tells of one lane of one of its tiles.
-template <DomainShape kShape>
 class Tracer {
  public:
   static constexpr bool kWatches = true;
@@ -50,7 +49,7 @@ class Tracer {
     resolved_ = factors.resolved(at, source)[lane_] != 0;
   }
 
-  void on_step(int tile, std::int64_t step, const TileIndices& h, const LatticeFactor<kShape>& lattice, vfloat square,
+  void on_step(int tile, std::int64_t step, const TileIndices& h, const AnyLatticeFactor& lattice, vfloat square,
                vfloat cell, vfloat sum) {
     if (tile != tile_ || !resolved_) return;
     now_.position = static_cast<std::int32_t>(step / plan_.in.mosaics);
@@ -65,14 +64,14 @@ class Tracer {
     put("hkl_frac", {fractional[0], fractional[1], fractional[2]});
     put("hkl_rounded", {nearest[0], nearest[1], nearest[2]});
     double sign = 1;
-    if constexpr (kShape == DomainShape::square) {
+    if (lattice.shape() == DomainShape::square) {
       constexpr const char* kNames[] = {"F_latt_a", "F_latt_b", "F_latt_c"};
       for (int a = 0; a < 3; ++a) {
         const double own = interference_sign(plan_.in.cells[a], nearest[a], rest[a]);
         sign *= own;
         put(kNames[a], own * lane_of(lattice.axis(a, h.rest[a], h.delta[a]), lane_));
       }
-    } else if constexpr (kShape == DomainShape::round) {
+    } else if (lattice.shape() == DomainShape::round) {
       sign = sphere_sign(rest);
     }
     put("F_latt", sign * std::sqrt(lane_of(square, lane_)));
@@ -136,18 +135,17 @@ class Tracer {
   bool resolved_ = true;
 };
 
-template <DomainShape kShape, bool kPlain>
 void trace(const DiffractionTrace<float>& args, const DiffractionPlan& plan, Queue queue) {
-  using Kernel = ForwardKernel<kShape, kPlain>;
+  using Kernel = ForwardKernel<Any>;
   constexpr int kPixels = Kernel::kPair * kLanes;
   const ScratchOf<Triple> tables(static_cast<std::size_t>(queue.threads * plan.row_table_size()));
-  const SwitchOff off = find_switch_off<kShape, kPlain>(plan, tables.data(), queue);
+  const SwitchOff off = find_switch_off(plan, tables.data(), queue);
   plan.fill_row_table(args.slow, tables.data());
   const int place = args.fast % kPixels;
   const Tile tile{args.slow, args.fast - place};
   vfloat image[Kernel::kPair];
   Kernel(plan, off).forward(tile, tables.data(), fresh_lane<kPixels>(plan, tile) == place, image,
-                            Tracer<kShape>(plan, place / kLanes, place % kLanes, *args.out));
+                            Tracer(plan, place / kLanes, place % kLanes, *args.out));
 }
 
 }  // namespace
@@ -159,7 +157,7 @@ void run(const DiffractionTrace<float>& args, Queue queue) {
                       args.fast <= set.fast_last;
   if (!inside || !chosen(args.in, std::int64_t{args.slow} * set.fast_pixels + args.fast)) return;
   const DiffractionPlan plan(args.in);
-  by_kind(plan, [&]<DomainShape kShape, bool kPlain>() { trace<kShape, kPlain>(args, plan, queue); });
+  trace(args, plan, queue);
 }
 
 }  // namespace sem::cpu::SEM_ISA
