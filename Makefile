@@ -31,9 +31,6 @@ DEMO_OPTIONS ?=
 # cmake and ninja of the environment win over the machine's.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-# What is built here is for this machine: CUDA kernels where there is an NVIDIA GPU, for that GPU alone.
-export SEM_CUDA ?= $(if $(shell command -v nvidia-smi),AUTO,OFF)
-export CUDAARCHS ?= native
 # Developers see warnings as errors; who only wants the demonstration has another compiler, perhaps, with other warnings.
 export SEM_WERROR ?= ON
 demo: export SEM_WERROR := OFF

@@ -4,6 +4,20 @@ if(SEM_CUDA STREQUAL "OFF")
   return()
 endif()
 
+# Left to itself a build is for the machine that it runs on. A container may have a GPU's device without nvidia-smi, and
+# Windows' Linux has nvidia-smi without the device.
+if(SEM_CUDA STREQUAL "AUTO")
+  file(GLOB sem_gpus /dev/nvidia[0-9]*)
+  find_program(SEM_NVIDIA_SMI nvidia-smi PATHS /usr/lib/wsl/lib NO_CACHE)
+  if(SEM_NVIDIA_SMI)
+    execute_process(COMMAND "${SEM_NVIDIA_SMI}" -L OUTPUT_VARIABLE sem_listed ERROR_QUIET)
+  endif()
+  if(NOT sem_gpus AND NOT sem_listed MATCHES "GPU [0-9]")
+    message(STATUS "CUDA: no NVIDIA GPU here, so no kernels for one (SEM_CUDA=ON builds them all the same)")
+    return()
+  endif()
+endif()
+
 # check_language tries the compiler out, unless it is given already: by the environment variable it is a proposal.
 if(NOT CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX})
   find_program(SEM_NVCC nvcc HINTS ENV CUDA_HOME ENV CUDA_PATH PATHS /usr/local/cuda PATH_SUFFIXES bin NO_CACHE)
@@ -25,8 +39,12 @@ if(NOT CMAKE_CUDA_COMPILER)
   return()
 endif()
 if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES AND NOT DEFINED ENV{CUDAARCHS})
-  set(CMAKE_CUDA_ARCHITECTURES OFF)  # chosen below, when the compiler's version is known
-  set(sem_choose_architectures ON)
+  if(SEM_CUDA STREQUAL "AUTO")
+    set(CMAKE_CUDA_ARCHITECTURES native)
+  else()
+    set(CMAKE_CUDA_ARCHITECTURES OFF)  # chosen below, when the compiler's version is known
+    set(sem_choose_architectures ON)
+  endif()
 endif()
 enable_language(CUDA)
 if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 12)

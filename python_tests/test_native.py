@@ -33,3 +33,8 @@ def test_no_message_names_an_indexs_package(nothing_built, monkeypatch, tmp_path
     assert f"has no {device_type} kernels" in message and "source folder: pip install" in message
     assert "no-deps sem" not in message
     assert ("move the tensors to the CPU" in message) == (device_type != "cpu")
+
+
+def test_without_openmp_the_kernels_have_one_thread(monkeypatch):
+    monkeypatch.setattr(native.backend("cpu"), "openmp", False)
+    assert native.capabilities()["threads"] == 1

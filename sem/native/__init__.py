@@ -105,6 +105,8 @@ def capabilities() -> dict[str, Any]:
     if built["cpu"]:
         report["simd"] = backend("cpu").simd_level()
         report["openmp"] = backend("cpu").openmp
+        if not report["openmp"]:
+            report["threads"] = 1  # whatever torch has: the kernels know no other
     if built["xpu"]:
         report["SYCL kernels compiled"] = _sycl_compilation()
     return report
