@@ -64,7 +64,7 @@ py-test: $(VENV)/.test ## Python tests (pytest)
 
 .PHONY: quick
 quick: $(VENV)/.test ## two minutes: the Python tests that say whether a change is sane
-	$(PYTEST) -m "not slow and not cuda" $(addprefix --ignore=python_tests/ops/test_,torch_matrix.py devices.py device_kernels.py written_results.py) \
+	$(PYTEST) -m "not slow and not cuda" $(addprefix --ignore=python_tests/ops/test_,torch_matrix.py meta_and_inference.py written_results.py fresh_process.py devices.py device_kernels.py) \
 	  $(QUICK_TESTS)
 
 .PHONY: sanitize
