@@ -132,7 +132,16 @@ def test_what_is_there_is_not_overwritten(tree: Path) -> None:
     assert contents(tree) == before
 
 
-@pytest.fixture(scope="module")
+# One test, so that processes that share the tests out compile once.
+@pytest.mark.slow
+def test_it_builds_is_known_everywhere_and_says_what_is_next(tree: Path) -> None:
+    build = built(tree)
+    check_targets(build)
+    check_cpp(build)
+    check_python(tree)
+    check_registered(tree)
+
+
 def built(tree: Path) -> Path:
     """The copy's build folder, with the operator's tests and a module that has its kernels."""
     build = tree / "build"
@@ -168,8 +177,8 @@ def python(tree: Path, code: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.slow
-def test_its_files_are_in_every_target(built: Path) -> None:
+def check_targets(built: Path) -> None:
+    """Its files are in every target."""
     objects = (built / "build.ninja").read_text(encoding="utf-8")
     for target in (f"sem_reference.dir/csrc/reference/{NAME}", f"sem_test_cases.dir/{NAME}_test"):
         assert f"{target}.cpp.o:" in objects
@@ -178,8 +187,8 @@ def test_its_files_are_in_every_target(built: Path) -> None:
     assert set(re.findall(rf"sem_cpu_(\w+)\.dir/csrc/cpu/{NAME}\.cpp\.o:", objects)) == levels
 
 
-@pytest.mark.slow
-def test_one_test_in_cpp_fails_and_says_what_is_next(built: Path) -> None:
+def check_cpp(built: Path) -> None:
+    """One test in C++ fails and says what is next."""
     done = subprocess.run([built / "csrc/tests/alone", "--gtest_brief=1"], capture_output=True, text=True)
     assert done.returncode == 1
     assert re.findall(r"^\[  FAILED  \] (\S+)", done.stdout, re.MULTILINE) == [f"{CPP_NAME}Reference.IsWritten"]
@@ -187,8 +196,8 @@ def test_one_test_in_cpp_fails_and_says_what_is_next(built: Path) -> None:
     assert int(re.findall(r"(\d+) tests from", done.stdout)[0]) > 8
 
 
-@pytest.mark.slow
-def test_one_test_in_python_fails_and_says_what_is_next(tree: Path, built: Path) -> None:
+def check_python(tree: Path) -> None:
+    """One test in Python fails and says what is next."""
     chosen = f"by_hand or opcheck or {NAME}_is_written"
     done = python(
         tree,
@@ -204,8 +213,8 @@ sys.exit(pytest.main(["python_tests/ops/test_{NAME}.py", "-k", {chosen!r}, "-p",
     assert NEXT in done.stdout and "8 passed" in done.stdout, done.stdout
 
 
-@pytest.mark.slow
-def test_the_module_the_package_the_tests_and_the_page_know_it(tree: Path, built: Path) -> None:
+def check_registered(tree: Path) -> None:
+    """The module, the package, the tests and the page know it."""
     done = python(
         tree,
         f"""

@@ -229,11 +229,11 @@ def format_sources(paths: list[Path]) -> None:
 
 NEXT_COMMANDS = """\
 next:
-  cmake -S . -B build/tests -G Ninja -DSEM_TESTS=ON -DSEM_PYTHON=OFF -DSEM_SYCL=OFF -DSEM_CUDA=OFF
-  cmake --build build/tests --target sem_tests_host
-  build/tests/csrc/tests/sem_tests_host --gtest_filter='*{pascal}*'     # one fails, and says what to write
   make .venv/.test && .venv/bin/python tools/native_stubs.py
-  .venv/bin/pytest python_tests/ops/test_{name}.py                      # likewise
+  .venv/bin/pytest python_tests/ops/test_{name}.py    # one fails, and says what to write
+  .venv/bin/cmake -S . -B build/dev -DSEM_TESTS=ON -DSEM_SYCL=OFF
+  .venv/bin/cmake --build build/dev --target sem_tests_host
+  build/dev/csrc/tests/sem_tests_host --gtest_filter='*{pascal}*'    # likewise
 and read "How to add an operator" in docs/development.md"""
 
 
