@@ -1,13 +1,12 @@
 // Where the eigenvalues of a graph's Laplacian lie.
 #pragma once
 
+#include "common/tridiagonal.hpp"
 #include "cpu/tile_graph.hpp"
 
 namespace sem::cpu::SEM_ISA {
 
-struct Interval {
-  double low = 0, high = 0;
-};
+using Interval = common::Interval<double>;
 
 // The eigenvalues of H other than that of the constant vector, which is zero: from the extreme Ritz values of a few
 // Lanczos steps, which lie inside by some per cent, and as much on either side. An estimate, not a bound.
@@ -53,29 +52,8 @@ inline Interval spectrum(const TileGraph& h) {
     }
   }
 
-  double reach = 0;
-  for (int j = 0; j < steps; ++j) {
-    const double sum = diagonal[j] + beside[j] + (j + 1 < steps ? beside[j + 1] : 0);
-    if (!(sum <= reach)) reach = sum;
-  }
-  // Bisection: T - x, with T the tridiagonal matrix, has only negative pivots when x is above every eigenvalue, only
-  // positive ones when x is below.
-  const auto beyond = [&](double x, double sign) {
-    double pivot = diagonal[0] - x;
-    bool holds = sign * pivot < 0;
-    for (int j = 1; j < steps && holds; ++j) {
-      pivot = diagonal[j] - x - beside[j] * beside[j] / pivot;
-      holds = sign * pivot < 0;
-    }
-    return holds;
-  };
-  Interval smallest{0, reach}, largest{0, reach};
-  for (int round = 0; round < 20; ++round) {
-    const double below = 0.5 * (smallest.low + smallest.high), above = 0.5 * (largest.low + largest.high);
-    (beyond(below, -1) ? smallest.low : smallest.high) = below;
-    (beyond(above, 1) ? largest.high : largest.low) = above;
-  }
-  return {0.88 * smallest.low, 1.04 * largest.high};
+  const Interval ritz = common::extreme_eigenvalues(diagonal, beside, steps);
+  return {0.88 * ritz.low, 1.04 * ritz.high};
 }
 
 }  // namespace sem::cpu::SEM_ISA

@@ -3,43 +3,15 @@
 
 #include <cstdint>
 
+#include "common/tridiagonal.hpp"
 #include "device/prepared.hpp"
 #include "device/reduce.hpp"
 
 namespace sem::device {
 
-struct Interval {
-  float low = 0, high = 0;
-};
+using Interval = common::Interval<float>;
 
 inline constexpr int kLanczosSteps = 8;
-
-// The eigenvalues of a tridiagonal matrix beyond which none lies, by bisection: T - x has only negative pivots when x
-// is above every eigenvalue, only positive ones when x is below.
-SEM_DEVICE Interval extreme_eigenvalues(const float (&diagonal)[kLanczosSteps],
-                                        const float (&beside)[kLanczosSteps + 1], int steps) {
-  float reach = 0;
-  for (int j = 0; j < steps; ++j) {
-    const float sum = diagonal[j] + beside[j] + (j + 1 < steps ? beside[j + 1] : 0.0f);
-    if (!(sum <= reach)) reach = sum;
-  }
-  const auto beyond = [&](float x, float sign) {
-    float pivot = diagonal[0] - x;
-    bool holds = sign * pivot < 0;
-    for (int j = 1; j < steps && holds; ++j) {
-      pivot = diagonal[j] - x - beside[j] * beside[j] / pivot;
-      holds = sign * pivot < 0;
-    }
-    return holds;
-  };
-  Interval smallest{0, reach}, largest{0, reach};
-  for (int round = 0; round < 20; ++round) {
-    const float below = 0.5f * (smallest.low + smallest.high), above = 0.5f * (largest.low + largest.high);
-    (beyond(below, -1) ? smallest.low : smallest.high) = below;
-    (beyond(above, 1) ? largest.high : largest.low) = above;
-  }
-  return {smallest.low, largest.high};
-}
 
 // The eigenvalues of H other than that of the constant vector, which is zero: from the extreme Ritz values of a few
 // Lanczos steps, which lie inside by some per cent, and as much on either side. An estimate, not a bound. By one group;
@@ -99,7 +71,7 @@ SEM_DEVICE Interval spectrum(const Group& group, const Prepared& h, float* vecto
     }
     group.barrier();
   }
-  const Interval ritz = extreme_eigenvalues(diagonal, beside, steps);
+  const Interval ritz = common::extreme_eigenvalues(diagonal, beside, steps);
   return {0.88f * ritz.low, 1.04f * ritz.high};
 }
 
