@@ -1,4 +1,4 @@
-# The CUDA back end, sem_cuda; SEM_HAS_CUDA says whether there is one.
+# Whether there is a CUDA back end, SEM_HAS_CUDA, and for which GPUs.
 set(SEM_HAS_CUDA OFF)
 if(SEM_CUDA STREQUAL "OFF")
   return()
@@ -68,17 +68,3 @@ endif()
 find_package(CUDAToolkit REQUIRED)
 set(SEM_HAS_CUDA ON)
 message(STATUS "CUDA: ${CMAKE_CUDA_COMPILER} ${CMAKE_CUDA_COMPILER_VERSION} for ${CMAKE_CUDA_ARCHITECTURES}")
-
-file(GLOB SEM_CUDA_SOURCES RELATIVE "${PROJECT_SOURCE_DIR}/csrc/cuda" CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/csrc/cuda/*.cu")
-list(TRANSFORM SEM_CUDA_SOURCES PREPEND csrc/cuda/ OUTPUT_VARIABLE cuda_sources)
-list(TRANSFORM SEM_CUDA_SOURCES REPLACE "\\.cu$" "")
-add_library(sem_cuda STATIC ${cuda_sources})
-set_target_properties(sem_cuda PROPERTIES CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON CUDA_EXTENSIONS OFF
-                                          CUDA_VISIBILITY_PRESET hidden CUDA_RUNTIME_LIBRARY Static)
-target_include_directories(sem_cuda PUBLIC csrc/include csrc)
-target_compile_definitions(sem_cuda PRIVATE SEM_BACKEND=cuda)
-# No --use_fast_math: NaN and Inf rows must stay visible. The runtime is linked statically, so that the module lives
-# beside any build of torch.
-target_compile_options(sem_cuda PRIVATE -Xcompiler=-Wall,-Wextra
-                                        $<$<BOOL:${SEM_WERROR}>:-Werror=all-warnings -Xcompiler=-Werror>)
-target_link_libraries(sem_cuda PUBLIC CUDA::cudart_static)

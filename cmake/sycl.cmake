@@ -1,4 +1,4 @@
-# The SYCL back end, sem_sycl; SEM_HAS_SYCL says whether there is one.
+# Whether there is a SYCL back end, SEM_HAS_SYCL, and how its kernels are compiled.
 #
 # icpx compiles the kernels ahead of time. Any other compiler builds the host side alone, against the headers and
 # libraries of the package intel-sycl-rt, and SYCL compiles the kernels for the user's device at their first use.
@@ -31,16 +31,4 @@ else()
   else()
     return()
   endif()
-endif()
-
-add_library(sem_sycl STATIC csrc/sycl/runtime.cpp csrc/sycl/operators.cpp)
-target_link_libraries(sem_sycl PUBLIC sem_options)
-if(CMAKE_CXX_COMPILER_ID STREQUAL "IntelLLVM")
-  # Bit patterns, NaN and the order of additions matter to the kernels: icpx's default is the fast model.
-  target_compile_options(sem_sycl PUBLIC -fsycl -ffp-model=precise)
-  target_link_options(sem_sycl PUBLIC -fsycl)
-else()
-  target_include_directories(sem_sycl SYSTEM PUBLIC "${SEM_SYCL_HEADERS}")
-  target_compile_definitions(sem_sycl PUBLIC SYCL_DISABLE_FSYCL_SYCLHPP_WARNING)
-  target_link_libraries(sem_sycl PUBLIC "${SEM_SYCL_LIBRARY}")
 endif()
