@@ -11,7 +11,7 @@ struct DeviceBackend {
   static constexpr bool kReadable = false;
   template <class Args>
   static std::int64_t floats(const Args& args, Queue queue) {
-    return device::floats(args, SEM_BACKEND::limits(queue));
+    return device::floats(args, SEM_BACKEND::limits(queue, Args::kName));
   }
   template <class Args>
   static void run(const Args& args, float* workspace, Queue queue) {

@@ -3,6 +3,6 @@
 
 namespace sem::cuda {
 
-device::Limits limits(Queue queue) { return limits_of(queue, "sem"); }
+device::Limits limits(Queue queue, const char* name) { return limits_of(queue, name); }
 
 }  // namespace sem::cuda

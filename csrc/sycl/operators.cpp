@@ -6,7 +6,7 @@
 
 namespace sem::xpu {
 
-device::Limits limits(Queue queue) { return limits_of(*static_cast<sycl::queue*>(queue.handle)); }
+device::Limits limits(Queue queue, const char*) { return limits_of(*static_cast<sycl::queue*>(queue.handle)); }
 
 template <class Args>
 void run(const Args& args, float* workspace, Queue queue) {

@@ -18,7 +18,7 @@ class Launcher {
   }
 };
 
-device::Limits limits(Queue) { return Launcher().limits(); }
+device::Limits limits(Queue, const char*) { return Launcher().limits(); }
 
 template <class Args>
 void run(const Args& args, float* workspace, Queue) {

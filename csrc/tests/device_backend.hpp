@@ -50,7 +50,7 @@ void run(const Args& args, Queue) {
   Args task = args;
   Staging staging(device);
   task.visit(staging);
-  const std::int64_t floats = device::floats(task, SEM_BACKEND::limits(device.queue()));
+  const std::int64_t floats = device::floats(task, SEM_BACKEND::limits(device.queue(), Args::kName));
   SEM_BACKEND::run(task, device.workspace(floats), device.queue());
   device.finish();
 }
