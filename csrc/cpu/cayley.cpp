@@ -1,7 +1,6 @@
 #include "sem/cayley.hpp"
 
-#include "cpu/cayley_guess.hpp"
-#include "cpu/cg_tile.hpp"
+#include "cpu/cayley_system.hpp"
 #include "cpu/laplacian_tile.hpp"
 #include "cpu/memory.hpp"
 
@@ -82,8 +81,7 @@ void take_out_mean(float* tile, std::int64_t nodes, vfloat (&mean)[kComponents])
 }
 
 // Turns the tile `psi` into (I + iaH)^-1 (I - iaH) psi, in place.
-void step_tile(const PreconditionedSystem& system, const CayleyGuess& guess, float half_dt, float tol,
-               std::int32_t max_iter, const Ahead& ahead, float* psi, const CgVectors& v, LaneResult& result) {
+void step_tile(const CayleySystem& system, const Ahead& ahead, float* psi, const CgVectors& v, LaneResult& result) {
   const TileGraph& h = system.h;
   const std::int64_t width = h.nodes() * kComponents;
   const LaneScale scale(psi, width);
@@ -94,9 +92,9 @@ void step_tile(const PreconditionedSystem& system, const CayleyGuess& guess, flo
   take_out_mean(psi, h.nodes(), mean);
   const vfloat norm = select(scale.nonzero, vsqrt(psi_norm2.total()), broadcast(1.0f));
 
-  const CayleyProblem problem{h, guess, psi, half_dt, ahead};
-  TileSolver<kComponents, CayleyProblem> solver(system, problem, v);
-  result = solver.solve(scale.finite & scale.nonzero, norm, tol, max_iter);
+  const CayleyProblem problem{h, system.guess, psi, system.half_dt, ahead};
+  TileSolver<kComponents, CayleyProblem> solver(system.normal_form, problem, v);
+  result = solver.solve(scale.finite & scale.nonzero, norm, system.tol, system.max_iter);
   constexpr auto kNonfinite = static_cast<std::int32_t>(Status::nonfinite);
   result.status |= ~scale.finite & kNonfinite;
 
@@ -135,10 +133,8 @@ void average(float* a, const float* b, std::int64_t width) {
 }  // namespace
 
 void run(const CayleyForward<float>& args, Queue queue) {
-  const TileGraph h(args.graph, args.edge_weight);
   const float a = *args.settings.half_dt;
-  const PreconditionedSystem system(h, {1.0f, 0.0f, a * a});
-  const CayleyGuess guess(h, a, args.settings.tol, args.settings.max_iter);
+  const PreparedCayley system(args.graph, args.edge_weight, a, args.settings, args.rows);
   const std::int64_t width = args.graph.nodes * kComponents;
   const std::int64_t tile_floats = width * kLanes;
   const Scratch scratch(static_cast<std::size_t>(queue.threads * TileMemory::kVectors * tile_floats));
@@ -151,7 +147,7 @@ void run(const CayleyForward<float>& args, Queue queue) {
       load_tile(args.psi, width, tile, rows, memory.wave);
       LaneResult result;
       const Ahead ahead(args.psi, args.psi_out, width, tile, tile_count(args.rows));
-      step_tile(system, guess, a, args.settings.tol, args.settings.max_iter, ahead, memory.wave, memory.solver, result);
+      step_tile(*system, ahead, memory.wave, memory.solver, result);
       store_tile(args.psi_out, width, tile, rows, memory.wave);
       store_report(args.report, tile, rows, result);
     }
@@ -161,10 +157,8 @@ void run(const CayleyForward<float>& args, Queue queue) {
 // The adjoint of a unitary step is the step with time reversed, so g_psi comes from the forward's own code with -a, and
 // z = (g_psi + g) / 2 as y = (psi_out + psi) / 2.
 void run(const CayleyBackward<float>& args, Queue queue) {
-  const TileGraph h(args.graph, args.edge_weight);
   const float a = *args.settings.half_dt;
-  const PreconditionedSystem system(h, {1.0f, 0.0f, a * a});
-  const CayleyGuess guess(h, -a, args.settings.tol, args.settings.max_iter);
+  const PreparedCayley system(args.graph, args.edge_weight, -a, args.settings, args.rows);
   const std::int64_t edges = args.graph.edges;
   const std::int64_t width = args.graph.nodes * kComponents;
   const std::int64_t tile_floats = width * kLanes;
@@ -186,8 +180,7 @@ void run(const CayleyBackward<float>& args, Queue queue) {
         load_tile(args.grad_out, width, tile, rows, memory.wave);
         LaneResult result;
         const Ahead ahead(args.grad_out, args.grad_psi, width, tile, tiles);
-        step_tile(system, guess, -a, args.settings.tol, args.settings.max_iter, ahead, memory.wave, memory.solver,
-                  result);
+        step_tile(*system, ahead, memory.wave, memory.solver, result);
         store_tile(args.grad_psi, width, tile, rows, memory.wave);
         store_report(args.report, tile, rows, result);
         if (!to_weights) continue;

@@ -203,6 +203,23 @@ TEST(CayleyBackend, RowsKeepTheirBits) {
   }
 }
 
+// What is made of weights and settings may be kept from call to call; a row among many is solved without.
+TEST(CayleyBackend, EarlierCallsLeaveNoTrace) {
+  const OwnedGraph graph = OwnedGraph::small_world(24, 4, 30, 1);
+  const auto psi = normal_array<float>(40 * 48, 3);
+  const std::vector<float> first(psi.begin(), psi.begin() + 48);
+  auto weight = uniform_array<float>(graph.edges(), 0.1, 1, 2);
+  for (int round = 0; round < 3; ++round) {
+    for (int k = 0; k < (round == 1 ? 20 : 5); ++k) {  // a few that are kept, and once more than can be
+      const float half_dt = 0.02f * static_cast<float>(k - 10);
+      const auto many = backend_step(graph, 40, weight, half_dt, 1e-5, 400, psi).out;
+      const auto one = backend_step(graph, 1, weight, half_dt, 1e-5, 400, first).out;
+      EXPECT_EQ(std::vector<float>(many.begin(), many.begin() + 48), one) << "half_dt " << half_dt;
+    }
+    weight[round] += 0.25f;  // in place: another matrix at the same address
+  }
+}
+
 TEST(CayleyBackend, LimitsAreReported) {
   const int nodes = 64;
   const OwnedGraph graph = OwnedGraph::small_world(nodes, 6, 5 * nodes, 1);
