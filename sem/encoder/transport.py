@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
+
+from sem.ops.transport_row import transport_row
 
 
 class TransportPlan(NamedTuple):
@@ -66,20 +67,23 @@ def transport_kernel(log_kernel: Tensor) -> Tensor:
     return (log_kernel - log_kernel.detach().amax(-1, keepdim=True)).exp()
 
 
+@torch.no_grad()
 def continue_transport(
     kernel: Tensor, prior_rows: float, tol: float, state: TransportState
 ) -> tuple[Tensor, TransportState]:
     """The plan of :func:`online_transport` for rows behind those that left ``state``, and the state that these leave.
 
-    A row gets what it would get in one call with all rows before it; the time does not depend on their number.
+    A row gets what it would get in one call with all rows before it, but for rounding; the time does not depend on
+    their number. There are no gradients.
 
     Args:
         kernel: :func:`transport_kernel` of ``log_kernel``, ``[B, S, M]``.
     """
-    if kernel.shape[1] == 1:
-        plan, after = _continue_by_one(kernel.squeeze(1), prior_rows, tol, state)
-        return plan.unsqueeze(1), after
     loads, lost, rows = state
+    if kernel.shape[1] == 1:
+        row, seen = kernel.squeeze(1).contiguous(), rows.float() + (prior_rows + 1)
+        plan, loads, lost = transport_row(row, seen, loads, lost, prior_rows, tol)
+        return plan.unsqueeze(1), TransportState(loads, lost, rows + 1)
     _, max_iter, columns = loads.shape
     seen = prior_rows + (rows.view(-1, 1, 1) + _row_numbers(kernel))
 
@@ -89,47 +93,10 @@ def continue_transport(
     done = _iterate(kernel, seen, tol, max_iter, column_loads, False)
     added = torch.cat(done.added, 1)
     added = torch.cat([added, added[:, -1:].expand(-1, max_iter - added.shape[1], -1)], 1)
-    return done.plan(kernel).plan, _add_to_loads(state, added + lost, kernel.shape[1])
-
-
-def _add_to_loads(state: TransportState, added: Tensor, count: int) -> TransportState:
-    """``added`` are the sums of ``count`` rows, round by round, with what was lost before."""
+    added = added + lost
     # Kahan's sum: float64 would do as well, but not every device has it
-    loads = state.loads + added
-    return TransportState(loads, added - (loads - state.loads), state.rows + count)
-
-
-def _continue_by_one(
-    kernel: Tensor, prior_rows: float, tol: float, state: TransportState
-) -> tuple[Tensor, TransportState]:
-    """:func:`continue_transport` by one row of each sequence, ``kernel [B, M]``: the rounds of :func:`_iterate` in as
-    few calls as they go, since calls are what a single row costs. It has no rows beside it to add up, ``e^u`` is not
-    formed but its reciprocal, and whether a row has settled is decided in Python, where it has to be known."""
-    batch, max_iter, columns = state.loads.shape
-    before = state.loads + prior_rows / columns
-    shared = kernel * ((state.rows + (prior_rows + 1)) / columns).unsqueeze(-1)
-    least, most = math.exp(-tol), math.exp(tol)
-    weighted = kernel
-    totals: list[Tensor] = []
-    last = [math.nan] * batch
-    running = [True] * batch
-    for k in range(max_iter):
-        total = weighted.sum(-1, keepdim=True)
-        if not all(running):  # a row that has settled keeps its total, so it stays settled
-            total = torch.where(torch.tensor(running, device=total.device).unsqueeze(-1), total, totals[-1])
-        totals.append(total)
-        values = [value for (value,) in total.tolist()]
-        running = [not least * old <= new <= most * old for new, old in zip(values, last, strict=True)]
-        last = values
-        if not any(running):
-            break
-        weighted = shared / torch.addcdiv(before.select(1, k), kernel, total)
-    # rows before may have needed more rounds: the last round has their final sums
-    weighted = shared / torch.addcdiv(before.select(1, max_iter - 1), kernel, total)
-    plan = weighted / weighted.sum(-1, keepdim=True)
-    every = torch.cat([*totals, total.expand(-1, max_iter - len(totals))], 1)
-    added = torch.addcdiv(state.lost, kernel.unsqueeze(1), every.unsqueeze(-1))
-    return plan, _add_to_loads(state, added, 1)
+    after = loads + added
+    return done.plan(kernel).plan, TransportState(after, added - (after - loads), rows + kernel.shape[1])
 
 
 def _row_numbers(kernel: Tensor) -> Tensor:

@@ -561,6 +561,26 @@ def state_space_backward(
     grad_frequency: Tensor,
     grad_initial_state: Tensor,
 ) -> None: ...
+def transport_row(
+    handle: int,
+    device: int,
+    threads: int,
+    allocate: Callable[[int], int] | None,
+    /,
+    *,
+    batch: int,
+    rounds: int,
+    columns: int,
+    prior_rows: float,
+    tol: float,
+    kernel: Tensor,
+    seen: Tensor,
+    loads: Tensor,
+    lost: Tensor,
+    plan: Tensor,
+    loads_after: Tensor,
+    lost_after: Tensor,
+) -> None: ...
 def diffraction_trace(
     handle: int,
     device: int,

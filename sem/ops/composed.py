@@ -6,6 +6,7 @@ one operation at a time it would take two to four times as many passes over memo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -46,6 +47,26 @@ def _scale(z: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     rms = mean.clamp_min(LEAST_MEAN).sqrt()
     scale = 1 / (rms + eps)
     return scale, torch.where(mean >= LEAST_MEAN, scale.square() / (active * rms), 0)
+
+
+def transport_row(
+    kernel: Tensor, seen: Tensor, loads: Tensor, lost: Tensor, prior_rows: float, tol: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    rounds, columns = loads.shape[1:]
+    before = loads + lost + prior_rows / columns
+    shared = kernel * (seen / columns).unsqueeze(-1)
+    totals = [kernel.sum(-1, keepdim=True)]
+    settled = torch.zeros_like(totals[0], dtype=torch.bool)
+    # every round, since to ask whether all rows have settled would wait for the device
+    for k in range(1, rounds):
+        weighted = shared / torch.addcdiv(before[:, k - 1], kernel, totals[-1])
+        total = torch.where(settled, totals[-1], weighted.sum(-1, keepdim=True))
+        settled = settled | (total >= math.exp(-tol) * totals[-1]) & (total <= math.exp(tol) * totals[-1])
+        totals.append(total)
+    plan = shared / torch.addcdiv(before[:, -1], kernel, totals[-1])
+    added = torch.addcdiv(lost, kernel.unsqueeze(1), torch.stack(totals, 1))
+    after = loads + added
+    return plan / plan.sum(-1, keepdim=True), after, added - (after - loads)
 
 
 def gated_rotation_forward(x: Tensor, logits: Tensor, blocks: Tensor) -> Tensor:

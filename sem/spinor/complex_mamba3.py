@@ -56,8 +56,9 @@ class SpinorWeights(NamedTuple):
         state these leave."""
         out, inputs, last = self.mix(x, *state)
         steps, kept = x.shape[1], state.history.shape[1]
-        recent = inputs if steps >= kept else torch.cat([state.history[:, steps:], inputs], 1)
-        return out, SpinorState(recent[:, recent.shape[1] - kept :].clone(), last)
+        if steps < kept:
+            return out, SpinorState(torch.cat([state.history[:, steps:], inputs], 1), last)
+        return out, SpinorState(inputs[:, steps - kept :].clone(), last)
 
 
 class ComplexMamba3Layer(nn.Module):

@@ -12,6 +12,7 @@
 #include "sem/scan.hpp"
 #include "sem/soliton_step.hpp"
 #include "sem/state_space.hpp"
+#include "sem/transport_row.hpp"
 
 // X(Args) for each struct of arguments that device back ends have a kernel for, and for those that the CPU alone has.
 #define SEM_DEVICE_OPERATORS(X) \
@@ -37,7 +38,8 @@
   X(CausalConvForward)       \
   X(CausalConvBackward)      \
   X(StateSpaceForward)       \
-  X(StateSpaceBackward)
+  X(StateSpaceBackward)      \
+  X(TransportRow)
 #define SEM_OPERATORS(X)  \
   SEM_DEVICE_OPERATORS(X) \
   SEM_CPU_OPERATORS(X)
