@@ -43,7 +43,8 @@ def page() -> str:
 
 def _row(info: SettingInfo) -> str:
     default = json.dumps(list(info.default) if isinstance(info.default, tuple) else info.default)
-    cells = (f"`{info.key}`", f"`{default}`", info.expected, info.help)
+    meaning = info.help if info.former_key is None else f"{info.help}; formerly `{info.former_key}`"
+    cells = (f"`{info.key}`", f"`{default}`", info.expected, meaning)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 

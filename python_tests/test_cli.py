@@ -1,5 +1,6 @@
 import io
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from small_model import SMALL_MODEL, as_options
 from sem.cli import main
 from sem.config import SEMConfig
 from sem.training.logging import CsvLog, read_csv
+from sem.training.run_folder import open_checkpoint
 
 SIZES = (
     *as_options(SMALL_MODEL),
@@ -122,6 +124,38 @@ def test_resume_takes_the_saved_settings(run, tmp_path):
     assert main(["train", "--resume", str(folder), "--training.max_steps", "6"]) == 0
     assert read_csv(run / "metrics.csv")[-1]["step"] == 6
     assert SEMConfig.from_yaml(run / "config.yaml").training.output_dir == str(folder)
+
+
+def test_a_run_saved_under_old_names_goes_on_bit_for_bit(text_folder, tmp_path):
+    def resumed(folder):
+        assert main(["train", "--resume", str(folder), "--training.max_steps", "6"]) == 0
+        return open_checkpoint(folder)[1]
+
+    new, old = tmp_path / "new", tmp_path / "old"
+    assert main(["train", *options(text_folder, new, "--propagator.kerr=0.3")]) == 0
+    shutil.copytree(new, old)
+    path, content = open_checkpoint(old)
+    content["config"]["propagator"] = under_old_names(content["config"]["propagator"], "kerr", "nonlinear_alpha")
+    content["model"] = under_old_names(content["model"], "propagator.layers.0.kerr", "propagator.layers.0.alpha")
+    torch.save(content, path)
+    text = (old / "config.yaml").read_text()
+    assert text.count("  kerr: 0.3\n") == 1
+    (old / "config.yaml").write_text(text.replace("  kerr: 0.3\n", "  nonlinear_alpha: 0.3\n"))
+    assert main(["generate", str(old), "--length", "2"]) == 0
+
+    expected, found = resumed(new), resumed(old)
+    assert found["model"].keys() == expected["model"].keys()
+    assert all(torch.equal(value, expected["model"][name]) for name, value in found["model"].items())
+    moments = [content["optimizer"]["state"] for content in (expected, found)]
+    assert moments[0].keys() == moments[1].keys()
+    assert all(torch.equal(moments[0][k][name], moments[1][k][name]) for k in moments[0] for name in moments[0][k])
+    assert found["config"]["propagator"] == expected["config"]["propagator"]
+    assert found["config"]["propagator"]["kerr"] == 0.3
+
+
+def under_old_names(values, new, old):
+    assert new in values
+    return {old if name == new else name: value for name, value in values.items()}
 
 
 def test_generate_streams_text_that_the_seed_decides(run, capsys):

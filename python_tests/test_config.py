@@ -43,7 +43,7 @@ MAX_AGGRESSION = {
         "cayley_dt": 0.01,
         "cg_max_iter": 50,
         "cg_tol": 1e-5,
-        "nonlinear_alpha": 0.01,
+        "kerr": 0.01,
         "laplacian_sparsity": 8,
         "pit_enabled": True,
         "pit_num_bins": 32,
@@ -305,6 +305,46 @@ def test_command_line(parser_class: type[argparse.ArgumentParser]) -> None:
     assert config.generation.prompt == "null: [x"
     with pytest.raises(ValueError, match=r"generation.top_p = 1.5: expected a number > 0 and <= 1"):
         config_from_arguments(parser.parse_args(["--generation.top_p", "1.5"]))
+
+
+OLD_AND_NEW = [info for info in SETTINGS if info.former_key is not None]
+
+
+@pytest.mark.parametrize("info", OLD_AND_NEW, ids=lambda info: info.former_key)
+def test_an_old_name_is_read_in_files_overrides_and_saved_configs(info, tmp_path: Path) -> None:
+    section, old = info.former_key.split(".")
+    saved = SEMConfig().with_overrides(f"{info.key}=0.25").to_dict()
+    saved[section] = {old if name == info.name else name: value for name, value in saved[section].items()}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(saved))
+    for config in (
+        SEMConfig.from_yaml(tmp_path / "config.yaml"),
+        SEMConfig.from_dict({section: {old: 0.25}}),
+        SEMConfig().with_overrides(f"{info.former_key}=0.25"),
+        SEMConfig.from_dict({section: {info.name: 0.5}}, [f"{info.former_key}=0.25"]),
+        SEMConfig.from_dict({section: {old: 0.5}}, [f"{info.key}=0.25"]),
+    ):
+        assert config == SEMConfig().with_overrides(f"{info.key}=0.25")
+        assert old not in config.to_dict()[section]
+
+
+@pytest.mark.parametrize("info", OLD_AND_NEW, ids=lambda info: info.former_key)
+def test_an_old_name_beside_the_new_one_is_refused(info) -> None:
+    section, old = info.former_key.split(".")
+    message = f"{info.former_key} = {{}}: expected none beside {info.key} = {{}}, they are the same setting"
+    assert message_of({section: {info.name: 0.5, old: 0.25}}) == message.format(0.25, 0.5)
+    assert message_of({}, (f"{info.key}=0.5", f"{info.former_key}=0.25")) == message.format("'0.25'", "'0.5'")
+
+
+@pytest.mark.parametrize("parser_class", [jsonargparse.ArgumentParser, argparse.ArgumentParser])
+def test_an_old_name_on_the_command_line(parser_class: type[argparse.ArgumentParser]) -> None:
+    parser = parser_class()
+    add_config_arguments(parser)
+    arguments = ["--propagator.nonlinear_alpha", "0.25"]
+    check_option_names(arguments)
+    assert config_from_arguments(parser.parse_args(arguments)).propagator.kerr == 0.25
+    with pytest.raises(ValueError, match=r"nonlinear_alpha = '0.25': expected none beside propagator.kerr = '0.5'"):
+        config_from_arguments(parser.parse_args([*arguments, "--propagator.kerr=0.5"]))
+    assert "nonlinear_alpha" not in parser.format_help()
 
 
 def test_command_line_help_lists_every_setting() -> None:

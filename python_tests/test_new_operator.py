@@ -19,7 +19,7 @@ import cmake
 ROOT = Path(__file__).parents[1]
 NAME, CPP_NAME = "probe_op", "ProbeOp"
 MADE, EDITED = 10, 6
-NEXT = f"{NAME} is still a copy of laplacian. Next: "
+NEXT = f"{NAME} is still a copy of laplacian_matvec. Next: "
 
 # The operator alone, so that this takes seconds: its tests on the host's threads, and a module in which the kernels of
 # all others are symbols that nobody looks up.
@@ -81,7 +81,7 @@ def untouched(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("sum", "'sum' is a word of Python"),
         ("cayley", "'cayley' is one in csrc/include/sem/cayley.hpp already"),
         ("boundary", "'boundary' is one in sem/ops/boundary.py already"),
-        ("edge_weight", "'edge_weight' is one in csrc/include/sem/laplacian.hpp already"),
+        ("edge_weight", "'edge_weight' is one in csrc/include/sem/laplacian_matvec.hpp already"),
         ("reference_diffraction", "'reference_diffraction' is one in sem/ops/__init__.py already"),
     ],
 )
@@ -182,7 +182,7 @@ def check_targets(built: Path) -> None:
     objects = (built / "build.ninja").read_text(encoding="utf-8")
     for target in (f"sem_reference.dir/csrc/reference/{NAME}", f"sem_test_cases.dir/{NAME}_test"):
         assert f"{target}.cpp.o:" in objects
-    levels = set(re.findall(r"sem_cpu_(\w+)\.dir/csrc/cpu/laplacian\.cpp\.o:", objects))
+    levels = set(re.findall(r"sem_cpu_(\w+)\.dir/csrc/cpu/laplacian_matvec\.cpp\.o:", objects))
     assert "baseline" in levels
     assert set(re.findall(rf"sem_cpu_(\w+)\.dir/csrc/cpu/{NAME}\.cpp\.o:", objects)) == levels
 
@@ -230,7 +230,7 @@ from sem import native
 cpu = native.backend("cpu")
 assert Path(cpu.__file__).is_relative_to(Path.cwd()), cpu.__file__
 for kernel in ("{NAME}_forward", "{NAME}_weight_gradient"):
-    assert cpu.FIELDS[kernel] == cpu.FIELDS[kernel.replace("{NAME}", "laplacian")]
+    assert cpu.FIELDS[kernel] == cpu.FIELDS[kernel.replace("{NAME}", "laplacian_matvec")]
     assert kernel in cpu.DEVICE_KERNELS
     assert hasattr(torch.ops.sem, kernel)
 assert "{NAME}" in sem.ops.__all__

@@ -15,6 +15,7 @@ what was expected.
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -159,6 +160,7 @@ SECTIONS: dict[str, type[Section]] = {
 """The section classes by name, in order."""
 
 _SETTINGS = {info.key: info for kind in SECTIONS.values() for info in setting_infos(kind)}
+_RENAMED = {info.former_key: info.key for info in _SETTINGS.values() if info.former_key is not None}
 
 
 def config_from_cli(path: str | Path | None, overrides: Iterable[str] = ()) -> SEMConfig:
@@ -191,6 +193,8 @@ def add_config_arguments(parser: Any) -> None:
         default = "null" if info.default is None else info.default
         text = f"{info.help} ({info.expected}; default: {default})".replace("%", "%%")
         parser.add_argument(f"--{info.key}", metavar=info.name.upper(), help=text, **several)
+    for key in _RENAMED:
+        parser.add_argument(f"--{key}", help=argparse.SUPPRESS)
 
 
 def check_option_names(arguments: Iterable[str]) -> None:
@@ -202,7 +206,7 @@ def check_option_names(arguments: Iterable[str]) -> None:
     problems = []
     for argument in arguments:
         key, _, value = argument.removeprefix("--").partition("=")
-        if argument.startswith("--") and "." in key and key not in _SETTINGS:
+        if argument.startswith("--") and "." in key and key not in _SETTINGS and key not in _RENAMED:
             problems.append(unknown_key(key, value or None, _SETTINGS))
     if problems:
         raise ValueError("\n".join(problems))
@@ -215,7 +219,7 @@ def config_from_arguments(arguments: Any) -> SEMConfig:
         ValueError: as :func:`config_from_cli`.
     """
     overrides = []
-    for key in _SETTINGS:
+    for key in (*_SETTINGS, *_RENAMED):
         value = _look_up(arguments, key)
         if isinstance(value, list):
             value = json.dumps(value, ensure_ascii=False)
@@ -234,11 +238,9 @@ def _by_section(values: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], l
         if name not in SECTIONS:
             problems.append(unknown_key(str(name), entries, SECTIONS))
         elif isinstance(entries, Mapping):
-            for entry, value in entries.items():
-                if f"{name}.{entry}" in _SETTINGS:
-                    sections[name][entry] = value
-                else:
-                    problems.append(unknown_key(f"{name}.{entry}", value, _SETTINGS))
+            known, unknown = _by_setting((f"{name}.{entry}", value) for entry, value in entries.items())
+            sections[name] = {key.removeprefix(f"{name}."): value for key, value in known.items()}
+            problems += unknown
         elif entries is not None:
             problems.append(f"{name} = {shorten(entries)}: expected a mapping of settings")
     return sections, problems
@@ -246,18 +248,35 @@ def _by_section(values: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], l
 
 def _apply_overrides(sections: dict[str, dict[str, Any]], overrides: Iterable[str]) -> list[str]:
     """Put ``section.key=value`` texts into ``sections``; returns messages about those that do not fit."""
-    problems = []
+    problems, given = [], []
     for override in [overrides] if isinstance(overrides, str) else overrides:
         key, equals, text = override.partition("=")
-        key = key.strip().removeprefix("--")
-        if not equals:
-            problems.append(f"{override!r}: expected section.key=value, such as training.max_steps=100")
-        elif key not in _SETTINGS:
-            problems.append(unknown_key(key, text, _SETTINGS))
+        if equals:
+            given.append((key.strip().removeprefix("--"), text))
         else:
-            section, name = key.split(".")
-            sections[section][name] = _SETTINGS[key].parse(text)
-    return problems
+            problems.append(f"{override!r}: expected section.key=value, such as training.max_steps=100")
+    known, unknown = _by_setting(given)
+    for key, text in known.items():
+        section, name = key.split(".")
+        sections[section][name] = _SETTINGS[key].parse(text)
+    return problems + unknown
+
+
+def _by_setting(given: Iterable[tuple[str, Any]]) -> tuple[dict[str, Any], list[str]]:
+    """Values by their setting's key, whether that or the old one was ``given``, and messages about other keys."""
+    values: dict[str, Any] = {}
+    names: dict[str, str] = {}
+    problems = []
+    for name, value in given:
+        key = _RENAMED.get(name, name)
+        if key not in _SETTINGS:
+            problems.append(unknown_key(name, value, _SETTINGS))
+        elif names.setdefault(key, name) != name:
+            first = f"{names[key]} = {shorten(values[key])}"
+            problems.append(f"{name} = {shorten(value)}: expected none beside {first}, they are the same setting")
+        else:
+            values[key] = value
+    return values, problems
 
 
 def _look_up(arguments: Any, key: str) -> Any:

@@ -72,7 +72,7 @@ class PropagatorConfig(Section):
     cayley_dt: float = setting(0.01, "time step dt of the unitary step", gt=0)
     cg_max_iter: int = setting(50, "most conjugate-gradient iterations per token", ge=1)
     cg_tol: float = setting(1e-5, "relative residual at which a token's solve is converged", gt=0, lt=1)
-    nonlinear_alpha: float = setting(0.01, "initial Kerr rotation in radians at mean intensity")
+    kerr: float = setting(0.01, "initial Kerr rotation in radians at mean intensity", formerly="nonlinear_alpha")
     laplacian_sparsity: int = setting(8, "mean node degree of the finest graph scale", ge=2)
     long_range_share: float = setting(0.25, "share of the edges spent on long-range edges", ge=0, le=1)
     num_scales: int = setting(3, "graph scales, of sparsity s, 2s, 4s, ...", ge=1)

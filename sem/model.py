@@ -104,7 +104,7 @@ class SEMModel(StagedModule):
             dt=propagator.cayley_dt,
             cg_max_iter=propagator.cg_max_iter,
             cg_tol=propagator.cg_tol,
-            nonlinear_alpha=propagator.nonlinear_alpha,
+            kerr=propagator.kerr,
             laplacian_sparsity=propagator.laplacian_sparsity,
             num_scales=propagator.num_scales,
             long_range_share=propagator.long_range_share,

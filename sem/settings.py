@@ -33,11 +33,14 @@ def setting(
     le: float | None = None,
     lt: float | None = None,
     pattern: str | None = None,
+    formerly: str | None = None,
 ) -> Any:
-    """A dataclass field with one line of help and a range (numbers) or a pattern to match in full (text)."""
-    return dataclasses.field(
-        default=default, metadata={"help": help, "ge": ge, "gt": gt, "le": le, "lt": lt, "pattern": pattern}
-    )
+    """A dataclass field with one line of help and a range (numbers) or a pattern to match in full (text).
+
+    ``formerly`` is an old name, which files and command lines may still use.
+    """
+    limits = {"ge": ge, "gt": gt, "le": le, "lt": lt, "pattern": pattern}
+    return dataclasses.field(default=default, metadata={"help": help, "formerly": formerly, **limits})
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,12 @@ class SettingInfo:
     def name(self) -> str:
         """The key's last part: the dataclass field's name."""
         return self.key.rpartition(".")[2]
+
+    @property
+    def former_key(self) -> str | None:
+        """The dotted key under its old name, if it had one."""
+        former = self.metadata["formerly"]
+        return None if former is None else f"{self.key.rpartition('.')[0]}.{former}"
 
     @property
     def expected(self) -> str:

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-TEMPLATE, PUBLIC = "laplacian", "laplacian_matvec"
+TEMPLATE = "laplacian_matvec"
 OWN = (
     "csrc/include/sem/{}.hpp",
     "csrc/reference/{}.cpp",
@@ -60,7 +60,7 @@ def renamed(text: str, name: str) -> str:
     """The template's names as those of the new operator; words of prose and other names that contain them stay."""
     kernels = "|".join(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", struct).lower() for struct in structs())
     text = re.sub(rf"(?<!\w)(?:{kernels})\b", lambda found: name + found[0].removeprefix(TEMPLATE), text)
-    text = re.sub(rf"(?<!\w)(_?)(?:{PUBLIC}|{TEMPLATE})(?!_?[A-Za-z0-9])", rf"\g<1>{name}", text)
+    text = re.sub(rf"(?<!\w)(_?){TEMPLATE}(?!_?[A-Za-z0-9])", rf"\g<1>{name}", text)
     return re.sub(rf"\b{pascal(TEMPLATE)}(?=[A-Z])", pascal(name), text)
 
 
@@ -142,7 +142,7 @@ def before_first_greater(text: str, pattern: str, name: str, line: str) -> str:
 
 
 def with_twin(text: str, name: str) -> str:
-    return text + "\n\n" + renamed(source_of(text, PUBLIC), name)
+    return text + "\n\n" + renamed(source_of(text, TEMPLATE), name)
 
 
 def source_of(text: str, function: str) -> str:
@@ -153,9 +153,9 @@ def source_of(text: str, function: str) -> str:
 
 
 def with_row(text: str, name: str) -> str:
-    table = re.search(rf"(?:^\|.*\n)*^(\| \[`{PUBLIC}`\].*\n)(?:^\|.*\n)*", text, re.MULTILINE)
+    table = re.search(rf"(?:^\|.*\n)*^(\| \[`{TEMPLATE}`\].*\n)(?:^\|.*\n)*", text, re.MULTILINE)
     if table is None:
-        raise Refused(f"expected a table with a row of {PUBLIC}")
+        raise Refused(f"expected a table with a row of {TEMPLATE}")
     return text.replace(table[0], table[0] + renamed(table[1], name))
 
 

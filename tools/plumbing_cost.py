@@ -170,12 +170,21 @@ def main() -> None:
     parser.add_argument("trees", nargs="*", type=Path, help="checkouts: one, or the one before and the one after")
     parser.add_argument("--arguments", nargs="+", default=["max_iter", "half_dt"])
     parser.add_argument("--operators", nargs="+", default=["cayley", "soliton_step"], help="that have the arguments")
-    parser.add_argument("--smallest", default="laplacian", help="the operator whose files are counted")
+    parser.add_argument(
+        "--smallest",
+        nargs="+",
+        default=["laplacian_matvec"],
+        metavar="OPERATOR",
+        help="the operator whose files are counted: one name, or its name in each checkout",
+    )
     parser.add_argument("--list", action="store_true", help="print what was counted")
     options = parser.parse_args()
     trees = [Tree(root) for root in options.trees or [Path(__file__).resolve().parents[1]]]
     if len(trees) > 2:
         parser.error(f"expected one checkout or two, got {len(trees)}")
+    smallest = options.smallest * len(trees) if len(options.smallest) == 1 else options.smallest
+    if len(smallest) != len(trees):
+        parser.error(f"--smallest: expected one name or one for each checkout, got {len(smallest)}")
 
     rows: list[tuple[str, list[int | None]]] = []
     for argument in options.arguments:
@@ -186,8 +195,8 @@ def main() -> None:
             for found in lines:
                 print(f"\n{argument}:")
                 print("\n".join(f"  {line.path}:{line.number}: {line.text.strip()}" for line in found))
-    files = [operator_files(tree, options.smallest) for tree in trees]
-    rows.append((f"files of `{options.smallest}`", [len(own) + len(shared) for own, shared in files]))
+    files = [operator_files(tree, name) for tree, name in zip(trees, smallest, strict=True)]
+    rows.append((f"files of `{smallest[-1]}`", [len(own) + len(shared) for own, shared in files]))
     rows.append(("  own", [len(own) for own, _ in files]))
     rows.append(("  shared", [len(shared) for _, shared in files]))
     if options.list:

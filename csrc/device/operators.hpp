@@ -16,8 +16,8 @@
 
 #include "device/cayley.hpp"
 #include "device/diffraction.hpp"
-#include "device/laplacian.hpp"
 #include "device/laplacian_cg.hpp"
+#include "device/laplacian_matvec.hpp"
 #include "device/pit.hpp"
 #include "device/scan.hpp"
 #include "device/soliton_step.hpp"

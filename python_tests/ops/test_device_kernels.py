@@ -144,7 +144,7 @@ def test_laplacian_cg_and_its_gradients_in_every_layout(layout, nodes, dtype, co
 
 @pytest.mark.parametrize("nodes", [2, 31, 32, 33, 1025])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
-def test_laplacian_and_its_gradients(device, nodes, dtype):
+def test_laplacian_matvec_and_its_gradients(device, nodes, dtype):
     topology = graph(nodes)
     x, weight, cotangent = rows(19, nodes, dtype), weights(topology), rows(19, nodes, dtype, seed=1)
     out, grad_x, grad_weight = gradients(

@@ -82,7 +82,7 @@ def cayley_problem(tokens, width):
     )
 
 
-def laplacian_problem(tokens, width):
+def laplacian_matvec_problem(tokens, width):
     topology = graph(width)
     return (
         lambda x, weight: laplacian_matvec(x, weight, topology),
@@ -135,7 +135,7 @@ def soliton_step_problem(tokens, width):
 
 PROBLEMS = {
     "cayley": cayley_problem,
-    "laplacian": laplacian_problem,
+    "laplacian_matvec": laplacian_matvec_problem,
     "laplacian_cg": laplacian_cg_problem,
     "pit": pit_problem,
     "soliton_step": soliton_step_problem,

@@ -56,7 +56,7 @@ def test_a_field_of_another_dtype_or_type_is_named(name):
             call(name, fields_of_ones(name) | {field: wrong})
 
 
-def laplacian_fields():
+def laplacian_matvec_fields():
     graph = Topology(3, [(0, 1), (1, 2)])
     x = torch.tensor([[[1.0], [4.0], [10.0]]])
     return {
@@ -72,18 +72,18 @@ def laplacian_fields():
 
 
 def test_fields_in_any_order_and_under_names_made_at_run_time_give_the_result():
-    given = laplacian_fields()
+    given = laplacian_matvec_fields()
     shuffled = {"".join(list(name)): given[name] for name in sorted(given, reverse=True)}
-    call("laplacian_forward", shuffled)
+    call("laplacian_matvec_forward", shuffled)
     assert given["out"].flatten().tolist() == [-6.0, -12.0, 18.0]
 
 
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"typo": 1}, TypeError, "laplacian_forward: unknown field 'typo'"),
-        ({"x": torch.ones(1, 4, 1)}, TypeError, "laplacian_forward: field 'x': expected 3 numbers, got 4"),
-        ({"rows": 2}, TypeError, "laplacian_forward: field 'x': expected 6 numbers, got 3"),
+        ({"typo": 1}, TypeError, "laplacian_matvec_forward: unknown field 'typo'"),
+        ({"x": torch.ones(1, 4, 1)}, TypeError, "laplacian_matvec_forward: field 'x': expected 3 numbers, got 4"),
+        ({"rows": 2}, TypeError, "laplacian_matvec_forward: field 'x': expected 6 numbers, got 3"),
         ({"x": torch.ones(1, 3, 1).double()}, TypeError, "field 'x': expected a tensor of float32, got torch.float64"),
         ({"x": torch.ones(1, 3, 2)[..., :1]}, TypeError, "field 'x': expected a contiguous tensor"),
         ({"graph": torch.ones(5, dtype=torch.int32)}, TypeError, "field 'graph': 5 numbers are no graph of 3 nodes"),
@@ -97,12 +97,12 @@ def test_fields_in_any_order_and_under_names_made_at_run_time_give_the_result():
 )
 def test_what_is_wrong_with_a_field_is_said(change, error, message):
     with pytest.raises(error, match=re.escape(message) + "$"):
-        call("laplacian_forward", laplacian_fields() | change)
+        call("laplacian_matvec_forward", laplacian_matvec_fields() | change)
 
 
 def test_positional_fields_are_refused():
     with pytest.raises(TypeError, match="expected handle, device, threads and allocate, then fields by name"):
-        CPU.laplacian_forward(0, 0, 1)
+        CPU.laplacian_matvec_forward(0, 0, 1)
 
 
 def test_operators_and_their_kernels_agree_on_the_fields():

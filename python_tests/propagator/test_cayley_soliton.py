@@ -13,23 +13,23 @@ def norms(psi):
 
 def test_kerr_rotation_by_hand():
     psi = torch.tensor([1.0 + 0j, 0 + 3j])  # intensities 1 and 9, mean 5
-    alpha = torch.tensor([0.5, 1.0])
+    kerr = torch.tensor([0.5, 1.0])
     expected = psi * torch.exp(1j * torch.tensor([0.5 * 1 / 5, 1.0 * 9 / 5]))
-    torch.testing.assert_close(kerr_rotation(psi, alpha), expected)
+    torch.testing.assert_close(kerr_rotation(psi, kerr), expected)
 
 
 def test_kerr_rotation_gradient():
     torch.manual_seed(0)
     psi = torch.randn(3, 4, dtype=torch.complex128, requires_grad=True)
-    alpha = torch.randn(4, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(kerr_rotation, (psi, alpha))
+    kerr = torch.randn(4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(kerr_rotation, (psi, kerr))
 
 
 @pytest.mark.parametrize("pit_enabled", [True, False])
 @pytest.mark.parametrize("dt", [0.01, 1.0])
 def test_layer_keeps_the_norm(dt, pit_enabled):
     torch.manual_seed(0)
-    layer = CayleySolitonPropagator(48, dt=dt, nonlinear_alpha=0.5, pit_strength_init=0.5, pit_enabled=pit_enabled)
+    layer = CayleySolitonPropagator(48, dt=dt, kerr=0.5, pit_strength_init=0.5, pit_enabled=pit_enabled)
     psi = torch.randn(3, 20, 48, dtype=torch.complex64)
     assert float((norms(layer(psi)) / norms(psi) - 1).abs().max()) < 2e-6
 
@@ -73,8 +73,8 @@ def test_training_keeps_one_wave_a_layer():
 
 def test_kerr_alone_and_kerr_of_pit_are_the_same_rotation():
     torch.manual_seed(0)
-    psi, alpha = torch.randn(7, 33, dtype=torch.complex64), torch.randn(33)
-    torch.testing.assert_close(kerr_rotation(psi, alpha), pit(psi, None, 0.0, kerr=alpha), rtol=1e-5, atol=1e-5)
+    psi, kerr = torch.randn(7, 33, dtype=torch.complex64), torch.randn(33)
+    torch.testing.assert_close(kerr_rotation(psi, kerr), pit(psi, None, 0.0, kerr=kerr), rtol=1e-5, atol=1e-5)
 
 
 def test_zero_tokens_stay_zero_with_finite_gradients():
@@ -113,7 +113,7 @@ def test_diagnostics_and_failure():
 @pytest.mark.parametrize("strength", [-0.5, 0.5, 3.0])
 def test_phases_are_equalised_whatever_strength_was_learned(strength):
     torch.manual_seed(0)
-    layer = CayleySolitonPropagator(64, nonlinear_alpha=0.0, pit_strength_init=strength)
+    layer = CayleySolitonPropagator(64, kerr=0.0, pit_strength_init=strength)
     psi = torch.polar(torch.ones(20, 64), 0.7 * torch.randn(20, 64))
     diagnostics = Diagnostics()
     layer(psi, diagnostics)
@@ -174,3 +174,37 @@ def test_tokens_without_a_wave_are_no_departure_from_unitarity():
     stack, diagnostics = CayleySolitonStack(16, 1), Diagnostics()
     stack(torch.zeros(1, 2, 16, dtype=torch.complex64), diagnostics)
     assert diagnostics.summary()["unitarity_deviation"] == 0
+
+
+def test_a_state_dict_with_the_old_name_of_kerr_loads():
+    torch.manual_seed(0)
+    sizes = {"laplacian_sparsity": 2, "num_scales": 1}
+    old = {
+        f"layers.{layer}.{name}": torch.randn(shape)
+        for layer in (0, 1)
+        for name, shape in {
+            "alpha": 8,
+            "pit_strength": (),
+            "hamiltonian.raw_weight": 8,
+            "hamiltonian.scale_logits": 1,
+        }.items()
+    }
+    before = dict(old)
+    stack = CayleySolitonStack(8, 2, **sizes)
+    stack.load_state_dict(old)
+    assert old.keys() == before.keys()
+    loaded = stack.state_dict()
+    assert [name.replace("kerr", "alpha") for name in loaded] == list(old)
+    for name, value in loaded.items():
+        assert torch.equal(value, old[name.replace("kerr", "alpha")])
+    with pytest.raises(RuntimeError, match=r'Unexpected key.*"layers.0.alpha"'):
+        stack.load_state_dict({**loaded, "layers.0.alpha": torch.zeros(8)})
+    del old["layers.1.alpha"]
+    with pytest.raises(RuntimeError, match=r'Missing key.*"layers.1.kerr"'):
+        stack.load_state_dict(old)
+
+
+def test_the_old_name_of_the_argument_kerr():
+    assert torch.equal(CayleySolitonPropagator(16, nonlinear_alpha=0.25).kerr, torch.full((16,), 0.25))
+    with pytest.raises(ValueError, match=r"nonlinear_alpha: expected none beside kerr = 0.5, .* got 0.25"):
+        CayleySolitonPropagator(16, kerr=0.5, nonlinear_alpha=0.25)

@@ -128,7 +128,7 @@ class Operator:
         return self.name
 
 
-def _laplacian(name: str, dtype: torch.dtype) -> Operator:
+def _laplacian_matvec(name: str, dtype: torch.dtype) -> Operator:
     return Operator(name, dtype, laplacian_matvec, reference.laplacian_matvec, "x")
 
 
@@ -153,8 +153,8 @@ def _laplacian_cg(name: str, dtype: torch.dtype, *coefficients: float) -> Operat
 
 
 OPERATORS = (
-    _laplacian("laplacian_real", torch.float32),
-    _laplacian("laplacian_complex", torch.complex64),
+    _laplacian_matvec("laplacian_matvec_real", torch.float32),
+    _laplacian_matvec("laplacian_matvec_complex", torch.complex64),
     _cayley(),
     _laplacian_cg("laplacian_cg_real", torch.float32, 1.0, 0.5, 0.0),
     _laplacian_cg("laplacian_cg_complex", torch.complex64, 1.5, 0.25, 0.1),

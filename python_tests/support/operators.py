@@ -121,7 +121,7 @@ class Layer(nn.Module):
         return BY_NAME[self.operator_name].call(self.graph, *given, **self.settings)
 
 
-def _laplacian(kind: str, make: Callable[..., Tensor], duplicated: Callable[[], Problem] | None) -> Operator:
+def _laplacian_matvec(kind: str, make: Callable[..., Tensor], duplicated: Callable[[], Problem] | None) -> Operator:
     return Operator(
         f"laplacian_matvec_{kind}",
         lambda graph, x, weight: (laplacian_matvec(x, weight, graph),),
@@ -207,8 +207,8 @@ BINS = 24
 TWO_DT = {"dt_phase": "dt_mag", "frequency": "decay"}
 
 OPERATORS = (
-    _laplacian("real", normal, weights_as_row("x")),
-    _laplacian("complex", wave, None),
+    _laplacian_matvec("real", normal, weights_as_row("x")),
+    _laplacian_matvec("complex", wave, None),
     Operator(
         "cayley",
         lambda graph, psi, weight, a, **settings: (cayley(psi, weight, graph, a, **settings),),

@@ -149,7 +149,7 @@ def test_too_few_iterations_fail():
 def test_nan_in_a_parameter_fails():
     def plant(trainer):
         with torch.no_grad():
-            trainer.model.propagator.layers[0].alpha[3] = math.nan
+            trainer.model.propagator.layers[0].kerr[3] = math.nan
 
     result = check("training.max_skipped_steps=2", plant=plant)
     assert NOT_FINITE | {"val_loss_change", "non_finite_parameters"} <= failed(result)

@@ -11,7 +11,7 @@ openmp: bool
 state_space_checkpoint_steps: int
 
 def simd_level() -> str: ...
-def laplacian_forward(
+def laplacian_matvec_forward(
     handle: int,
     device: int,
     threads: int,
@@ -27,7 +27,7 @@ def laplacian_forward(
     x: Tensor,
     out: Tensor,
 ) -> None: ...
-def laplacian_weight_gradient(
+def laplacian_matvec_weight_gradient(
     handle: int,
     device: int,
     threads: int,

@@ -7,8 +7,8 @@ from sem.native._cpu import diffraction_backward as diffraction_backward
 from sem.native._cpu import diffraction_forward as diffraction_forward
 from sem.native._cpu import laplacian_cg_backward as laplacian_cg_backward
 from sem.native._cpu import laplacian_cg_forward as laplacian_cg_forward
-from sem.native._cpu import laplacian_forward as laplacian_forward
-from sem.native._cpu import laplacian_weight_gradient as laplacian_weight_gradient
+from sem.native._cpu import laplacian_matvec_forward as laplacian_matvec_forward
+from sem.native._cpu import laplacian_matvec_weight_gradient as laplacian_matvec_weight_gradient
 from sem.native._cpu import pit_backward as pit_backward
 from sem.native._cpu import pit_forward as pit_forward
 from sem.native._cpu import scan_backward as scan_backward

@@ -16,8 +16,8 @@ from sem.ops.diffraction.inputs import (
 )
 from sem.ops.diffraction.operator import TracedValue, diffraction, diffraction_trace
 from sem.ops.gated_rotation import gated_rotation
-from sem.ops.laplacian import laplacian_matvec
 from sem.ops.laplacian_cg import laplacian_cg
+from sem.ops.laplacian_matvec import laplacian_matvec
 from sem.ops.pit import phase_entropy, pit
 from sem.ops.scan import scan
 from sem.ops.soliton_step import soliton_step

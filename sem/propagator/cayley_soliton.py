@@ -18,16 +18,19 @@ from sem.ops.solve import ON_FAILURE, SolveInfo, solution
 from sem.precision import note_autocast, outside_autocast
 from sem.propagator.hamiltonian import MultiScaleHamiltonian
 
+KERR = 0.01
+"""Kerr rotation that a layer begins with, radians at mean intensity."""
 
-def kerr_rotation(psi: Tensor, alpha: Tensor) -> Tensor:
-    """Turns each entry's phase by ``alpha_d |psi_d|^2 / mean_d |psi_d|^2`` (0 for an all-zero token).
 
-    ``psi`` complex64 ``[..., D]``, ``alpha`` real ``[D]``, in radians. Moduli do not change. What :func:`sem.ops.pit`
-    does with ``kerr`` before anything else, for layers without phase equalisation.
+def kerr_rotation(psi: Tensor, kerr: Tensor) -> Tensor:
+    """Turns each entry's phase by ``kerr_d |psi_d|^2 / mean_d |psi_d|^2`` (0 for an all-zero token).
+
+    ``psi`` complex64 ``[..., D]``, ``kerr`` real ``[D]``, in radians. Moduli do not change. What :func:`sem.ops.pit`
+    does with it before anything else, for layers without phase equalisation.
     """
     power = intensity(psi)
     share = power / power.mean(-1, keepdim=True).clamp_min(torch.finfo(power.dtype).tiny)
-    return psi * torch.polar(torch.ones_like(share), alpha * share)
+    return psi * torch.polar(torch.ones_like(share), kerr * share)
 
 
 @torch.no_grad()
@@ -82,11 +85,12 @@ class CayleySolitonPropagator(nn.Module):
         dim: ``D``, the complex width of a token.
         dt: time step; the graph's own strength is learned through its edge weights.
         cg_max_iter, cg_tol: limits of the solve, per token.
-        nonlinear_alpha: initial strength of the Kerr rotation, radians at mean intensity; learned per entry.
+        kerr: initial strength of the Kerr rotation, radians at mean intensity; learned per entry.
         laplacian_sparsity, num_scales, long_range_share, seed: the graph, see :class:`MultiScaleHamiltonian`.
         pit_enabled, pit_num_bins, pit_strength_init, pit_rule: phase equalisation, see :func:`sem.ops.pit`; its
             strength is learned and acts by its magnitude, at most 1.
         on_failure: what to do about tokens whose solve did not converge, see :func:`sem.ops.cayley`.
+        nonlinear_alpha: the old name of ``kerr``. State dicts with its old name, ``alpha``, load too.
 
     Shapes: complex64 ``[..., dim]`` to the same. Computed in float32 inside and outside autocast, with equal bits.
 
@@ -103,7 +107,7 @@ class CayleySolitonPropagator(nn.Module):
         dt: float = 0.01,
         cg_max_iter: int = 50,
         cg_tol: float = 1e-5,
-        nonlinear_alpha: float = 0.01,
+        kerr: float = KERR,
         laplacian_sparsity: int = 8,
         num_scales: int = 3,
         long_range_share: float = 0.25,
@@ -113,8 +117,16 @@ class CayleySolitonPropagator(nn.Module):
         pit_rule: str = "score",
         on_failure: OnFailure = "ignore",
         seed: int = 0,
+        *,
+        nonlinear_alpha: float | None = None,
     ) -> None:
         super().__init__()
+        if nonlinear_alpha is not None:
+            if kerr != KERR:
+                raise ValueError(
+                    f"nonlinear_alpha: expected none beside kerr = {kerr}, its new name, got {nonlinear_alpha}"
+                )
+            kerr = nonlinear_alpha
         # the operators behind the boundary take them as they are
         self.half_dt = finite("dt", dt) / 2
         self.cg_max_iter = count("cg_max_iter", cg_max_iter)
@@ -125,20 +137,26 @@ class CayleySolitonPropagator(nn.Module):
         self._rule_number = RULES.index(pit_rule)
         self.on_failure = choice("on_failure", on_failure, ON_FAILURE)
         self.hamiltonian = MultiScaleHamiltonian(dim, laplacian_sparsity, num_scales, long_range_share, seed)
-        self.alpha = nn.Parameter(torch.full((dim,), nonlinear_alpha))
+        self.kerr = nn.Parameter(torch.full((dim,), kerr))
         # without equalisation the strength is no part of any gradient, which gradient reduction has to know
         self.pit_strength = nn.Parameter(torch.tensor(pit_strength_init), requires_grad=pit_enabled)
-        self.alpha._no_weight_decay = True  # type: ignore[attr-defined]
+        self.kerr._no_weight_decay = True  # type: ignore[attr-defined]
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        former, name = f"{prefix}alpha", f"{prefix}kerr"
+        if former in state_dict and name not in state_dict:
+            state_dict[name] = state_dict.pop(former)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def weights(self) -> PropagatorWeights:
         """What the layer computes with, from its parameters."""
-        device = self.alpha.device
+        device = self.kerr.device
         with outside_autocast(device.type):
             edge_weight = self.hamiltonian.edge_weight()
             # a strength that training drove below 0 would bunch the phases instead; (0, 1] is where entropy must rise
             strength = self.pit_strength.abs().clamp(max=1)
         half_dt = torch.full((), self.half_dt, dtype=torch.float32, device=device)
-        return PropagatorWeights(self.alpha, strength, edge_weight, half_dt, self.hamiltonian.topology.packed(device))
+        return PropagatorWeights(self.kerr, strength, edge_weight, half_dt, self.hamiltonian.topology.packed(device))
 
     def forward(self, psi: Tensor, diagnostics: Diagnostics | None = None) -> Tensor:
         weights = self.weights()

@@ -6,8 +6,8 @@
 #include "sem/complex_rms_norm.hpp"
 #include "sem/diffraction.hpp"
 #include "sem/gated_rotation.hpp"
-#include "sem/laplacian.hpp"
 #include "sem/laplacian_cg.hpp"
+#include "sem/laplacian_matvec.hpp"
 #include "sem/pit.hpp"
 #include "sem/scan.hpp"
 #include "sem/soliton_step.hpp"
@@ -15,20 +15,20 @@
 #include "sem/transport_row.hpp"
 
 // X(Args) for each struct of arguments that device back ends have a kernel for, and for those that the CPU alone has.
-#define SEM_DEVICE_OPERATORS(X) \
-  X(LaplacianForward)           \
-  X(LaplacianWeightGradient)    \
-  X(CayleyForward)              \
-  X(CayleyBackward)             \
-  X(LaplacianCgForward)         \
-  X(LaplacianCgBackward)        \
-  X(PitForward)                 \
-  X(PitBackward)                \
-  X(SolitonStepForward)         \
-  X(SolitonStepBackward)        \
-  X(ScanForward)                \
-  X(ScanBackward)               \
-  X(DiffractionForward)         \
+#define SEM_DEVICE_OPERATORS(X)    \
+  X(LaplacianMatvecForward)        \
+  X(LaplacianMatvecWeightGradient) \
+  X(CayleyForward)                 \
+  X(CayleyBackward)                \
+  X(LaplacianCgForward)            \
+  X(LaplacianCgBackward)           \
+  X(PitForward)                    \
+  X(PitBackward)                   \
+  X(SolitonStepForward)            \
+  X(SolitonStepBackward)           \
+  X(ScanForward)                   \
+  X(ScanBackward)                  \
+  X(DiffractionForward)            \
   X(DiffractionBackward)
 #define SEM_CPU_OPERATORS(X) \
   X(ComplexRmsNormForward)   \

@@ -14,8 +14,8 @@ from torch import Tensor
 from sem.bench import peers
 from sem.bench.cases import diffraction as images
 from sem.bench.cases.cayley import TOL, VALUE_LIMIT, forward_work
-from sem.bench.cases.laplacian import VALUE_LIMIT as PRODUCT_LIMIT
-from sem.bench.cases.laplacian import forward_work as product_work
+from sem.bench.cases.laplacian_matvec import VALUE_LIMIT as PRODUCT_LIMIT
+from sem.bench.cases.laplacian_matvec import forward_work as product_work
 from sem.bench.cases.pit import BINS
 from sem.bench.cases.pit import LIMITS as PIT_LIMITS
 from sem.bench.cases.scan import LIMITS as SCAN_LIMITS
@@ -96,7 +96,7 @@ def build_cayley(tokens: int, width: int, sparsity: int, dt: float) -> Sequence[
     return [Comparison(native, eager)]
 
 
-def build_laplacian(tokens: int, width: int, sparsity: int) -> Sequence[Comparison]:
+def build_laplacian_matvec(tokens: int, width: int, sparsity: int) -> Sequence[Comparison]:
     graph, weight = multiscale_graph(width, sparsity)
     x = complex_normal(tokens, width, seed=1)
     few = x[:CHECKED_ROWS].to(torch.complex128)
@@ -149,7 +149,7 @@ def build_diffraction(pixels: int, phi: int, domains: int, sources: int) -> Sequ
 
 BUILDERS: dict[str, Callable[..., Sequence[Comparison]]] = {
     "cayley": build_cayley,
-    "laplacian": build_laplacian,
+    "laplacian_matvec": build_laplacian_matvec,
     "pit": build_pit,
     "scan": build_scan,
     "diffraction": build_diffraction,

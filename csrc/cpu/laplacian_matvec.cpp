@@ -1,4 +1,4 @@
-#include "sem/laplacian.hpp"
+#include "sem/laplacian_matvec.hpp"
 
 #include "cpu/laplacian_tile.hpp"
 #include "cpu/memory.hpp"
@@ -8,7 +8,7 @@ namespace {
 
 // Memory traffic: x is read once and out written once; a tile stays in cache between the two turns and the product.
 template <int kComponents>
-void forward(const LaplacianForward<float>& args, Queue queue) {
+void forward(const LaplacianMatvecForward<float>& args, Queue queue) {
   const TileGraph h(args.graph, args.edge_weight);
   const std::int64_t width = args.graph.nodes * kComponents;
   const std::int64_t tile_floats = width * kLanes;
@@ -33,7 +33,7 @@ void forward(const LaplacianForward<float>& args, Queue queue) {
 }
 
 template <int kComponents>
-void weight_gradient(const LaplacianWeightGradient<float>& args, Queue queue) {
+void weight_gradient(const LaplacianMatvecWeightGradient<float>& args, Queue queue) {
   const std::int64_t edges = args.graph.edges;
   const std::int64_t width = args.graph.nodes * kComponents;
   const std::int64_t tile_floats = width * kLanes;
@@ -64,11 +64,11 @@ void weight_gradient(const LaplacianWeightGradient<float>& args, Queue queue) {
 
 }  // namespace
 
-void run(const LaplacianForward<float>& args, Queue queue) {
+void run(const LaplacianMatvecForward<float>& args, Queue queue) {
   args.components == 1 ? forward<1>(args, queue) : forward<2>(args, queue);
 }
 
-void run(const LaplacianWeightGradient<float>& args, Queue queue) {
+void run(const LaplacianMatvecWeightGradient<float>& args, Queue queue) {
   args.components == 1 ? weight_gradient<1>(args, queue) : weight_gradient<2>(args, queue);
 }
 

@@ -41,7 +41,7 @@ def build(rows: int, nodes: int, is_complex: bool, bar: float | None = None) -> 
 
 
 def benchmark(rows: int, nodes: int, is_complex: bool, bar: float | None = None) -> Benchmark:
-    name = f"laplacian-{rows}x{nodes}-{'complex' if is_complex else 'real'}"
+    name = f"laplacian_matvec-{rows}x{nodes}-{'complex' if is_complex else 'real'}"
     return Benchmark(name, partial(build, rows, nodes, is_complex, bar))
 
 

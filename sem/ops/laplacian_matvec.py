@@ -1,4 +1,4 @@
-"""laplacian: the product of a graph Laplacian with real or complex vectors, and its gradients."""
+"""laplacian_matvec: the product of a graph Laplacian with real or complex vectors, and its gradients."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def laplacian_matvec(x: Tensor, edge_weight: Tensor, topology: Topology) -> Tens
     rows, restore = boundary.real_or_wave("x", x, graph.nodes)
     note_autocast("laplacian_matvec", rows.device.type)
     weight = boundary.edge_weight(edge_weight, graph, rows)
-    return restore(laplacian_forward(rows, weight, graph.packed(rows.device), False))
+    return restore(laplacian_matvec_forward(rows, weight, graph.packed(rows.device), False))
 
 
 def _sizes(x: Tensor, *rest: Any) -> dict[str, int]:
@@ -53,14 +53,14 @@ def _sizes(x: Tensor, *rest: Any) -> dict[str, int]:
 
 
 # Below, x is float32 [rows, D, components]. signed_weight admits negative weights, which higher derivatives need.
-laplacian_forward = Operator(
-    "laplacian_forward(Tensor x, Tensor edge_weight, Tensor graph, bool signed_weight) -> (Tensor out)",
+laplacian_matvec_forward = Operator(
+    "laplacian_matvec_forward(Tensor x, Tensor edge_weight, Tensor graph, bool signed_weight) -> (Tensor out)",
     empty=lambda x, *rest: torch.empty_like(x),
     sizes=_sizes,
     per_row=("x", "out"),
 )
-laplacian_weight_gradient = Operator(
-    "laplacian_weight_gradient(Tensor x, Tensor grad_out, Tensor graph) -> (Tensor grad_weight)",
+laplacian_matvec_weight_gradient = Operator(
+    "laplacian_matvec_weight_gradient(Tensor x, Tensor grad_out, Tensor graph) -> (Tensor grad_weight)",
     empty=lambda x, grad_out, graph: x.new_empty(edges_of(graph, x.shape[1])),
     sizes=_sizes,
     per_row=("x", "grad_out"),
@@ -76,8 +76,8 @@ def _forward_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     x, edge_weight, graph = ctx.saved_tensors
     grad = grad.contiguous()
     to_x, to_weight, *_ = ctx.needs_input_grad
-    grad_x = laplacian_forward(grad, edge_weight, graph, True) if to_x else None
-    grad_weight = laplacian_weight_gradient(x, grad, graph) if to_weight else None
+    grad_x = laplacian_matvec_forward(grad, edge_weight, graph, True) if to_x else None
+    grad_weight = laplacian_matvec_weight_gradient(x, grad, graph) if to_weight else None
     return grad_x, grad_weight, None, None
 
 
@@ -85,10 +85,10 @@ def _weight_gradient_backward(ctx: Any, direction: Tensor) -> tuple[Tensor | Non
     x, grad, graph = ctx.saved_tensors
     direction = direction.contiguous()
     to_x, to_grad, _ = ctx.needs_input_grad
-    grad_x = laplacian_forward(grad, direction, graph, True) if to_x else None
-    grad_grad = laplacian_forward(x, direction, graph, True) if to_grad else None
+    grad_x = laplacian_matvec_forward(grad, direction, graph, True) if to_x else None
+    grad_grad = laplacian_matvec_forward(x, direction, graph, True) if to_grad else None
     return grad_x, grad_grad, None
 
 
-laplacian_forward.differentiate(_keep_tensors, _forward_backward)
-laplacian_weight_gradient.differentiate(_keep_tensors, _weight_gradient_backward)
+laplacian_matvec_forward.differentiate(_keep_tensors, _forward_backward)
+laplacian_matvec_weight_gradient.differentiate(_keep_tensors, _weight_gradient_backward)

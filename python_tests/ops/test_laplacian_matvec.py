@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sem.ops import Topology, laplacian_matvec, reference
-from sem.ops.laplacian import laplacian_forward, laplacian_weight_gradient
+from sem.ops.laplacian_matvec import laplacian_matvec_forward, laplacian_matvec_weight_gradient
 
 VALUE, GRADIENT = 2e-6, 1e-5
 PATH, PATH_WEIGHT = Topology(3, [(0, 1), (1, 2)]), torch.tensor([2.0, 3.0])
@@ -86,8 +86,8 @@ def test_opcheck(tokens, components):
     topology = graph(9)
     x = torch.randn(tokens, 9, components)
     packed = topology.packed(x.device)
-    torch.library.opcheck(laplacian_forward.op, (x, weights(topology), packed, False))
-    torch.library.opcheck(laplacian_weight_gradient.op, (x, torch.randn_like(x), packed))
+    torch.library.opcheck(laplacian_matvec_forward.op, (x, weights(topology), packed, False))
+    torch.library.opcheck(laplacian_matvec_weight_gradient.op, (x, torch.randn_like(x), packed))
 
 
 @given(nodes=st.integers(2, 50), tokens=st.integers(1, 20), seed=st.integers(0, 1000))

@@ -1,4 +1,4 @@
-#include "sem/laplacian.hpp"
+#include "sem/laplacian_matvec.hpp"
 
 #include "reference/graph.hpp"
 #include "reference/run.hpp"
@@ -6,14 +6,14 @@
 namespace sem::reference {
 
 template <class Real>
-void laplacian_forward(const LaplacianForward<Real>& args) {
+void laplacian_matvec_forward(const LaplacianMatvecForward<Real>& args) {
   const std::int64_t row_size = args.graph.nodes * args.components;
   for (std::int64_t row = 0; row < args.rows; ++row)
     apply_laplacian(args.graph, args.edge_weight, args.components, args.x + row * row_size, args.out + row * row_size);
 }
 
 template <class Real>
-void laplacian_weight_gradient(const LaplacianWeightGradient<Real>& args) {
+void laplacian_matvec_weight_gradient(const LaplacianMatvecWeightGradient<Real>& args) {
   const int components = args.components;
   const std::int64_t row_size = args.graph.nodes * components;
   for (std::int64_t e = 0; e < args.graph.edges; ++e) {
@@ -28,7 +28,7 @@ void laplacian_weight_gradient(const LaplacianWeightGradient<Real>& args) {
   }
 }
 
-SEM_REFERENCE(LaplacianForward, laplacian_forward)
-SEM_REFERENCE(LaplacianWeightGradient, laplacian_weight_gradient)
+SEM_REFERENCE(LaplacianMatvecForward, laplacian_matvec_forward)
+SEM_REFERENCE(LaplacianMatvecWeightGradient, laplacian_matvec_weight_gradient)
 
 }  // namespace sem::reference

@@ -1,4 +1,4 @@
-// laplacian: (H x)_i = sum over neighbours j of w_ij (x_i - x_j), and its gradients.
+// laplacian_matvec: (H x)_i = sum over neighbours j of w_ij (x_i - x_j), and its gradients.
 //
 // x is [rows, nodes, components]; components is 1 (real) or 2 (real blocks of a complex vector). H is real, so it
 // acts on each component alone. H is symmetric: the gradient to x is the product itself, g_x = H g.
@@ -9,8 +9,8 @@
 namespace sem {
 
 template <class Real>
-struct LaplacianForward {
-  static constexpr const char* kName = "laplacian_forward";
+struct LaplacianMatvecForward {
+  static constexpr const char* kName = "laplacian_matvec_forward";
 
   Graph graph;
   std::int64_t rows = 0;
@@ -34,8 +34,8 @@ struct LaplacianForward {
 
 // g_w[ij] = sum over rows and components of (g_i - g_j)(x_i - x_j)
 template <class Real>
-struct LaplacianWeightGradient {
-  static constexpr const char* kName = "laplacian_weight_gradient";
+struct LaplacianMatvecWeightGradient {
+  static constexpr const char* kName = "laplacian_matvec_weight_gradient";
 
   Graph graph;
   std::int64_t rows = 0;

@@ -1,5 +1,5 @@
-// The Laplacian product of csrc/include/sem/laplacian.hpp on a device, and its gradient to the weights: one launch, and
-// two. Both gather from global memory, so any number of nodes will do.
+// The Laplacian product of csrc/include/sem/laplacian_matvec.hpp on a device, and its gradient to the weights: one
+// launch, and two. Both gather from global memory, so any number of nodes will do.
 #pragma once
 
 #include <cstdint>
@@ -7,16 +7,16 @@
 #include "device/column_sums.hpp"
 #include "device/group.hpp"
 #include "device/plan.hpp"
-#include "sem/laplacian.hpp"
+#include "sem/laplacian_matvec.hpp"
 
 namespace sem::device {
 
 // A group owns 8 rows and 32 nodes. Threads that follow each other share a node, and so its neighbours and weights.
-struct LaplacianPlan {
+struct LaplacianMatvecPlan {
   static constexpr int kTokens = 8, kNodes = 32;
   static constexpr int kGroupSize = kTokens * kNodes;
 
-  explicit LaplacianPlan(const LaplacianForward<float>& task)
+  explicit LaplacianMatvecPlan(const LaplacianMatvecForward<float>& task)
       : node_blocks((task.graph.nodes + kNodes - 1) / kNodes),
         groups(node_blocks * ((task.rows + kTokens - 1) / kTokens)) {}
 
@@ -24,10 +24,12 @@ struct LaplacianPlan {
 };
 
 template <int kComponents, class Group>
-SEM_DEVICE void laplacian_forward(const Group& group, const LaplacianForward<float>& task, const LaplacianPlan& plan) {
+SEM_DEVICE void laplacian_matvec_forward(const Group& group, const LaplacianMatvecForward<float>& task,
+                                         const LaplacianMatvecPlan& plan) {
   const std::int64_t row =
-      group.id() / plan.node_blocks * LaplacianPlan::kTokens + group.rank() % LaplacianPlan::kTokens;
-  const std::int64_t i = group.id() % plan.node_blocks * LaplacianPlan::kNodes + group.rank() / LaplacianPlan::kTokens;
+      group.id() / plan.node_blocks * LaplacianMatvecPlan::kTokens + group.rank() % LaplacianMatvecPlan::kTokens;
+  const std::int64_t i =
+      group.id() % plan.node_blocks * LaplacianMatvecPlan::kNodes + group.rank() / LaplacianMatvecPlan::kTokens;
   if (row >= task.rows || i >= task.graph.nodes) return;
   const float* const x = task.x + row * task.graph.nodes * kComponents;
   float own[kComponents], h[kComponents] = {};
@@ -45,19 +47,19 @@ SEM_DEVICE void laplacian_forward(const Group& group, const LaplacianForward<flo
 }
 
 // A thread owns an edge and a chunk of rows; the chunks are added by column_sums.
-struct LaplacianWeightPlan {
+struct LaplacianMatvecWeightPlan {
   static constexpr int kGroupSize = 256;
 
-  explicit LaplacianWeightPlan(const LaplacianWeightGradient<float>& task)
+  explicit LaplacianMatvecWeightPlan(const LaplacianMatvecWeightGradient<float>& task)
       : edge_blocks((task.graph.edges + kGroupSize - 1) / kGroupSize) {
     const std::int64_t fit = (std::int64_t{1} << 24) / (task.graph.edges + 1);  // 64 MiB of partial sums
     const std::int64_t most = fit < 16 ? 16 : fit > 128 ? 128 : fit;
     chunks = task.rows < most ? task.rows : most;
   }
   std::int64_t groups() const { return edge_blocks * chunks; }
-  std::int64_t floats(const LaplacianWeightGradient<float>& task) const { return chunks * task.graph.edges; }
+  std::int64_t floats(const LaplacianMatvecWeightGradient<float>& task) const { return chunks * task.graph.edges; }
 
-  ColumnSums sums(const LaplacianWeightGradient<float>& task, const float* partial) const {
+  ColumnSums sums(const LaplacianMatvecWeightGradient<float>& task, const float* partial) const {
     ColumnSums sums;
     sums.rows = chunks;
     sums.columns = sums.first_columns = task.graph.edges;
@@ -70,9 +72,9 @@ struct LaplacianWeightPlan {
 };
 
 template <int kComponents, class Group>
-SEM_DEVICE void laplacian_weight_gradient(const Group& group, const LaplacianWeightGradient<float>& task,
-                                          const LaplacianWeightPlan& plan, float* partial) {
-  const std::int64_t e = group.id() % plan.edge_blocks * LaplacianWeightPlan::kGroupSize + group.rank();
+SEM_DEVICE void laplacian_matvec_weight_gradient(const Group& group, const LaplacianMatvecWeightGradient<float>& task,
+                                                 const LaplacianMatvecWeightPlan& plan, float* partial) {
+  const std::int64_t e = group.id() % plan.edge_blocks * LaplacianMatvecWeightPlan::kGroupSize + group.rank();
   const std::int64_t chunk = group.id() / plan.edge_blocks;
   if (e >= task.graph.edges) return;
   const std::int64_t i = static_cast<std::int64_t>(task.graph.edge_i[e]) * kComponents;
@@ -91,50 +93,52 @@ SEM_DEVICE void laplacian_weight_gradient(const Group& group, const LaplacianWei
 }
 
 template <int kComponents>
-struct LaplacianForwardKernel {
-  static constexpr int kMostThreads = LaplacianPlan::kGroupSize;
-  LaplacianForward<float> args;
-  LaplacianPlan plan;
+struct LaplacianMatvecForwardKernel {
+  static constexpr int kMostThreads = LaplacianMatvecPlan::kGroupSize;
+  LaplacianMatvecForward<float> args;
+  LaplacianMatvecPlan plan;
   template <class Group>
   SEM_DEVICE void operator()(const Group& group) const {
-    laplacian_forward<kComponents>(group, args, plan);
+    laplacian_matvec_forward<kComponents>(group, args, plan);
   }
 };
 
-inline std::int64_t floats(const LaplacianForward<float>&, const Limits&) { return 0; }
+inline std::int64_t floats(const LaplacianMatvecForward<float>&, const Limits&) { return 0; }
 
 template <class Launcher>
-void run(const LaplacianForward<float>& args, float*, Launcher& launch) {
-  const LaplacianPlan plan(args);
+void run(const LaplacianMatvecForward<float>& args, float*, Launcher& launch) {
+  const LaplacianMatvecPlan plan(args);
   if (args.components == 1)
-    launch(LaplacianForwardKernel<1>{args, plan}, plan.groups, LaplacianPlan::kGroupSize, 0);
+    launch(LaplacianMatvecForwardKernel<1>{args, plan}, plan.groups, LaplacianMatvecPlan::kGroupSize, 0);
   else
-    launch(LaplacianForwardKernel<2>{args, plan}, plan.groups, LaplacianPlan::kGroupSize, 0);
+    launch(LaplacianMatvecForwardKernel<2>{args, plan}, plan.groups, LaplacianMatvecPlan::kGroupSize, 0);
 }
 
 template <int kComponents>
-struct LaplacianWeightKernel {
-  static constexpr int kMostThreads = LaplacianWeightPlan::kGroupSize;
-  LaplacianWeightGradient<float> args;
-  LaplacianWeightPlan plan;
+struct LaplacianMatvecWeightKernel {
+  static constexpr int kMostThreads = LaplacianMatvecWeightPlan::kGroupSize;
+  LaplacianMatvecWeightGradient<float> args;
+  LaplacianMatvecWeightPlan plan;
   float* partial;
   template <class Group>
   SEM_DEVICE void operator()(const Group& group) const {
-    laplacian_weight_gradient<kComponents>(group, args, plan, partial);
+    laplacian_matvec_weight_gradient<kComponents>(group, args, plan, partial);
   }
 };
 
-inline std::int64_t floats(const LaplacianWeightGradient<float>& args, const Limits&) {
-  return LaplacianWeightPlan(args).floats(args);
+inline std::int64_t floats(const LaplacianMatvecWeightGradient<float>& args, const Limits&) {
+  return LaplacianMatvecWeightPlan(args).floats(args);
 }
 
 template <class Launcher>
-void run(const LaplacianWeightGradient<float>& args, float* workspace, Launcher& launch) {
-  const LaplacianWeightPlan plan(args);
+void run(const LaplacianMatvecWeightGradient<float>& args, float* workspace, Launcher& launch) {
+  const LaplacianMatvecWeightPlan plan(args);
   if (args.components == 1)
-    launch(LaplacianWeightKernel<1>{args, plan, workspace}, plan.groups(), LaplacianWeightPlan::kGroupSize, 0);
+    launch(LaplacianMatvecWeightKernel<1>{args, plan, workspace}, plan.groups(), LaplacianMatvecWeightPlan::kGroupSize,
+           0);
   else
-    launch(LaplacianWeightKernel<2>{args, plan, workspace}, plan.groups(), LaplacianWeightPlan::kGroupSize, 0);
+    launch(LaplacianMatvecWeightKernel<2>{args, plan, workspace}, plan.groups(), LaplacianMatvecWeightPlan::kGroupSize,
+           0);
   run_column_sums(plan.sums(args, workspace), launch);
 }
 
