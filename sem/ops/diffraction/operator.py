@@ -114,6 +114,43 @@ def diffraction(
     return diffraction_forward(*settings.numbers(), *tensors)
 
 
+@torch.no_grad()
+def diffraction_serial(
+    detector: DetectorFrame,
+    sources: Sources,
+    domains: Domains,
+    factors: StructureFactors,
+    polarisation: Polarisation | None = None,
+    region: Region | None = None,
+    *,
+    scale: Number = CLASSICAL_RADIUS_SQUARED * DEFAULT_FLUENCE,
+    background: Number = 0.0,
+    d_min: float = 0.0,
+    mode: str = "nanobragg",
+) -> Tensor:
+    """The image of :func:`diffraction` in float64, pixel by pixel on one core of the CPU, without gradients.
+
+    It is what :func:`diffraction_trace` follows under the name of ``"reference"``: a pixel's trace ends with its value.
+    For gradients in float64 there is :func:`sem.ops.diffraction.reference.diffraction`.
+    """
+    problem, settings = resolve(
+        detector, sources, domains, factors, polarisation, region, scale, background, d_min, mode
+    )
+    check_values(problem)
+    out = torch.empty(settings.slow_pixels, settings.fast_pixels, dtype=torch.float64)
+    _call("diffraction_reference_forward_float64", settings, problem, torch.float64, out=out)
+    return out
+
+
+def _call(kernel: str, settings: Settings, problem: ProblemTensors, dtype: torch.dtype, **more: Any) -> Any:
+    """A function of the CPU's module that is no operator, with the table in ``dtype``."""
+    tensors = [t.cpu().to(dtype) if t is problem.table else t.cpu() for t in problem.tensors()]
+    arguments = [*settings.numbers(), *tensors]
+    named = dict(zip([*_SETTINGS, *_TENSORS], arguments, strict=True))
+    function = getattr(native.backend("cpu"), kernel)
+    return function(0, 0, torch.get_num_threads(), None, **_sizes(*arguments), **named, **more)
+
+
 @dataclass(frozen=True)
 class TracedValue:
     """A number or a vector that was computed for a pixel.
@@ -180,14 +217,10 @@ def diffraction_trace(
         raise ValueError(
             f"pixel: expected (slow, fast) inside {settings.slow_pixels} x {settings.fast_pixels}, got {tuple(pixel)}"
         )
-    tensors = [t.cpu().to(dtype) if t is problem.table else t.cpu() for t in problem.tensors()]
-    named = zip([*_SETTINGS, *_TENSORS, "slow", "fast"], [*settings.numbers(), *tensors, slow, fast], strict=True)
     kernel = (
         "diffraction_trace" if native_kernel else f"diffraction_reference_trace_{str(dtype).removeprefix('torch.')}"
     )
-    found = getattr(native.backend("cpu"), kernel)(
-        0, 0, torch.get_num_threads(), None, **_sizes(*settings.numbers(), *tensors), **dict(named)
-    )
+    found = _call(kernel, settings, problem, dtype, slow=slow, fast=fast)
     return [TracedValue(name, step, tuple(values)) for name, step, values in found]
 
 
