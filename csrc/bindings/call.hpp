@@ -316,12 +316,11 @@ PyObject* call(PyObject*, PyObject* const* given, Py_ssize_t positional, PyObjec
 }
 
 template <class Args, class Backend>
-void bind(py::module_& module, py::dict& fields) {
-  static PyMethodDef method{Args::kName,
-                            reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&call<Args, Backend>)),
+void bind(py::module_& module, py::dict& fields, const char* name = Args::kName) {
+  static PyMethodDef method{name, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&call<Args, Backend>)),
                             METH_FASTCALL | METH_KEYWORDS, nullptr};
-  module.add_object(Args::kName, checked(PyCFunction_NewEx(&method, nullptr, module.attr("__name__").ptr())));
-  fields[Args::kName] = fields_of<Args>();
+  module.add_object(name, checked(PyCFunction_NewEx(&method, nullptr, module.attr("__name__").ptr())));
+  fields[name] = fields_of<Args>();
 }
 
 }  // namespace sem::bindings

@@ -17,6 +17,18 @@ struct CpuBackend {
   }
 };
 
+struct ReferenceBackend {
+  static constexpr bool kReadable = true;
+  template <class Args>
+  static std::int64_t floats(const Args&, Queue) {
+    return 0;
+  }
+  template <class Args>
+  static void run(const Args& args, float*, Queue) {
+    reference::run(args);
+  }
+};
+
 // Of the kernel, and of the serial reference in either precision.
 template <class Real, bool kReference>
 void trace(DiffractionTrace<Real>& args, Queue queue) {
@@ -75,6 +87,7 @@ PYBIND11_MODULE(_cpu, module) {
   bind_trace<float, false>(module, fields, "diffraction_trace");
   bind_trace<float, true>(module, fields, "diffraction_reference_trace_float32");
   bind_trace<double, true>(module, fields, "diffraction_reference_trace_float64");
+  bind<sem::DiffractionForward<double>, ReferenceBackend>(module, fields, "diffraction_reference_forward_float64");
   module.attr("FIELDS") = fields;
 
   // The kernels that device back ends have too.

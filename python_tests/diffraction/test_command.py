@@ -1,5 +1,6 @@
 """``sem diffraction simulate`` from the command line to the files."""
 
+import re
 import sys
 
 import pytest
@@ -30,11 +31,12 @@ def test_every_output(folder, capsys):
     assert all(f"wrote {name}" in printed for name in ("f.bin", "i.img", "n.img", "p.pgm"))
     assert {path.name for path in folder.iterdir()} == {"f.bin", "i.img", "n.img", "p.pgm"}
     image = images.read_float("f.bin")
-    assert torch.equal(image, experiment_from(FLAGS_OF_A_SPOT).simulator(reference=True).float())
+    expected = experiment_from(FLAGS_OF_A_SPOT).simulator.serial()
+    assert torch.equal(image, expected.float())
     integers, header = images.read_smv("i.img")
     assert integers.max() == 55040 and header["WAVELENGTH"] == "6.2"
     noise = images.read_smv("n.img")[0] - 40
-    assert torch.equal(noise.long(), images.poisson(experiment_from(FLAGS_OF_A_SPOT).simulator(reference=True), 7))
+    assert torch.equal(noise.long(), images.poisson(expected, 7))
     assert images.read_pgm("p.pgm").max() > 100
 
 
@@ -42,6 +44,16 @@ def test_the_kernel_is_the_default(folder):
     assert simulate("-floatfile", "f.bin") == 0
     expected = experiment_from(FLAGS_OF_A_SPOT).simulator()
     assert torch.equal(images.read_float("f.bin"), expected)
+
+
+@pytest.mark.parametrize("more", [(), ("-osc", "1", "-phisteps", "3", "-mosaic", "0.5", "-roi", "2", "20", "3", "22")])
+def test_the_reference_traces_the_pixel_that_it_writes(more, capsys):
+    assert simulate("-reference", "-trace_pixel", "11", "9", "-floatfile", "f.bin", *more) == 0
+    printed = capsys.readouterr().out
+    (value,) = re.findall(r"^TRACE: I_pixel_final = (\S+)$", printed, re.MULTILINE)
+    image = experiment_from([*FLAGS_OF_A_SPOT, *more]).simulator.serial()
+    assert float(value) == float(image[11, 9]) > 0
+    assert torch.equal(images.read_float("f.bin"), image.float())
 
 
 def test_without_outputs_the_c_programs_names(folder):

@@ -17,6 +17,7 @@ from sem.ops import (
     diffraction_trace,
     reference_diffraction,
 )
+from sem.ops.diffraction.operator import diffraction_serial
 
 twin = reference_diffraction.diffraction
 
@@ -31,6 +32,24 @@ def test_values_match_the_float64_twin(name, mode):
         assert relative_error(image, truth) <= 5e-7
         if truth.numel():
             assert float((image.double() - truth).abs().max() / truth.max()) <= 1e-6
+
+
+@pytest.mark.parametrize("mode", ["nanobragg", "exact"])
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_the_serial_reference_and_the_twin_are_one_image(name, mode):
+    mask = torch.rand(PROBLEMS[name][0].shape, generator=torch.Generator().manual_seed(3)) < 0.5
+    for options in ({}, OPTIONS, {"region": Region(mask=mask)}):
+        image = diffraction_serial(*PROBLEMS[name], mode=mode, **options)
+        truth = twin(*PROBLEMS[name], mode=mode, **options).detach()
+        assert image.dtype == torch.float64 and not image.requires_grad
+        assert relative_error(image, truth) <= 1e-12
+
+
+def test_a_trace_of_the_reference_ends_with_the_pixel_of_its_image():
+    image = diffraction_serial(*PROBLEMS["subpixels"], **OPTIONS)
+    for pixel in ((0, 0), (5, 7), divmod(int(image.argmax()), image.shape[1])):
+        last = diffraction_trace(pixel, *PROBLEMS["subpixels"], **OPTIONS)[-1]
+        assert (last.name, last.values) == ("I_pixel_final", (float(image[pixel]),))
 
 
 @pytest.mark.parametrize("mode", ["nanobragg", "exact"])

@@ -53,7 +53,7 @@ def simulate(arguments: Sequence[str]) -> int:
     if experiment.trace_pixel is not None:
         _print_trace(experiment, experiment.trace_pixel)
     with torch.no_grad():
-        image = experiment.simulator(reference=experiment.reference)
+        image = experiment.simulator.serial() if experiment.reference else experiment.simulator()
     for path in _write(experiment, image):
         print(f"wrote {path}")
     slow, fast = divmod(int(image.argmax()), image.shape[1])

@@ -208,7 +208,7 @@ FLAGS: tuple[Flag, ...] = (
     _flag("-physics", MORE, "physics", "nanobragg (the default) or exact: without that program's quirks", TEXT),
     _flag("-phi_carryover", MORE, "phi_carryover", "spec (the default), or c-parity: step 0 at phi 0 as in C", TEXT),
     _flag("-source_weighting", MORE, "source_weighting", "ignore (the default, as in C) or relative", TEXT),
-    _switch("-reference", MORE, "reference", "compute in float64 by the plain-torch twin"),
+    _switch("-reference", MORE, "reference", "image and trace in float64, by the serial reference"),
     _switch("-show_config", MORE, "show_config", "print the resolved experiment, compute nothing"),
 )
 BY_NAME = {name: flag for flag in FLAGS for name in flag.names}

@@ -14,7 +14,7 @@ from sem.diffraction.detector import PHYSICS, Detector
 from sem.diffraction.parameters import ANGSTROM, MICROMETRE, MILLIMETRE, choice, nonnegative, parameter
 from sem.diffraction.reflections import Reflections
 from sem.ops.diffraction.inputs import Domains, Region
-from sem.ops.diffraction.operator import TracedValue, diffraction, diffraction_trace
+from sem.ops.diffraction.operator import TracedValue, diffraction, diffraction_serial, diffraction_trace
 from sem.ops.diffraction.problem import CLASSICAL_RADIUS_SQUARED
 from sem.ops.diffraction.reference import diffraction as diffraction_twin
 
@@ -109,10 +109,16 @@ class Simulator(nn.Module):
         return [known[name] for name in names]
 
     def forward(self, *, reference: bool = False) -> Tensor:
-        """The image ``[slow, fast]``: float32 of the native operator, or float64 of its twin (``reference``)."""
+        """The image ``[slow, fast]``: float32 of the native operator, or float64 of its plain-torch twin
+        (``reference``), which has gradients too."""
         compute = diffraction_twin if reference else diffraction
         arguments, options = self._problem()
         return compute(*arguments, **options)
+
+    def serial(self) -> Tensor:
+        """The image in float64, without gradients, of the serial reference whose values :meth:`trace` gives."""
+        arguments, options = self._problem()
+        return diffraction_serial(*arguments, **options)
 
     def trace(
         self, pixel: tuple[int, int], *, backend: str = "native", dtype: torch.dtype | None = None

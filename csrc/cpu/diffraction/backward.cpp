@@ -9,7 +9,7 @@ template <class Kind>
 class BackwardKernel : public ImageKernel<Kind> {
  public:
   BackwardKernel(const DiffractionBackward<float>& args, const DiffractionPlan& plan, const SwitchOff& off)
-      : ImageKernel<Kind>(plan, off), geometry_(args.to_detector_and_beam) {}
+      : ImageKernel<Kind>(plan, off), to_detector_and_beam_(args.to_detector_and_beam) {}
 
   void backward(const Tile& tile, const Triple* table, bool fresh, vfloat grad, GradientSums& to) const {
     TilePosition at, first;
@@ -41,7 +41,7 @@ class BackwardKernel : public ImageKernel<Kind> {
         term = select(resolved, term, vfloat{});
         number += static_cast<std::int32_t>(plan_.orientations);
         float* sums = to.source(s);
-        if (geometry_) {
+        if (to_detector_and_beam_) {
           vfloat along{};
           for (int i = 0; i < 3; ++i) {
             by_d[i] += by_x[i];
@@ -55,17 +55,18 @@ class BackwardKernel : public ImageKernel<Kind> {
           const vfloat before = scale_ * source.weight * term + share_;
           accumulate(to.scale(), grad * own * source.weight * term);
           accumulate(to.background(), grad * own);
-          if (geometry_) factor_gradients(at, s, place.layer, grad * own * before, true, true, by_d, by_p, to);
+          if (to_detector_and_beam_)
+            factor_gradients(at, s, place.layer, grad * own * before, true, true, by_d, by_p, to);
         } else {
           intensity += source.weight * term;
         }
       }
-      if (geometry_) position_gradient(at, tile.row, place, by_d, by_p, to);
+      if (to_detector_and_beam_) position_gradient(at, tile.row, place, by_d, by_p, to);
     });
     if (exact()) return;
     accumulate(to.scale(), grad * own * intensity);
     accumulate(to.background(), grad * own);
-    if (!geometry_) return;
+    if (!to_detector_and_beam_) return;
     const vfloat by_log = grad * own * intensity * scale_;
     for (int end = 0; end < (one_place ? 1 : 2); ++end) {
       const bool is_first = end == 0, is_last = end == 1 || one_place;
@@ -128,7 +129,7 @@ class BackwardKernel : public ImageKernel<Kind> {
       for (int a = 0; a < 3; ++a) {
         const vfloat by_h = by_lattice * slopes.by_delta[a] + by_index[a];
         for (int i = 0; i < 3; ++i) accumulate(by_axes + (3 * a + i) * kLanes, by_h * q[i]);
-        if (geometry_)
+        if (to_detector_and_beam_)
           for (int i = 0; i < 3; ++i) by_x[i] += by_h * step.axes_float[a][i];
         cells[a] += by_lattice * slopes.by_cells[a];
       }
@@ -187,7 +188,7 @@ class BackwardKernel : public ImageKernel<Kind> {
     }
   }
 
-  const bool geometry_;
+  const bool to_detector_and_beam_;
 };
 
 template <class Kind>

@@ -14,7 +14,8 @@ namespace sem::device {
 
 struct DiffractionCotangent {
   const float* grad_out;
-  bool geometry;  // whether anybody reads the sums of source and frame but for weight, scale, background, factor
+  // Whether anybody reads the sums of source and frame but for weight, scale, background, factor.
+  bool to_detector_and_beam;
 };
 
 // Orientations are metres of 1e-8: their gradients are summed per Angstrom, in float32's range.
@@ -41,7 +42,7 @@ class DiffractionBackwardPass {
         optics_(task, tables_),
         lattice_(common_),
         cell_(task, tables_),
-        geometry_(cotangent.geometry && !kMeasure),
+        to_detector_and_beam_(cotangent.to_detector_and_beam && !kMeasure),
         grad_out_(cotangent.grad_out),
         row_(workspace + layout.partial +
              (group.id() * layout.rows_of_a_group + group.rank() / group.sub_group_size()) * layout.columns.count) {}
@@ -117,7 +118,7 @@ class DiffractionBackwardPass {
             const float weighted = source.weight * term, before = common_.scale.high * weighted + common_.share;
             frame.values[DiffractionColumns::kScale] += grad * own * weighted;
             frame.values[DiffractionColumns::kBackground] += grad * own;
-            if (geometry_)
+            if (to_detector_and_beam_)
               factor_gradients(at, source, place.layer, grad * own * before, true, true, by_d, by_p, frame, sums);
           } else {
             intensity += source.weight * term;
@@ -125,7 +126,7 @@ class DiffractionBackwardPass {
           add(sums, layout_.columns.sources + DiffractionColumns::kSource * s, DiffractionColumns::kSource, active);
         }
       }
-      if (geometry_) position_gradient(at, by_d, by_p, active, frame);
+      if (to_detector_and_beam_) position_gradient(at, by_d, by_p, active, frame);
     }
     if constexpr (!kMeasure) {
       if (!exact) pixel_gradients(first, at, last_place.layer, grad * own, intensity, active, frame);
@@ -138,7 +139,7 @@ class DiffractionBackwardPass {
                                   std::int32_t last_layer, float own, float intensity, bool active, FrameSums& frame) {
     frame.values[DiffractionColumns::kScale] += own * intensity;
     frame.values[DiffractionColumns::kBackground] += own;
-    if (!geometry_) return;
+    if (!to_detector_and_beam_) return;
     const float by_log = own * intensity * common_.scale.high;
     const bool one_place = optics_.places() == 1;
     float by_d[3] = {}, by_p[3] = {}, sums[16] = {};
@@ -306,7 +307,7 @@ class DiffractionBackwardPass {
   const DiffractionPixel<kPlain> optics_;
   const DiffractionLattice<kShape> lattice_;
   const DiffractionCell cell_;
-  const bool geometry_;
+  const bool to_detector_and_beam_;
   const float* grad_out_;
   float* row_;
 };

@@ -15,7 +15,7 @@ from sem.ops.diffraction.inputs import DetectorFrame, Domains, Number, Polarisat
 from sem.ops.diffraction.problem import (
     CLASSICAL_RADIUS_SQUARED,
     DEFAULT_FLUENCE,
-    Geometry,
+    ProblemTensors,
     Settings,
     check_values,
     resolve,
@@ -106,12 +106,49 @@ def diffraction(
         >>> image.shape, cell.grad is None
         (torch.Size([64, 64]), True)
     """
-    geometry, settings = resolve(
+    problem, settings = resolve(
         detector, sources, domains, factors, polarisation, region, scale, background, d_min, mode
     )
-    note_autocast("diffraction", geometry.frame.device.type)
-    tensors = [tensor if tensor is not geometry.table else tensor.float() for tensor in geometry.tensors()]
+    note_autocast("diffraction", problem.frame.device.type)
+    tensors = [tensor if tensor is not problem.table else tensor.float() for tensor in problem.tensors()]
     return diffraction_forward(*settings.numbers(), *tensors)
+
+
+@torch.no_grad()
+def diffraction_serial(
+    detector: DetectorFrame,
+    sources: Sources,
+    domains: Domains,
+    factors: StructureFactors,
+    polarisation: Polarisation | None = None,
+    region: Region | None = None,
+    *,
+    scale: Number = CLASSICAL_RADIUS_SQUARED * DEFAULT_FLUENCE,
+    background: Number = 0.0,
+    d_min: float = 0.0,
+    mode: str = "nanobragg",
+) -> Tensor:
+    """The image of :func:`diffraction` in float64, pixel by pixel on one core of the CPU, without gradients.
+
+    It is what :func:`diffraction_trace` follows under the name of ``"reference"``: a pixel's trace ends with its value.
+    For gradients in float64 there is :func:`sem.ops.diffraction.reference.diffraction`.
+    """
+    problem, settings = resolve(
+        detector, sources, domains, factors, polarisation, region, scale, background, d_min, mode
+    )
+    check_values(problem)
+    out = torch.empty(settings.slow_pixels, settings.fast_pixels, dtype=torch.float64)
+    _call("diffraction_reference_forward_float64", settings, problem, torch.float64, out=out)
+    return out
+
+
+def _call(kernel: str, settings: Settings, problem: ProblemTensors, dtype: torch.dtype, **more: Any) -> Any:
+    """A function of the CPU's module that is no operator, with the table in ``dtype``."""
+    tensors = [t.cpu().to(dtype) if t is problem.table else t.cpu() for t in problem.tensors()]
+    arguments = [*settings.numbers(), *tensors]
+    named = dict(zip([*_SETTINGS, *_TENSORS], arguments, strict=True))
+    function = getattr(native.backend("cpu"), kernel)
+    return function(0, 0, torch.get_num_threads(), None, **_sizes(*arguments), **named, **more)
 
 
 @dataclass(frozen=True)
@@ -171,30 +208,26 @@ def diffraction_trace(
     dtype = dtype or (torch.float32 if native_kernel else torch.float64)
     if dtype not in ((torch.float32,) if native_kernel else (torch.float32, torch.float64)):
         raise ValueError(f"dtype: expected torch.float32, or of the reference torch.float64, got {dtype}")
-    geometry, settings = resolve(
+    problem, settings = resolve(
         detector, sources, domains, factors, polarisation, region, scale, background, d_min, mode
     )
-    check_values(geometry)
+    check_values(problem)
     slow, fast = pixel
     if not (0 <= slow < settings.slow_pixels and 0 <= fast < settings.fast_pixels):
         raise ValueError(
             f"pixel: expected (slow, fast) inside {settings.slow_pixels} x {settings.fast_pixels}, got {tuple(pixel)}"
         )
-    tensors = [t.cpu().to(dtype) if t is geometry.table else t.cpu() for t in geometry.tensors()]
-    named = zip([*_SETTINGS, *_TENSORS, "slow", "fast"], [*settings.numbers(), *tensors, slow, fast], strict=True)
     kernel = (
         "diffraction_trace" if native_kernel else f"diffraction_reference_trace_{str(dtype).removeprefix('torch.')}"
     )
-    found = getattr(native.backend("cpu"), kernel)(
-        0, 0, torch.get_num_threads(), None, **_sizes(*settings.numbers(), *tensors), **dict(named)
-    )
+    found = _call(kernel, settings, problem, dtype, slow=slow, fast=fast)
     return [TracedValue(name, step, tuple(values)) for name, step, values in found]
 
 
-# The operator's arguments are the fields of Settings, then the tensors of Geometry: float64 but for the float32 table
-# and the bool mask.
+# The operator's arguments are the fields of Settings, then those of ProblemTensors: float64 but for the table (float32)
+# and the mask (bool).
 _SETTINGS = [field.name for field in fields(Settings)]
-_TENSORS = [field.name for field in fields(Geometry)]
+_TENSORS = [field.name for field in fields(ProblemTensors)]
 _SMOOTH = [name for name in _TENSORS if name != "mask"]  # what has a gradient
 # Their gradients cost as much as all the others.
 _DETECTOR_AND_BEAM = {
@@ -205,24 +238,24 @@ _ARGUMENTS = ", ".join(
 )
 
 
-def _geometry_of(args: Sequence[Any]) -> Geometry:
-    return Geometry(*args[len(_SETTINGS) : len(_SETTINGS) + len(_TENSORS)])
+def _problem_of(args: Sequence[Any]) -> ProblemTensors:
+    return ProblemTensors(*args[len(_SETTINGS) : len(_SETTINGS) + len(_TENSORS)])
 
 
 def _sizes(*args: Any) -> dict[str, int]:
-    geometry = _geometry_of(args)
-    positions, mosaics = geometry.orientation.shape[:2]
-    h, k, l = geometry.table.shape  # noqa: E741
-    sources = len(geometry.incident)
+    problem = _problem_of(args)
+    positions, mosaics = problem.orientation.shape[:2]
+    h, k, l = problem.table.shape  # noqa: E741
+    sources = len(problem.incident)
     return {"sources": sources, "positions": positions, "mosaics": mosaics, "table_h": h, "table_k": k, "table_l": l}
 
 
 def _empty_image(*args: Any) -> Tensor:
-    return _geometry_of(args).table.new_empty(args[0], args[1])
+    return _problem_of(args).table.new_empty(args[0], args[1])
 
 
 def _empty_gradients(*args: Any) -> tuple[Tensor, ...]:
-    return tuple(torch.empty_like(getattr(_geometry_of(args), name)) for name in _SMOOTH)
+    return tuple(torch.empty_like(getattr(_problem_of(args), name)) for name in _SMOOTH)
 
 
 # An image has no rows: torch.vmap calls the operator once per batch entry.
@@ -230,7 +263,7 @@ diffraction_forward = Operator(
     f"diffraction_forward({_ARGUMENTS}) -> (Tensor out)",
     empty=_empty_image,
     sizes=_sizes,
-    check=lambda *args: check_values(_geometry_of(args)),
+    check=lambda *args: check_values(_problem_of(args)),
 )
 # Not to_detector_and_beam: nobody needs the gradients to _DETECTOR_AND_BEAM, which are 0.
 diffraction_backward = Operator(

@@ -61,7 +61,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Geometry:
+class ProblemTensors:
     """The tensors, float64 but for ``table`` (float32 or float64) and ``mask`` (bool); those of unused parts are empty
     or zero. ``incident`` holds unit vectors from the sources to the sample."""
 
@@ -98,7 +98,7 @@ def resolve(
     background: Number,
     d_min: float,
     mode: str,
-) -> tuple[Geometry, Settings]:
+) -> tuple[ProblemTensors, Settings]:
     """Check every argument; ``TypeError`` and ``ValueError`` name the one that does not fit."""
     for name, value, kind in (
         ("detector", detector, DetectorFrame),
@@ -130,7 +130,7 @@ def resolve(
     table, first_index = _table(factors, like)
     kahn, axis = _polarisation(polarisation, like)
     roi, mask = _region(region, slow, fast, like)
-    geometry = Geometry(
+    problem = ProblemTensors(
         frame=frame,
         close_distance=boundary.double("close_distance", detector.close_distance, (), like),
         curvature=_curvature(detector.curvature, like),
@@ -173,7 +173,7 @@ def resolve(
         attenuation=boundary.nonnegative("attenuation", detector.attenuation),
         d_min=boundary.nonnegative("d_min", d_min),
     )
-    return geometry, settings
+    return problem, settings
 
 
 def _instance(name: str, value: object, kind: type) -> None:
@@ -256,16 +256,16 @@ def _region(region: Region | None, slow: int, fast: int, like: Tensor) -> tuple[
     return roi, mask.contiguous()
 
 
-def check_values(geometry: Geometry) -> None:
+def check_values(problem: ProblemTensors) -> None:
     """Refuse numbers that make an image meaningless. Reads the tensors, so it is called where that costs nothing: by
     the CPU operator, inside every transformation."""
     for name, field, wanted, good in (
-        ("wavelength", "wavelength", "values > 0 (metres)", geometry.wavelength > 0),
-        ("close_distance", "close_distance", "a number > 0 (metres)", geometry.close_distance > 0),
-        ("cells", "cells", "values > 0", geometry.cells > 0),
-        ("fudge", "fudge", "a number >= 0", geometry.fudge >= 0),
-        ("direction", "incident", "vectors that are not zero", geometry.incident.isfinite()),
-        ("polarisation.axis", "polarisation_axis", "a vector that is not zero", geometry.polarisation_axis.isfinite()),
+        ("wavelength", "wavelength", "values > 0 (metres)", problem.wavelength > 0),
+        ("close_distance", "close_distance", "a number > 0 (metres)", problem.close_distance > 0),
+        ("cells", "cells", "values > 0", problem.cells > 0),
+        ("fudge", "fudge", "a number >= 0", problem.fudge >= 0),
+        ("direction", "incident", "vectors that are not zero", problem.incident.isfinite()),
+        ("polarisation.axis", "polarisation_axis", "a vector that is not zero", problem.polarisation_axis.isfinite()),
     ):
         if not bool(good.all()):
-            raise ValueError(f"{name}: expected {wanted}, got {getattr(geometry, field).detach().tolist()}")
+            raise ValueError(f"{name}: expected {wanted}, got {getattr(problem, field).detach().tolist()}")

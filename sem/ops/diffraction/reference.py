@@ -24,7 +24,7 @@ from sem.ops.diffraction.inputs import (
     Sources,
     StructureFactors,
 )
-from sem.ops.diffraction.problem import CLASSICAL_RADIUS_SQUARED, DEFAULT_FLUENCE, Geometry, Settings, resolve
+from sem.ops.diffraction.problem import CLASSICAL_RADIUS_SQUARED, DEFAULT_FLUENCE, ProblemTensors, Settings, resolve
 
 ROUND_HEIGHT = 0.723601254558268
 """Amplitude of a sphere's interference function over that of a cuboid's with as many cells."""
@@ -47,39 +47,39 @@ def diffraction(
     dtype: torch.dtype = torch.float64,
 ) -> Tensor:
     """Twin of :func:`sem.ops.diffraction`: the image in ``dtype``, ``[slow, fast]``."""
-    geometry, settings = resolve(
+    problem, settings = resolve(
         detector, sources, domains, factors, polarisation, region, scale, background, d_min, mode
     )
-    return image(geometry, settings, dtype)
+    return image(problem, settings, dtype)
 
 
-def image(geometry: Geometry, settings: Settings, dtype: torch.dtype) -> Tensor:
+def image(problem: ProblemTensors, settings: Settings, dtype: torch.dtype) -> Tensor:
     """What the kernels compute from the resolved arguments."""
-    g = Geometry(*(t if t.dtype == torch.bool else t.to(dtype) for t in geometry.tensors()))
-    chosen = _chosen_pixels(g.mask, settings)
-    first_outside = _first_outside(g, geometry, settings, chosen, dtype) if settings.tricubic else None
-    total = torch.zeros(settings.slow_pixels, settings.fast_pixels, dtype=dtype, device=g.frame.device)
-    steps = len(g.incident) * g.orientation.shape[0] * g.orientation.shape[1] * settings.oversample**2
+    p = ProblemTensors(*(t if t.dtype == torch.bool else t.to(dtype) for t in problem.tensors()))
+    chosen = _chosen_pixels(p.mask, settings)
+    first_outside = _first_outside(p, problem, settings, chosen, dtype) if settings.tricubic else None
+    total = torch.zeros(settings.slow_pixels, settings.fast_pixels, dtype=dtype, device=p.frame.device)
+    steps = len(p.incident) * p.orientation.shape[0] * p.orientation.shape[1] * settings.oversample**2
     number, factor, capture = 0, None, None
-    for position in _positions(geometry, settings, dtype):
-        capture = _capture(position, g, settings)
-        for source in range(len(g.incident)):
+    for position in _positions(problem, settings, dtype):
+        capture = _capture(position, p, settings)
+        for source in range(len(p.incident)):
             term = torch.zeros_like(total)
-            own = _polarisation(position, g, settings, source) * position.solid_angle
+            own = _polarisation(position, p, settings, source) * position.solid_angle
             factor = own if factor is None else factor
-            for h in _indices(position, g, settings, source, chosen):
-                amplitude = _structure_factor(h, g, settings, number, first_outside) * _lattice_factor(h, g, settings)
-                term = term + torch.where(_resolved(position, g, source, settings.d_min), amplitude.square(), 0.0)
+            for h in _indices(position, p, settings, source, chosen):
+                amplitude = _structure_factor(h, p, settings, number, first_outside) * _lattice_factor(h, p, settings)
+                term = term + torch.where(_resolved(position, p, source, settings.d_min), amplitude.square(), 0.0)
                 number += 1
             if MODES[settings.mode] == "exact":
-                every = g.background / (len(g.incident) * settings.oversample**2)
-                term = (g.scale / steps * g.weight[source] * term + every) * own * capture
+                every = p.background / (len(p.incident) * settings.oversample**2)
+                term = (p.scale / steps * p.weight[source] * term + every) * own * capture
             else:
-                term = g.weight[source] * term
+                term = p.weight[source] * term
             total = total + term
     assert factor is not None and capture is not None
     if MODES[settings.mode] == "nanobragg":
-        total = g.scale * (g.background + total) / steps * capture * factor
+        total = p.scale * (p.background + total) / steps * capture * factor
     return torch.where(chosen, total, 0.0)
 
 
@@ -92,12 +92,12 @@ class _Position:
     layer: int
 
 
-def _positions(geometry: Geometry, settings: Settings, dtype: torch.dtype) -> Iterator[_Position]:
-    origin, fast, slow, normal = geometry.frame.unbind()
+def _positions(problem: ProblemTensors, settings: Settings, dtype: torch.dtype) -> Iterator[_Position]:
+    origin, fast, slow, normal = problem.frame.unbind()
     sub = settings.pixel_size / settings.oversample
     rows = torch.arange(settings.slow_pixels, device=origin.device, dtype=torch.float64).unsqueeze(1)
     columns = torch.arange(settings.fast_pixels, device=origin.device, dtype=torch.float64)
-    close = geometry.close_distance.to(dtype)
+    close = problem.close_distance.to(dtype)
     for layer in range(settings.layers):
         for sub_slow in range(settings.oversample):
             for sub_fast in range(settings.oversample):
@@ -106,7 +106,7 @@ def _positions(geometry: Geometry, settings: Settings, dtype: torch.dtype) -> It
                 depth = layer * settings.layer_step
                 p = [f * fast[i] + s * slow[i] + (depth * normal[i] + origin[i]) for i in range(3)]
                 if settings.curved:
-                    p = _bent(p, geometry.curvature, fast, slow)
+                    p = _bent(p, problem.curvature, fast, slow)
                 x, y, z = (component.to(dtype) for component in p)
                 r = (x * x + y * y + z * z).sqrt()
                 solid_angle = 1 / r.square() if settings.point_pixel else settings.pixel_size**2 * close / r**3
@@ -127,16 +127,16 @@ def _rotated(v: list[Tensor], axis: Tensor, angle: Tensor) -> list[Tensor]:
     return [v[i] * cosine + cross[i] * sine + axis[i] * along for i in range(3)]
 
 
-def _capture(position: _Position, g: Geometry, settings: Settings) -> Tensor:
+def _capture(position: _Position, p: ProblemTensors, settings: Settings) -> Tensor:
     if settings.attenuation == 0 or settings.layer_step == 0:
         return torch.ones_like(position.solid_angle)
-    path = settings.layer_step * settings.attenuation / _dot(position.direction, g.frame[3])
+    path = settings.layer_step * settings.attenuation / _dot(position.direction, p.frame[3])
     return torch.exp(-position.layer * path) - torch.exp(-(position.layer + 1) * path)
 
 
-def _polarisation(position: _Position, g: Geometry, settings: Settings, source: int) -> Tensor:
+def _polarisation(position: _Position, p: ProblemTensors, settings: Settings, source: int) -> Tensor:
     """With B and E unit, cos(2 psi) sin(2 theta)^2 = (d.E)^2 - (d.B)^2, which needs no angle."""
-    incident, axis = g.incident[source], g.polarisation_axis
+    incident, axis = p.incident[source], p.polarisation_axis
     if not settings.polarised:
         return torch.ones_like(position.solid_angle)
     across = torch.linalg.cross(axis, incident)
@@ -144,14 +144,14 @@ def _polarisation(position: _Position, g: Geometry, settings: Settings, source: 
     along = torch.linalg.cross(incident, across)
     d = position.direction
     anisotropy = _dot(d, along).square() - _dot(d, across).square()
-    return (1 + _dot(d, incident).square() - g.kahn * anisotropy) / 2
+    return (1 + _dot(d, incident).square() - p.kahn * anisotropy) / 2
 
 
-def _resolved(position: _Position, g: Geometry, source: int, d_min: float) -> Tensor:
+def _resolved(position: _Position, p: ProblemTensors, source: int, d_min: float) -> Tensor:
     """Where the spacing ``wavelength / |d - incident|`` is at least ``d_min``."""
-    square = sum((d - i).square() for d, i in zip(position.direction, g.incident[source], strict=True))
+    square = sum((d - i).square() for d, i in zip(position.direction, p.incident[source], strict=True))
     return (
-        square * d_min**2 <= g.wavelength[source].square() if d_min > 0 else torch.ones_like(square, dtype=torch.bool)
+        square * d_min**2 <= p.wavelength[source].square() if d_min > 0 else torch.ones_like(square, dtype=torch.bool)
     )
 
 
@@ -164,33 +164,35 @@ class _Indices:
     rest: tuple[Tensor, ...]
 
 
-def _indices(position: _Position, g: Geometry, settings: Settings, source: int, chosen: Tensor) -> Iterator[_Indices]:
-    q = [(d - i) / g.wavelength[source] for d, i in zip(position.direction, g.incident[source], strict=True)]
-    phis, mosaics = g.orientation.shape[:2]
+def _indices(
+    position: _Position, p: ProblemTensors, settings: Settings, source: int, chosen: Tensor
+) -> Iterator[_Indices]:
+    q = [(d - i) / p.wavelength[source] for d, i in zip(position.direction, p.incident[source], strict=True)]
+    phis, mosaics = p.orientation.shape[:2]
     first = (chosen.flatten().cumsum(0) == 1).reshape(chosen.shape) & chosen
     for phi in range(phis):
         for mosaic in range(mosaics):
-            exact = [_dot(q, axis) for axis in g.orientation[phi, mosaic]]
+            exact = [_dot(q, axis) for axis in p.orientation[phi, mosaic]]
             if settings.phi_carryover and phi == 0:
-                last = (_dot(q, axis) for axis in g.orientation[-1, mosaic])
+                last = (_dot(q, axis) for axis in p.orientation[-1, mosaic])
                 exact = [torch.where(first, own, carried) for own, carried in zip(exact, last, strict=True)]
             nearest = [torch.ceil(h.detach() - 0.5) for h in exact]
             rest = tuple(h - whole for h, whole in zip(exact, nearest, strict=True))
             yield _Indices(tuple(exact), tuple(nearest), rest)
 
 
-def _lattice_factor(h: _Indices, g: Geometry, settings: Settings) -> Tensor:
+def _lattice_factor(h: _Indices, p: ProblemTensors, settings: Settings) -> Tensor:
     shape = SHAPES[settings.shape]
-    cells = g.cells.prod()
+    cells = p.cells.prod()
     if shape == "square":
-        axes = [_interference(rest, n) for rest, n in zip(h.rest, g.cells, strict=True)]
+        axes = [_interference(rest, n) for rest, n in zip(h.rest, p.cells, strict=True)]
         return axes[0] * axes[1] * axes[2]
     if shape == "round":
-        squares = sum((n * rest).square() for rest, n in zip(h.rest, g.cells, strict=True))
-        return cells * ROUND_HEIGHT * _sphere(math.pi**2 * g.fudge * squares)
-    metric = g.reciprocal_metric * 1e-20  # 1/m^2 to 1/Angstrom^2
+        squares = sum((n * rest).square() for rest, n in zip(h.rest, p.cells, strict=True))
+        return cells * ROUND_HEIGHT * _sphere(math.pi**2 * p.fudge * squares)
+    metric = p.reciprocal_metric * 1e-20  # 1/m^2 to 1/Angstrom^2
     distance = sum(h.rest[i] * metric[i, j] * h.rest[j] for i in range(3) for j in range(3))
-    x = g.fudge * distance * cells.square()
+    x = p.fudge * distance * cells.square()
     if shape == "gauss":
         return cells * torch.exp(-x / GAUSS_WIDTH)
     return torch.where(x < TOPHAT_EDGE, cells, x - x)  # 0 but where x is NaN
@@ -214,19 +216,19 @@ def _sphere(square: Tensor) -> Tensor:
 
 
 def _structure_factor(
-    h: _Indices, g: Geometry, settings: Settings, number: int, first_outside: tuple[Tensor, Tensor] | None
+    h: _Indices, p: ProblemTensors, settings: Settings, number: int, first_outside: tuple[Tensor, Tensor] | None
 ) -> Tensor:
-    table = g.table
+    table = p.table
     if table.numel() == 0:
-        return g.default_factor
+        return p.default_factor
     first = (settings.first_h, settings.first_k, settings.first_l)
     place = [whole.to(torch.int64) - start for whole, start in zip(h.nearest, first, strict=True)]
     inside = _all(*((at >= 0) & (at < size) for at, size in zip(place, table.shape, strict=True)))
     at = [axis.clamp(0, size - 1) for axis, size in zip(place, table.shape, strict=True)]
-    nearest = torch.where(inside, table[at[0], at[1], at[2]], g.default_factor)
+    nearest = torch.where(inside, table[at[0], at[1], at[2]], p.default_factor)
     if not settings.tricubic:
         return nearest
-    cubic = _interpolates(h, g, settings)
+    cubic = _interpolates(h, p, settings)
     if first_outside is not None:
         pixel, step = first_outside
         order = torch.arange(cubic.numel(), device=cubic.device).reshape(cubic.shape)
@@ -247,12 +249,12 @@ def _structure_factor(
     return torch.where(cubic, value, nearest)
 
 
-def _interpolates(h: _Indices, g: Geometry, settings: Settings) -> Tensor:
+def _interpolates(h: _Indices, p: ProblemTensors, settings: Settings) -> Tensor:
     first = (settings.first_h, settings.first_k, settings.first_l)
     return _all(
         *(
             (x >= start + 2) & (x <= start + size - 3)
-            for x, start, size in zip(h.exact, first, g.table.shape, strict=True)
+            for x, start, size in zip(h.exact, first, p.table.shape, strict=True)
         )
     )
 
@@ -269,18 +271,18 @@ def _lagrange(t: Tensor) -> list[Tensor]:
 
 @torch.no_grad()
 def _first_outside(
-    g: Geometry, geometry: Geometry, settings: Settings, chosen: Tensor, dtype: torch.dtype
+    p: ProblemTensors, problem: ProblemTensors, settings: Settings, chosen: Tensor, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor] | None:
     """Pixel and step from which on nothing is interpolated, in the order the C program computes them."""
     if MODES[settings.mode] == "exact":
         return None
     none = torch.iinfo(torch.int64).max
     earliest, number = torch.full_like(chosen, none, dtype=torch.int64), 0
-    for position in _positions(geometry, settings, dtype):
-        for source in range(len(g.incident)):
-            met = chosen & _resolved(position, g, source, settings.d_min)
-            for h in _indices(position, g, settings, source, chosen):
-                outside = met & ~_interpolates(h, g, settings)
+    for position in _positions(problem, settings, dtype):
+        for source in range(len(p.incident)):
+            met = chosen & _resolved(position, p, source, settings.d_min)
+            for h in _indices(position, p, settings, source, chosen):
+                outside = met & ~_interpolates(h, p, settings)
                 earliest = torch.where(outside & (earliest == none), number, earliest)
                 number += 1
     flat = earliest.flatten()
