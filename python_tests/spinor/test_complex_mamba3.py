@@ -1,11 +1,12 @@
 import pytest
 import torch
+from helpers import relative_error
 
 from sem.layers import ComplexLinear, ComplexRMSNorm
 from sem.ops import scan
 from sem.ops.testing import composed_on_cpu_tensors
 from sem.spinor import ComplexMamba3Layer
-from sem.spinor.complex_mamba3 import CausalConv, GatedBlockRotation, SelectiveStates
+from sem.spinor.complex_mamba3 import CausalConv, GatedBlockRotation, SelectiveStates, SpinorState
 
 
 def affine(layer, z):
@@ -168,3 +169,20 @@ def test_every_parameter_gets_a_gradient(z):
 def test_width_must_fit_blocks_and_groups():
     with pytest.raises(ValueError, match="dim: expected a multiple of block_size 8 and mimo_groups 4, got 20"):
         ComplexMamba3Layer(20, block_size=8, mimo_groups=4)
+
+
+@pytest.mark.parametrize(("batch", "d_conv"), [(1, 4), (3, 1), (8, 2), (9, 4)])
+def test_one_position_in_one_kernel_is_the_layer(batch, d_conv):
+    torch.manual_seed(0)
+    layer = ComplexMamba3Layer(24, block_size=4, state_dim=10, mimo_groups=3, d_conv=d_conv)
+    for parameter in layer.parameters():
+        parameter.data.add_(0.1 * torch.randn_like(parameter))
+    weights = layer.weights()
+    state = SpinorState(*map(torch.randn_like, layer.start(batch)))
+    x = torch.randn(batch, 1, 24, 2)
+    with torch.no_grad():
+        out, after = weights.advance(x, state)
+    parts, parts_after = weights.advance(x, state)  # recorded, so in parts
+    assert parts.requires_grad and not out.requires_grad
+    for value, exact in zip((out, *after), (parts, *parts_after), strict=True):
+        assert value.shape == exact.shape and relative_error(value, exact) < 1e-6

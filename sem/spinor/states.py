@@ -13,7 +13,7 @@ from sem.layers import Affine, RealReadout
 from sem.ops.state_space import state_space_forward
 from sem.precision import product_dtype
 
-_DT_RANGE = (1e-4, 2.0)
+DT_RANGE = (1e-4, 2.0)
 
 
 class StateWeights(NamedTuple):
@@ -29,7 +29,7 @@ class StateWeights(NamedTuple):
         """The output for real blocks ``x [B, S, dim, 2]`` behind ``state [B, groups * state_dim, 2]`` (zeros if None),
         and the last state."""
         log_dt = functional.linear(x.flatten(-2), *self.time_steps).float()
-        dt_mag, dt_phase = log_dt.exp().clamp(*_DT_RANGE).chunk(2, dim=-1)
+        dt_mag, dt_phase = log_dt.exp().clamp(*DT_RANGE).chunk(2, dim=-1)
         if state is None:
             state = x.new_zeros(len(x), len(self.frequency), 2)
         steps = dt_mag.contiguous(), dt_phase.contiguous()

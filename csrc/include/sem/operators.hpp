@@ -11,6 +11,7 @@
 #include "sem/pit.hpp"
 #include "sem/scan.hpp"
 #include "sem/soliton_step.hpp"
+#include "sem/spinor_step.hpp"
 #include "sem/state_space.hpp"
 #include "sem/transport_row.hpp"
 
@@ -39,6 +40,7 @@
   X(CausalConvBackward)      \
   X(StateSpaceForward)       \
   X(StateSpaceBackward)      \
+  X(SpinorStep)              \
   X(TransportRow)
 #define SEM_OPERATORS(X)  \
   SEM_DEVICE_OPERATORS(X) \
