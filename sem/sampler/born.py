@@ -36,7 +36,7 @@ class HeadWeights(NamedTuple):
         # both parts of W psi from W as it lies: its real matrix would cost a token at a time more than the product
         blocks = torch.view_as_real(psi)
         turned = torch.stack([torch.view_as_real(psi.conj_physical()), blocks.flip(-1)]).flatten(-2)
-        power = functional.linear(turned, self.matrix).float().square().sum(0) / len(self.matrix)
+        power = functional.linear(turned, self.matrix).float().square().sum(0)
         return _floored_log(power, self.bias).log_softmax(-1)
 
 
@@ -86,8 +86,8 @@ class BornHead(nn.Module):
 
 def _floored_log(power: Tensor, bias: Tensor) -> Tensor:
     """Unnormalised log-probabilities of ``power [..., V]``."""
-    floor = power.sum(-1, keepdim=True) * (_FLOOR / power.shape[-1])
-    return (power + floor).clamp_min(torch.finfo(power.dtype).tiny).log() + bias
+    raised = power.add(power.mean(-1, keepdim=True), alpha=_FLOOR)
+    return raised.clamp_min(torch.finfo(power.dtype).tiny).log() + bias
 
 
 class _Gradients(NamedTuple):
