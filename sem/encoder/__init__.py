@@ -6,10 +6,10 @@ from sem.encoder.transport import (
     TransportState,
     continue_transport,
     online_transport,
-    sparsify,
     transport_kernel,
     transport_start,
 )
+from sem.ops.composed import sparsify
 
 __all__ = [
     "EncoderWeights",

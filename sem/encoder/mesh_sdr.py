@@ -13,11 +13,12 @@ from sem.encoder.transport import (
     TransportState,
     continue_transport,
     online_transport,
-    sparsify,
     transport_kernel,
     transport_start,
 )
+from sem.ops.composed import sparsify
 from sem.ops.constants import Constant
+from sem.ops.encoder_step import encoder_step
 from sem.precision import outside_autocast
 
 _COST_SPREAD = 0.35  # at most, over the prototypes, in units of epsilon
@@ -138,16 +139,21 @@ class MeshSDREncoder(nn.Module):
         """What :meth:`advance` computes with, from the parameters of now."""
         return EncoderWeights(transport_kernel(self._log_kernel()), self._lift())
 
+    @torch.no_grad()
     def advance(self, tokens: Tensor, state: TransportState, weights: EncoderWeights) -> tuple[Tensor, TransportState]:
         """What :meth:`forward` gives for ``tokens [B, S]`` behind those that left ``state``, and the state they leave,
-        with :meth:`weights` of now or before. Nothing is counted."""
+        with :meth:`weights` of now or before. Nothing is counted, and there are no gradients."""
         kernel = nn.functional.embedding(tokens, weights.kernel)
+        if tokens.shape[1] == 1:
+            rates = self._position_rates.on(tokens.device)
+            given = kernel.squeeze(1), state.rows.float(), state.loads, state.lost, weights.lift, rates
+            with outside_autocast(tokens.device.type):
+                wave, loads, lost = encoder_step(*given, _PRIOR_ROWS, self.tol, self.sparsity)
+            return torch.view_as_complex(wave).unsqueeze(1), TransportState(loads, lost, state.rows + 1)
         with outside_autocast(tokens.device.type):
             plan, after = continue_transport(kernel, _PRIOR_ROWS, self.tol, state)
             plan = sparsify(plan, self.sparsity)
-        positions = state.rows.unsqueeze(-1)
-        if tokens.shape[1] > 1:
-            positions = positions + torch.arange(tokens.shape[1], device=tokens.device)
+        positions = state.rows.unsqueeze(-1) + torch.arange(tokens.shape[1], device=tokens.device)
         return self._wave(plan, positions, weights.lift), after
 
     def _log_kernel(self) -> Tensor:

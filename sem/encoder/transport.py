@@ -10,8 +10,6 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from sem.ops.transport_row import transport_row
-
 
 class TransportPlan(NamedTuple):
     """``plan [B, S, M]`` with rows that sum to 1; ``iterations`` and ``converged`` are per row, ``[B, S]``."""
@@ -80,10 +78,6 @@ def continue_transport(
         kernel: :func:`transport_kernel` of ``log_kernel``, ``[B, S, M]``.
     """
     loads, lost, rows = state
-    if kernel.shape[1] == 1:
-        row, seen = kernel.squeeze(1).contiguous(), rows.float() + (prior_rows + 1)
-        plan, loads, lost = transport_row(row, seen, loads, lost, prior_rows, tol)
-        return plan.unsqueeze(1), TransportState(loads, lost, rows + 1)
     _, max_iter, columns = loads.shape
     seen = prior_rows + (rows.view(-1, 1, 1) + _row_numbers(kernel))
 
@@ -194,9 +188,3 @@ class _OnlineTransport(Function):
                 grad_kernel.addcmul_(columns[k - 1], grad_sum)
                 grad_column = torch.mul(kernel, grad_sum, out=from_here)
         return grad_kernel.mul_(kernel), None, None, None
-
-
-def sparsify(plan: Tensor, k: int) -> Tensor:
-    """Subtracts the k-th largest entry of each row and clips at 0: at most ``k - 1`` nonzeros."""
-    threshold = plan.topk(k, dim=-1).values.narrow(-1, k - 1, 1)
-    return (plan - threshold).clamp_min(0)

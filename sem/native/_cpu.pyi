@@ -598,7 +598,7 @@ def spinor_step(
     history_after: Tensor,
     state_after: Tensor,
 ) -> None: ...
-def transport_row(
+def encoder_step(
     handle: int,
     device: int,
     threads: int,
@@ -608,15 +608,35 @@ def transport_row(
     batch: int,
     rounds: int,
     columns: int,
+    dim: int,
     prior_rows: float,
     tol: float,
+    sparsity: int,
     kernel: Tensor,
-    seen: Tensor,
+    positions: Tensor,
     loads: Tensor,
     lost: Tensor,
-    plan: Tensor,
+    lift: Tensor,
+    rates: Tensor,
+    wave: Tensor,
     loads_after: Tensor,
     lost_after: Tensor,
+) -> None: ...
+def born_step(
+    handle: int,
+    device: int,
+    threads: int,
+    allocate: Callable[[int], int] | None,
+    /,
+    *,
+    batch: int,
+    vocab: int,
+    dim: int,
+    floor: float,
+    psi: Tensor,
+    matrix: Tensor,
+    bias: Tensor,
+    out: Tensor,
 ) -> None: ...
 def diffraction_trace(
     handle: int,

@@ -49,24 +49,43 @@ def _scale(z: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     return scale, torch.where(mean >= LEAST_MEAN, scale.square() / (active * rms), 0)
 
 
-def transport_row(
-    kernel: Tensor, seen: Tensor, loads: Tensor, lost: Tensor, prior_rows: float, tol: float
+def encoder_step(
+    kernel: Tensor,
+    positions: Tensor,
+    loads: Tensor,
+    lost: Tensor,
+    lift: Tensor,
+    rates: Tensor,
+    prior_rows: float,
+    tol: float,
+    sparsity: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     rounds, columns = loads.shape[1:]
     before = loads + lost + prior_rows / columns
-    shared = kernel * (seen / columns).unsqueeze(-1)
+    shared = kernel * ((positions + (prior_rows + 1)) / columns).unsqueeze(-1)
     totals = [kernel.sum(-1, keepdim=True)]
     settled = torch.zeros_like(totals[0], dtype=torch.bool)
-    # every round, since to ask whether all rows have settled would wait for the device
     for k in range(1, rounds):
+        if k % 8 == 0 and bool(settled.all()):  # to ask at every round would wait for the device as often
+            totals += [totals[-1]] * (rounds - k)
+            break
         weighted = shared / torch.addcdiv(before[:, k - 1], kernel, totals[-1])
         total = torch.where(settled, totals[-1], weighted.sum(-1, keepdim=True))
         settled = settled | (total >= math.exp(-tol) * totals[-1]) & (total <= math.exp(tol) * totals[-1])
         totals.append(total)
     plan = shared / torch.addcdiv(before[:, -1], kernel, totals[-1])
+    plan = sparsify(plan / plan.sum(-1, keepdim=True), sparsity)
     added = torch.addcdiv(lost, kernel.unsqueeze(1), torch.stack(totals, 1))
     after = loads + added
-    return plan / plan.sum(-1, keepdim=True), after, added - (after - loads)
+    angle = positions.unsqueeze(-1) * rates
+    wave = torch.view_as_complex((plan @ lift.T).unflatten(-1, (-1, 2))) * torch.complex(angle.cos(), angle.sin())
+    return torch.view_as_real(wave), after, added - (after - loads)
+
+
+def sparsify(plan: Tensor, k: int) -> Tensor:
+    """Subtracts the k-th largest entry of each row and clips at 0: at most ``k - 1`` nonzeros."""
+    threshold = plan.topk(k, dim=-1).values.narrow(-1, k - 1, 1)
+    return (plan - threshold).clamp_min(0)
 
 
 def gated_rotation_forward(x: Tensor, logits: Tensor, blocks: Tensor) -> Tensor:

@@ -16,6 +16,9 @@ import torch
 from torch import Tensor
 
 from sem import native
+from sem.precision import product_dtype
+
+_STEP_ROWS = 8  # those kernels read the weights once for each row; torch's products do not, in many calls
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,13 @@ def cpu_tensors_on(stand_in: StandIn) -> Iterator[None]:
 def on_cpu(tensor: Tensor) -> bool:
     """Whether the CPU's kernels serve ``tensor``, and not what devices have."""
     return tensor.is_cpu and _stand_in is None
+
+
+def takes_step(rows: Tensor) -> bool:
+    """Whether a kernel for a whole stage of a model that decodes does what the stage's parts would for real ``rows``:
+    on the CPU, in float32, unrecorded; and quicker, since they are few."""
+    few = len(rows) <= _STEP_ROWS and not torch.is_grad_enabled()
+    return few and on_cpu(rows) and product_dtype(rows) is torch.float32
 
 
 def call(name: str, like: Tensor, fields: dict[str, Any]) -> None:

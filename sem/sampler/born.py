@@ -11,6 +11,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from sem.layers import complex_of, interleaved, pair_sum, real_matrix
+from sem.ops.born_step import born_step
+from sem.ops.kernels import takes_step
 from sem.precision import product_dtype
 
 _FLOOR = 1e-6
@@ -33,8 +35,10 @@ class HeadWeights(NamedTuple):
 
     def log_probabilities(self, psi: Tensor) -> Tensor:
         """Of the wave ``psi``, complex64 ``[..., dim]``."""
-        # both parts of W psi from W as it lies: its real matrix would cost a token at a time more than the product
         blocks = torch.view_as_real(psi)
+        if psi.dim() == 2 and takes_step(blocks):
+            return born_step(blocks.contiguous(), self.matrix, self.bias, _FLOOR)
+        # both parts of W psi from W as it lies: its real matrix would cost a token at a time more than the product
         turned = torch.stack([torch.view_as_real(psi.conj_physical()), blocks.flip(-1)]).flatten(-2)
         power = functional.linear(turned, self.matrix).float().square().sum(0)
         return _floored_log(power, self.bias).log_softmax(-1)

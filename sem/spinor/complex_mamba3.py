@@ -10,15 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sem.layers import ComplexLinear, ComplexRMSNorm, NormWeights
-from sem.ops import causal_conv, kernels
+from sem.ops import causal_conv
 from sem.ops.causal_conv import causal_conv_forward
 from sem.ops.complex_rms_norm import complex_rms_norm_forward
+from sem.ops.kernels import takes_step
 from sem.ops.spinor_step import spinor_step
-from sem.precision import product_dtype
 from sem.spinor.gates import GatedBlockRotation, RotationWeights
 from sem.spinor.states import DT_RANGE, SelectiveStates, StateWeights
-
-_MOST_ROWS = 8  # for which reading the weights once a row, in one call, is quicker than torch's products in many
 
 
 class SpinorState(NamedTuple):
@@ -55,11 +53,6 @@ class SpinorWeights(NamedTuple):
         mixed, last = self.states.advance(gated, states)
         return x + functional.linear(mixed.flatten(-2), self.out).float().view(x.shape), turned, last
 
-    @staticmethod
-    def _has_step(x: Tensor) -> bool:
-        """Whether :data:`spinor_step` does what the parts would: on the CPU, in float32, unrecorded."""
-        return kernels.on_cpu(x) and not torch.is_grad_enabled() and product_dtype(x) is torch.float32
-
     def _arguments(self) -> tuple[Any, ...]:
         """Those of :data:`spinor_step` between the state and the limits of the time steps."""
         (gate, blocks), (time_steps, *maps) = self.rotation, self.states
@@ -68,7 +61,7 @@ class SpinorWeights(NamedTuple):
     def advance(self, x: Tensor, state: SpinorState) -> tuple[Tensor, SpinorState]:
         """What the layer gives for real blocks ``x [B, S, dim, 2]`` behind the positions that left ``state``, and the
         state these leave."""
-        if x.shape[1] == 1 and len(x) <= _MOST_ROWS and self._has_step(x):
+        if x.shape[1] == 1 and takes_step(x):
             out, *after = spinor_step(x.squeeze(1), *state, *self._arguments(), *DT_RANGE)
             return out.unsqueeze(1), SpinorState(*after)
         out, inputs, last = self.mix(x, *state)

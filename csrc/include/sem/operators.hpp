@@ -1,10 +1,12 @@
 // Every operator's kernels: the lists that bindings, dispatch and device back ends are made from.
 #pragma once
 
+#include "sem/born_step.hpp"
 #include "sem/causal_conv.hpp"
 #include "sem/cayley.hpp"
 #include "sem/complex_rms_norm.hpp"
 #include "sem/diffraction.hpp"
+#include "sem/encoder_step.hpp"
 #include "sem/gated_rotation.hpp"
 #include "sem/laplacian_cg.hpp"
 #include "sem/laplacian_matvec.hpp"
@@ -13,7 +15,6 @@
 #include "sem/soliton_step.hpp"
 #include "sem/spinor_step.hpp"
 #include "sem/state_space.hpp"
-#include "sem/transport_row.hpp"
 
 // X(Args) for each struct of arguments that device back ends have a kernel for, and for those that the CPU alone has.
 #define SEM_DEVICE_OPERATORS(X)    \
@@ -41,7 +42,8 @@
   X(StateSpaceForward)       \
   X(StateSpaceBackward)      \
   X(SpinorStep)              \
-  X(TransportRow)
+  X(EncoderStep)             \
+  X(BornStep)
 #define SEM_OPERATORS(X)  \
   SEM_DEVICE_OPERATORS(X) \
   SEM_CPU_OPERATORS(X)

@@ -1,21 +1,24 @@
-#include "sem/transport_row.hpp"
+#include "sem/encoder_step.hpp"
 
+#include <algorithm>
 #include <cmath>
+#include <functional>
 #include <vector>
 
+#include "reference/complex.hpp"
 #include "reference/run.hpp"
 
 namespace sem::reference {
 namespace {
 
 template <class Real>
-void transport_row(const TransportRow<Real>& args) {
+void encoder_step(const EncoderStep<Real>& args) {
   const std::int64_t columns = args.columns;
   const Real prior = args.prior_rows / static_cast<Real>(columns);
   for (std::int64_t b = 0; b < args.batch; ++b) {
     const Real *kernel = args.kernel + b * columns, *loads = args.loads + b * args.rounds * columns;
     const Real* lost = args.lost + b * args.rounds * columns;
-    const Real share = args.seen[b] / static_cast<Real>(columns);
+    const Real share = (args.prior_rows + args.positions[b] + 1) / static_cast<Real>(columns);
     std::vector<Real> weighted(kernel, kernel + columns), totals;
     const auto total = [&] {
       Real sum = 0;
@@ -35,7 +38,17 @@ void transport_row(const TransportRow<Real>& args) {
       weigh(round);
     }
     weigh(args.rounds - 1);
-    for (std::int64_t m = 0; m < columns; ++m) args.plan[b * columns + m] = weighted[m] / total();
+    const Real all = total();
+    for (Real& w : weighted) w /= all;
+    std::vector<Real> ordered(weighted);
+    std::sort(ordered.begin(), ordered.end(), std::greater<>());
+    for (Real& w : weighted) w = std::max(w - ordered[args.sparsity - 1], Real(0));
+    for (std::int64_t d = 0; d < args.dim; ++d) {
+      std::complex<Real> sum = 0;
+      for (std::int64_t m = 0; m < columns; ++m)
+        sum += weighted[m] * std::complex<Real>(args.lift[2 * d * columns + m], args.lift[(2 * d + 1) * columns + m]);
+      write(args.wave, b * args.dim + d, sum * std::polar(Real(1), args.positions[b] * args.rates[d]));
+    }
     for (std::int64_t round = 0; round < args.rounds; ++round) {
       const Real of_round = round < static_cast<std::int64_t>(totals.size()) ? totals[round] : totals.back();
       for (std::int64_t m = 0; m < columns; ++m) {
@@ -50,6 +63,6 @@ void transport_row(const TransportRow<Real>& args) {
 
 }  // namespace
 
-SEM_REFERENCE(TransportRow, transport_row)
+SEM_REFERENCE(EncoderStep, encoder_step)
 
 }  // namespace sem::reference
