@@ -30,7 +30,7 @@ namespace py = pybind11;
 // Made once a process; they live as long as the interpreter.
 struct Vocabulary {
   PyObject *data_ptr, *numel, *dtype, *is_contiguous;
-  PyObject *float32, *float64, *int32, *uint8, *boolean;
+  PyObject *float32, *float64, *int32, *int8, *uint8, *boolean;
 
   static const Vocabulary& get() {
     static const Vocabulary* const words = new Vocabulary(py::module_::import("torch"));
@@ -46,6 +46,7 @@ struct Vocabulary {
         float32(py::object(torch.attr("float32")).release().ptr()),
         float64(py::object(torch.attr("float64")).release().ptr()),
         int32(py::object(torch.attr("int32")).release().ptr()),
+        int8(py::object(torch.attr("int8")).release().ptr()),
         uint8(py::object(torch.attr("uint8")).release().ptr()),
         boolean(py::object(torch.attr("bool")).release().ptr()) {}
 };
@@ -175,6 +176,7 @@ class Filling {
     if constexpr (std::is_same_v<T, float>) return dtype == words.float32;
     if constexpr (std::is_same_v<T, double>) return dtype == words.float64;
     if constexpr (std::is_same_v<T, std::int32_t>) return dtype == words.int32;
+    if constexpr (std::is_same_v<T, std::int8_t>) return dtype == words.int8;
     if constexpr (std::is_same_v<T, std::uint8_t>) return dtype == words.uint8 || dtype == words.boolean;
   }
 
@@ -184,6 +186,7 @@ class Filling {
     if constexpr (std::is_same_v<T, float>) return "float32";
     if constexpr (std::is_same_v<T, double>) return "float64";
     if constexpr (std::is_same_v<T, std::int32_t>) return "int32";
+    if constexpr (std::is_same_v<T, std::int8_t>) return "int8";
     if constexpr (std::is_same_v<T, std::uint8_t>) return "bool";
   }
 

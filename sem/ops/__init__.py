@@ -15,11 +15,16 @@ from sem.ops.diffraction.inputs import (
     StructureFactors,
 )
 from sem.ops.diffraction.operator import TracedValue, diffraction, diffraction_trace
+from sem.ops.exit_waves import OverlapSums, exit_waves, overlap_add
+from sem.ops.far_residual import FarResidual, PatternStatus, far_residual
 from sem.ops.gated_rotation import gated_rotation
 from sem.ops.laplacian_cg import laplacian_cg
 from sem.ops.laplacian_matvec import laplacian_matvec
+from sem.ops.patches import Patches
 from sem.ops.pit import phase_entropy, pit
+from sem.ops.ptychographic_loss import PtychographicLoss, ptychographic_loss
 from sem.ops.scan import scan
+from sem.ops.shift_ramp import shift_ramp
 from sem.ops.soliton_step import soliton_step
 from sem.ops.solve import OnFailure, SolveError, SolveInfo, SolveStatus
 from sem.ops.state_space import state_space
@@ -29,8 +34,13 @@ __all__ = [
     "Curvature",
     "DetectorFrame",
     "Domains",
+    "FarResidual",
     "OnFailure",
+    "OverlapSums",
+    "Patches",
+    "PatternStatus",
     "Polarisation",
+    "PtychographicLoss",
     "Region",
     "SolveError",
     "SolveInfo",
@@ -45,13 +55,18 @@ __all__ = [
     "complex_rms_norm",
     "diffraction",
     "diffraction_trace",
+    "exit_waves",
+    "far_residual",
     "gated_rotation",
     "laplacian_cg",
     "laplacian_matvec",
+    "overlap_add",
     "phase_entropy",
     "pit",
+    "ptychographic_loss",
     "reference_diffraction",
     "scan",
+    "shift_ramp",
     "soliton_step",
     "state_space",
 ]

@@ -10,6 +10,7 @@ import math
 import torch
 from torch import Tensor
 
+from sem.ops.patches import Patches
 from sem.ops.topology import Topology
 
 
@@ -163,3 +164,52 @@ def state_space(
     drive = torch.einsum("gnp,bsgp->bsgn", into, x.unflatten(2, (groups, width))).flatten(2)
     every_state, last = scan(drive, dt_mag, dt_phase, decay, frequency, initial_state)
     return torch.einsum("gpn,bsgn->bsgp", out_of, every_state.unflatten(2, (groups, states))).flatten(2), last
+
+
+def exit_waves(object: Tensor, probe: Tensor, patches: Patches) -> Tensor:
+    """Twin of :func:`sem.ops.exit_waves`, ``object [H, W]`` and ``probe [M, N, N]`` or ``[J, M, N, N]`` complex."""
+    side = patches.side
+    patch = [object[y : y + side, x : x + side] for y, x in patches.corners.tolist()]
+    return probe * (torch.stack(patch) if patch else object.new_empty(0, side, side)).unsqueeze(1)
+
+
+def shift_ramp(spectrum: Tensor, shift: Tensor) -> Tensor:
+    """Twin of :func:`sem.ops.shift_ramp`, ``spectrum`` complex ``[M, N, N]``, ``shift`` real ``[J, 2]``."""
+    q = torch.fft.fftfreq(spectrum.shape[-1], dtype=shift.dtype, device=shift.device)
+    turns = shift[:, 0, None, None] * q.unsqueeze(1) + shift[:, 1, None, None] * q
+    return spectrum * torch.exp(-2j * math.pi * turns).unsqueeze(1)
+
+
+def ptychographic_loss(
+    object: Tensor,
+    probe: Tensor,
+    positions: Tensor,
+    data: Tensor,
+    *,
+    weight: Tensor | None = None,
+    background: Tensor | None = None,
+    kind: str = "amplitude",
+    scale: float = 1.0,
+    subpixel: str = "fourier",
+) -> Tensor:
+    """Twin of :func:`sem.ops.ptychographic_loss`: the loss of every pattern, recorded; all numbers are finite."""
+    whole = (positions.detach() + 0.5).floor()
+    patches = Patches(whole.long(), probe.shape[-1], object.shape)
+    if subpixel == "fourier":
+        probe = torch.fft.ifft2(shift_ramp(torch.fft.fft2(probe), positions - whole))
+    waves = torch.fft.fft2(exit_waves(object, probe, patches), norm="ortho")
+    intensity = torch.view_as_real(waves).square().sum((1, -1)) + (0 if background is None else background)
+    lit = intensity > 0
+    amplitude = torch.where(lit, torch.where(lit, intensity, 1).sqrt(), 0)
+    w = torch.ones_like(data) if weight is None else weight.expand_as(data)
+    counts = data.square()
+    if kind == "amplitude":
+        loss = 0.5 * w * (amplitude - data).square()
+    elif kind == "poisson":
+        fit = intensity - counts + torch.xlogy(counts, counts) - torch.xlogy(counts, torch.where(lit, intensity, 1))
+        loss = w * torch.where((counts > 0) & ~lit, torch.inf, fit)
+    elif kind == "intensity":
+        loss = 0.5 * w * (intensity - counts).square()
+    else:
+        loss = w * (amplitude - data).abs() / scale
+    return torch.where(w > 0, loss, 0).sum((1, 2))

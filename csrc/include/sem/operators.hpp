@@ -7,11 +7,14 @@
 #include "sem/complex_rms_norm.hpp"
 #include "sem/diffraction.hpp"
 #include "sem/encoder_step.hpp"
+#include "sem/exit_waves.hpp"
+#include "sem/far_residual.hpp"
 #include "sem/gated_rotation.hpp"
 #include "sem/laplacian_cg.hpp"
 #include "sem/laplacian_matvec.hpp"
 #include "sem/pit.hpp"
 #include "sem/scan.hpp"
+#include "sem/shift_ramp.hpp"
 #include "sem/soliton_step.hpp"
 #include "sem/spinor_step.hpp"
 #include "sem/state_space.hpp"
@@ -43,7 +46,12 @@
   X(StateSpaceBackward)      \
   X(SpinorStep)              \
   X(EncoderStep)             \
-  X(BornStep)
+  X(BornStep)                \
+  X(ExitWavesForward)        \
+  X(OverlapAdd)              \
+  X(FarResidual)             \
+  X(ShiftRampForward)        \
+  X(ShiftRampBackward)
 #define SEM_OPERATORS(X)  \
   SEM_DEVICE_OPERATORS(X) \
   SEM_CPU_OPERATORS(X)

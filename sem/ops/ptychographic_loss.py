@@ -1,0 +1,267 @@
+"""ptychographic_loss: what a scan's patterns say of object and probe, with exact gradients and no graph."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from sem.ops import boundary, kernels
+from sem.ops.exit_waves import exit_waves_forward, overlap_add_sums
+from sem.ops.far_residual import LOSSES, far_residual_kernel, residual_sizes
+from sem.ops.patches import Patches
+from sem.ops.shift_ramp import shift_ramp_backward, shift_ramp_forward
+from sem.precision import note_autocast, outside_autocast
+
+SUBPIXEL = ("fourier", "nearest")
+_BLOCK_BYTES = 2**20  # of waves worked on at a time: what stays in cache
+
+
+class PtychographicLoss(NamedTuple):
+    """``total``, 0-d, is what to differentiate: the sum of ``loss``. Of each pattern, without gradients: ``loss`` and
+    ``misfit = sum w |A - X| / sum w X``, float32 ``[J]``, and ``status``, int8 ``[J]`` (:class:`PatternStatus`)."""
+
+    total: Tensor
+    loss: Tensor
+    misfit: Tensor
+    status: Tensor
+
+
+def ptychographic_loss(
+    object: Tensor,
+    probe: Tensor,
+    positions: Tensor,
+    data: Tensor,
+    *,
+    weight: Tensor | None = None,
+    background: Tensor | None = None,
+    kind: str = "amplitude",
+    scale: float = 1.0,
+    subpixel: str = "fourier",
+    block: int | None = None,
+) -> PtychographicLoss:
+    """Sum over a scan of :func:`far_residual`'s losses of ``Psi_jm = FFT(P_jm O[patch j])``, orthonormal.
+
+    A position ``r`` is split into whole pixels ``i = floor(r + 1/2)``, where the patch begins, and the rest ``f``, by
+    which the probe is moved: ``P_j = F^-1[F[P] exp(-2 pi i q . f_j)]``.
+
+    Args:
+        object: ``O``, ``[H, W]`` complex64. probe: ``P``, ``[M, N, N]`` complex64 modes, shared by all patterns.
+        positions: ``r``, ``[J, 2]`` real: row and column, in pixels of the object, of each patch's first pixel.
+        data, weight, background, kind, scale: as :func:`far_residual` takes them; ``kind`` is one of its losses.
+        subpixel: ``"fourier"``, or ``"nearest"``: ``f`` is taken as 0, and positions have no gradient.
+        block: patterns worked on at a time; None: as many as stay in cache. It changes no bit.
+
+    Returns:
+        :class:`PtychographicLoss`. Memory beyond arguments and gradients is that of one block.
+
+    Gradients, exact and of first order, to ``object``, ``probe``, ``positions`` and ``background``. They are computed
+    with the loss, where an argument needs one, and only scaled in the backward pass.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, dtype, shape, device or range, or a patch that leaves the
+            object; the message names the pattern.
+
+    In plain torch: :func:`sem.ops.reference.ptychographic_loss`.
+
+    Example:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> object = torch.ones(12, 12, dtype=torch.complex64, requires_grad=True)
+        >>> probe = torch.randn(1, 8, 8, dtype=torch.complex64, generator=generator)
+        >>> found = ptychographic_loss(object, probe, torch.tensor([[0.0, 0.0], [3.5, 2.25]]), torch.ones(2, 8, 8))
+        >>> found.total.backward()
+        >>> object.grad.shape, found.status.tolist()
+        (torch.Size([12, 12]), [0, 0])
+    """
+    wave, _ = boundary.wave("object", object, dims=2)
+    modes, _ = boundary.wave("probe", probe, dims=3)
+    if wave.dim() != 3:
+        raise ValueError(f"object: expected shape [H, W], got {list(wave.shape[:-1])}")
+    if modes.dim() != 4 or modes.shape[1] != modes.shape[2] or modes.shape[0] == 0:
+        raise ValueError(f"probe: expected shape [M, N, N], got {list(modes.shape[:-1])}")
+    side = modes.shape[1]
+    where = boundary.real("positions", positions)
+    if where.dim() != 2 or where.shape[1] != 2:
+        raise ValueError(f"positions: expected shape [J, 2], got {list(where.shape)}")
+    count = len(where)
+    moduli = boundary.real("data", data, (count, side, side))
+    masks = moduli.new_empty(0) if weight is None else boundary.real("weight", weight)
+    if weight is not None and tuple(masks.shape) not in ((side, side), (count, side, side)):
+        raise ValueError(f"weight: expected shape {[side, side]} or {[count, side, side]}, got {list(masks.shape)}")
+    floor = moduli.new_empty(0) if background is None else boundary.real("background", background, (side, side))
+    for name, tensor in dict(probe=modes, positions=where, data=moduli, weight=masks, background=floor).items():
+        boundary.same_device(name, tensor, wave)
+    number = LOSSES.index(boundary.choice("kind", kind, LOSSES))
+    fourier = boundary.choice("subpixel", subpixel, SUBPIXEL) == "fourier"
+    size = 8 * modes.shape[0] * side * side
+    block = max(1, _BLOCK_BYTES // size) if block is None else boundary.count("block", block, least=1)
+    whole = (where.detach() + 0.5).floor()
+    if not bool(whole.isfinite().all()):
+        j = int((~whole.isfinite()).any(1).nonzero()[0])
+        raise ValueError(f"positions: expected finite numbers, got {tuple(where[j].tolist())} for pattern {j}")
+    patches = Patches(whole.long(), side, wave.shape[:2])
+    note_autocast("ptychographic_loss", wave.device.type)
+    settings = (patches.packed(wave.device), number, boundary.positive("scale", scale), fourier, block)
+    return PtychographicLoss(*_Loss.apply(wave, modes, where - whole, moduli, masks, floor, settings))
+
+
+class _Loss(Function):
+    @staticmethod
+    def forward(ctx: Any, object: Tensor, probe: Tensor, shift: Tensor, data: Tensor, *rest: Any) -> Any:
+        weight, background, (corner, kind, scale, fourier, block) = rest
+        scan = _Scan(object, probe, shift, corner, data, weight, background, kind, scale, fourier)
+        needed = [ctx.needs_input_grad[k] for k in (0, 1, 2, 5)]
+        with outside_autocast(object.device.type):
+            work = _Kernels(scan, any(needed), block) if kernels.on_cpu(object) else _Composition(scan, any(needed))
+            for first in range(0, len(data), block):
+                work.block(slice(first, min(first + block, len(data))))
+            ctx.grads = work.gradients() if any(needed) else None
+        reports = work.loss, work.misfit, work.status
+        ctx.mark_non_differentiable(*reports)
+        return work.loss.sum(dtype=torch.float64).float(), *reports
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, *unused: Any) -> tuple[Tensor | None, ...]:
+        to_object, to_probe, to_shift, to_background = ctx.grads
+        grads = (to_object, to_probe, to_shift, None, None, to_background, None)
+        return tuple(grad * part if need else None for part, need in zip(grads, ctx.needs_input_grad, strict=True))
+
+
+class _Scan(NamedTuple):
+    """float32: object [H, W, 2], probe [M, N, N, 2], shift [J, 2], data, weight and background as ``far_residual``
+    takes them; corner int32 [J, 2]."""
+
+    object: Tensor
+    probe: Tensor
+    shift: Tensor
+    corner: Tensor
+    data: Tensor
+    weight: Tensor
+    background: Tensor
+    kind: int
+    scale: float
+    fourier: bool
+
+    def weights_of(self, part: slice) -> Tensor:
+        return self.weight[part] if self.weight.dim() == 3 else self.weight
+
+
+class _Work:
+    """The sums over patterns. Where the probe is moved, ``to_probe`` is the gradient to its spectrum."""
+
+    def __init__(self, scan: _Scan, wanted: bool) -> None:
+        self.scan, self.wanted = scan, wanted
+        self.spectrum = torch.view_as_real(_fft(scan.probe)) if scan.fourier else scan.probe
+        self.loss = scan.data.new_empty(len(scan.data))
+        self.misfit, self.status = torch.empty_like(self.loss), torch.empty_like(self.loss, dtype=torch.int8)
+        sums = scan.object, scan.probe, scan.shift, scan.background
+        self.to_object, self.to_probe, self.to_shift, self.to_background = map(torch.zeros_like, sums)
+
+    def gradients(self) -> tuple[Tensor, ...]:
+        to_probe = torch.view_as_real(_ifft(self.to_probe)) if self.scan.fourier else self.to_probe
+        return self.to_object, to_probe, self.to_shift, self.to_background
+
+
+class _Composition(_Work):
+    """By operators that return their sums."""
+
+    def block(self, part: slice) -> None:
+        scan, corner, shift = self.scan, self.scan.corner[part], self.scan.shift[part]
+        probe = scan.probe.unsqueeze(0)
+        if scan.fourier:
+            probe = torch.view_as_real(_ifft(shift_ramp_forward(self.spectrum, shift)))
+        psi = torch.view_as_real(_fft(exit_waves_forward(scan.object, probe, corner)))
+        given = psi, scan.data[part], scan.weights_of(part), scan.background, scan.kind, scan.scale
+        residual, self.loss[part], self.misfit[part], self.status[part], to_background = far_residual_kernel(*given)
+        if not self.wanted:
+            return
+        if scan.background.numel():
+            self.to_background += to_background
+        chi = torch.view_as_real(_ifft(residual))
+        to_object, to_probe, _, _ = overlap_add_sums(chi, scan.object, probe, corner)
+        self.to_object += to_object
+        if scan.fourier:
+            moved = torch.view_as_real(_fft(to_probe))
+            to_probe, self.to_shift[part] = shift_ramp_backward(self.spectrum, shift, moved)
+            self.to_probe += to_probe
+        else:
+            self.to_probe += to_probe.squeeze(0)
+
+
+class _Kernels(_Work):
+    """By kernels that go on where the block before ended, so that a sum's bits do not depend on where blocks end, in
+    memory that stays in cache."""
+
+    def __init__(self, scan: _Scan, wanted: bool, block: int) -> None:
+        super().__init__(scan, wanted)
+        shape = (min(block, len(scan.data)), *scan.probe.shape)
+        self.near, self.far = scan.probe.new_empty(shape), scan.probe.new_empty(shape)
+        self.moved = scan.probe.new_empty(shape if scan.fourier else 0)
+        modes, side = scan.probe.shape[:2]
+        self.sizes = {"modes": modes, "side": side}
+        self.object_sizes = {"height": scan.object.shape[0], "width": scan.object.shape[1], "object": scan.object}
+
+    def block(self, part: slice) -> None:
+        scan, patterns = self.scan, part.stop - part.start
+        near, far, moved = self.near[:patterns], self.far[:patterns], self.moved[:patterns]
+        ramp = {"patterns": patterns, **self.sizes, "spectrum": self.spectrum, "shift": scan.shift[part]}
+        probe = moved if scan.fourier else scan.probe
+        if scan.fourier:
+            self._call("shift_ramp_forward", **ramp, out=far)
+            _ifft(far, moved)
+        patches = {"patterns": patterns, "probes": patterns if scan.fourier else 1, **self.sizes, **self.object_sizes}
+        patches |= {"corner": scan.corner[part], "probe": probe}
+        self._call("exit_waves_forward", **patches, waves=near)
+        _fft(near, far)
+        self._residual(part, far)
+        if not self.wanted:
+            return
+        _ifft(far, near)
+        to_probe = far.zero_() if scan.fourier else self.to_probe
+        self._call("overlap_add", **patches, waves=near, onto=True, to_object=self.to_object, to_probe=to_probe)
+        if scan.fourier:
+            _fft(to_probe, near)
+            self._call(
+                "shift_ramp_backward",
+                **ramp,
+                grad_out=near,
+                onto=True,
+                to_spectrum=self.to_probe,
+                to_shift=self.to_shift[part],
+            )
+
+    def _residual(self, part: slice, far: Tensor) -> None:
+        scan, weight = self.scan, self.scan.weights_of(part)
+        self._call(
+            "far_residual",
+            **residual_sizes(far, scan.data[part], weight),
+            kind=scan.kind,
+            scale=scan.scale,
+            onto=True,
+            psi=far,
+            data=scan.data[part],
+            weight=weight,
+            background=scan.background,
+            out=far,
+            loss=self.loss[part],
+            misfit=self.misfit[part],
+            status=self.status[part],
+            to_background=self.to_background if self.wanted else None,
+        )
+
+    def _call(self, name: str, **fields: Any) -> None:
+        kernels.call(name, self.scan.object, fields)
+
+
+def _fft(blocks: Tensor, out: Tensor | None = None) -> Tensor:
+    to = None if out is None else torch.view_as_complex(out)
+    return torch.fft.fft2(torch.view_as_complex(blocks), norm="ortho", out=to)
+
+
+def _ifft(blocks: Tensor, out: Tensor | None = None) -> Tensor:
+    to = None if out is None else torch.view_as_complex(out)
+    return torch.fft.ifft2(torch.view_as_complex(blocks), norm="ortho", out=to)
