@@ -16,7 +16,7 @@ LAYERS = (
     ("settings",),
     ("config_sections",),
     ("config", "system_info", "ops"),
-    ("data", "diffraction", "layers"),
+    ("data", "diffraction", "layers", "ptycho"),
     ("encoder", "spinor", "propagator", "sampler"),
     ("model",),
     ("generation",),

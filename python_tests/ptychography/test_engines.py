@@ -1,0 +1,166 @@
+"""Engines against a stored sweep of a float64 program written from the formulas alone, and by what they reconstruct."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sem.ptycho import (
+    PIE,
+    MaximumLikelihood,
+    Projections,
+    Scan,
+    disk_probe,
+    floors,
+    lines_object,
+    raster_scan,
+    scores,
+    simulate,
+    with_hermite_modes,
+)
+
+GOLDEN = Path(__file__).parent / "golden"
+RPIE = dict(alpha=0.2, beta=0.6, object_step=0.9, probe_step=0.5)
+
+
+def stored(name, dtype):
+    with np.load(GOLDEN / f"engines_{name}.npz") as file:
+        found = {key: torch.from_numpy(file[key]) for key in file}
+    real = torch.empty(0, dtype=dtype).real.dtype
+    scan = Scan(found["amplitude"].to(real), found["positions"].to(real), found["weight"].to(real))
+    return scan, found["probe_start"].to(dtype), found["object_start"].to(dtype), found
+
+
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.complex128, 1e-12), (torch.complex64, 1e-4)])
+@pytest.mark.parametrize("name", ["small", "modes"])
+@pytest.mark.parametrize("engine", ["epie", "rpie", "difference_map", "raar"])
+def test_sweeps_are_the_stored_ones(engine, name, dtype, limit):
+    scan, probe, object, found = stored(name, dtype)
+    if engine in ("epie", "rpie"):
+        settings = RPIE if engine == "rpie" else {}
+        run = PIE(scan, probe, object, probe_from=0, order=found["order"], **settings)
+        sweeps = 1
+    else:
+        run, sweeps = Projections(scan, probe, object, beta=1.0 if engine == "difference_map" else 0.8, probe_from=0), 2
+    state = run.run(sweeps)
+    assert len(state.reports) == sweeps
+    for value, key in ((state.object, "object"), (state.probe, "probe")):
+        exact = found[f"{engine}_{key}"]
+        assert float((value - exact).abs().max() / exact.abs().max()) < limit
+    if isinstance(run, Projections):
+        exact = found[f"{engine}_wave0"]
+        assert float((run.waves[0] - exact).abs().max() / exact.abs().max()) < limit
+
+
+@pytest.fixture(scope="module")
+def known():
+    """A truth, its scan with whole-pixel jitter, and the probe in the scan's units."""
+    truth = lines_object(76, 40, seed=1)
+    probe = disk_probe(32, 7.0, defocus=15.0)
+    scan, probe = simulate(truth, probe, raster_scan(11, 11, 4), photons=1e7, seed=2)
+    return truth, scan, probe
+
+
+def quality(state, truth):
+    shape = state.object.shape
+    return scores(state.object, truth[: shape[0], : shape[1]], crop=16)
+
+
+@pytest.mark.parametrize(
+    ("engine", "settings", "sweeps", "amplitude", "error"),
+    [
+        (PIE, {}, 8, 0.98, 0.12),
+        (PIE, dict(alpha=0.1), 8, 0.98, 0.12),
+        (Projections, {}, 20, 0.97, 0.15),
+        (Projections, dict(beta=0.8), 20, 0.95, 0.2),
+        (MaximumLikelihood, dict(sweeps_planned=16), 16, 0.99, 0.02),
+        (MaximumLikelihood, dict(sweeps_planned=16, kind="poisson"), 16, 0.99, 0.05),
+    ],
+)
+def test_a_known_probe_gives_the_object(known, engine, settings, sweeps, amplitude, error):
+    truth, scan, probe = known
+    run = engine(scan, probe, probe_from=None, **settings)
+    state = run.run(sweeps)
+    found = quality(state, truth)
+    assert found.amp_ssim > amplitude and found.complex_error < error, found
+    assert floors(truth, 16).amp_ssim < 0.5
+    assert torch.equal(state.probe, probe)
+    chi = [report.chi_squared for report in state.reports]
+    assert chi[-1] < chi[0] and state.reports[-1].change < state.reports[0].change
+
+
+def test_a_probe_from_a_wrong_start_is_refined(known):
+    truth, scan, probe = known
+    start = disk_probe(32, 8.0, defocus=11.0) * probe.abs().square().sum().sqrt()
+    fixed = PIE(scan, start, alpha=0.1, probe_from=None).run(15)
+    refined = PIE(scan, start, alpha=0.1).run(15)
+    assert refined.reports[-1].chi_squared < 0.2 * fixed.reports[-1].chi_squared
+    assert quality(refined, truth).amp_ssim > max(0.9, quality(fixed, truth).amp_ssim + 0.05)
+
+
+def test_two_modes_need_two():
+    truth = lines_object(76, 40, seed=1)
+    probe = with_hermite_modes(disk_probe(32, 7.0, defocus=15.0), 2, share=0.2)
+    scan, probe = simulate(truth, probe, raster_scan(11, 11, 4), photons=1e7, seed=2)
+    both = MaximumLikelihood(scan, probe, probe_from=None).run(12)
+    one = MaximumLikelihood(scan, probe[:1], probe_from=None).run(12)
+    assert both.reports[-1].chi_squared < 0.1 * one.reports[-1].chi_squared
+    assert quality(both, truth).complex_error < 0.3 * quality(one, truth).complex_error
+
+
+def test_a_run_in_two_parts_is_the_whole(known):
+    _, scan, probe = known
+    whole = PIE(scan, probe, seed=5).run(4)
+    parts = PIE(scan, probe, seed=5)
+    parts.run(1)
+    state = parts.run(3)
+    assert torch.equal(whole.object, state.object) and torch.equal(whole.probe, state.probe)
+    assert [report.sweep for report in state.reports] == [0, 1, 2, 3]
+
+
+def test_positions_between_pixels(known):
+    truth, _, _ = known
+    positions = raster_scan(9, 9, 4).add(torch.rand(81, 2, generator=torch.Generator().manual_seed(0)) - 0.5)
+    positions = positions - positions.amin(0) + 1
+    scan, probe = simulate(truth, disk_probe(32, 7.0, defocus=15.0), positions, photons=1e7, seed=2)
+    for engine in (PIE, MaximumLikelihood):
+        state = engine(scan, probe, probe_from=None).run(12)
+        assert quality(state, truth).amp_ssim > 0.97, engine
+    rounded = Scan(scan.amplitudes, scan.positions.round())
+    assert (
+        quality(PIE(rounded, probe, probe_from=None).run(12), truth).complex_error
+        > 2 * quality(state, truth).complex_error
+    )
+
+
+def test_stops_when_asked(known):
+    _, scan, probe = known
+    seen = []
+    state = PIE(scan, probe).run(10, stop=lambda report: report.sweep == 2, progress=seen.append)
+    assert len(state.reports) == 3 and seen == state.reports
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda scan, probe: PIE(scan, probe[0]), r"probe: expected complex \[M, 32, 32\]"),
+        (lambda scan, probe: PIE(scan, probe, alpha=2.0), "alpha: expected a number from 0 to 1, got 2.0"),
+        (
+            lambda scan, probe: PIE(scan, probe, torch.ones(40, 40, dtype=torch.complex64)),
+            "corners: .* leaves the object",
+        ),
+        (lambda scan, probe: Projections(scan, probe, beta=0.0), "beta: expected a number from 0 to 1, got 0.0"),
+        (lambda scan, probe: Scan(scan.amplitudes, scan.positions[:3]), "positions: expected real"),
+        (lambda scan, probe: Scan(scan.amplitudes, scan.positions / 0), "positions: expected finite numbers"),
+        (lambda scan, probe: Scan.from_counts(-scan.amplitudes, scan.positions), "counts: expected numbers >= 0"),
+        (
+            lambda scan, probe: simulate(torch.ones(40, 40) + 0j, probe, scan.positions[:1], photons=0),
+            "photons: expected",
+        ),
+    ],
+)
+def test_mistakes_are_named(known, call, message):
+    _, scan, probe = known
+    with pytest.raises(ValueError, match=message):
+        call(scan, probe)

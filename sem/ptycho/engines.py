@@ -1,0 +1,348 @@
+"""Iterative reconstruction: ePIE and rPIE, difference map and RAAR, maximum likelihood by torch's optimisers.
+
+All begin with an object of ones, or a given one, and a given probe, and report the same numbers of every sweep. They
+compute in the dtype of the object and probe that they are given: complex64, or complex128 to look closer.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sem.ops import PtychographicLoss, ptychographic_loss
+from sem.ptycho.scan import Scan
+
+
+class SweepReport(NamedTuple):
+    """A sweep in numbers: ``loss``, the amplitude loss; ``chi_squared = 4 mean (A - X)^2`` over valid pixels, which is
+    1 where the reconstruction fits photon noise; ``change`` of the object, ``||O' - O|| / ||O||``; ``seconds`` since
+    the start."""
+
+    sweep: int
+    loss: float
+    chi_squared: float
+    change: float
+    seconds: float
+
+
+@dataclass
+class Reconstruction:
+    """Where an engine is: complex ``object [H, W]``, ``probe [M, N, N]`` and a report of every sweep so far."""
+
+    object: Tensor
+    probe: Tensor
+    reports: list[SweepReport] = field(default_factory=list)
+
+
+class Engine:
+    """What the engines share.
+
+    Args:
+        scan: the patterns.
+        probe: complex ``[M, N, N]``, in units of counts: ``sum |P|^2`` are those of a pattern where the object is 1.
+        object: complex ``[H, W]``, or None: ones on the smallest that holds all patches.
+        probe_from: the sweep, counted from 0, at which the probe begins to move; None: it stays.
+        seed: of the order of patterns.
+    """
+
+    def __init__(
+        self,
+        scan: Scan,
+        probe: Tensor,
+        object: Tensor | None = None,
+        *,
+        probe_from: int | None = 2,
+        seed: int = 0,
+    ) -> None:
+        side = scan.side
+        if probe.dim() != 3 or probe.shape[1:] != (side, side) or not probe.is_complex():
+            raise ValueError(f"probe: expected complex [M, {side}, {side}], got {probe.dtype} {list(probe.shape)}")
+        if len(scan) == 0:
+            raise ValueError("scan: expected at least one pattern, got none")
+        if object is None:
+            object = torch.ones(scan.object_shape(), dtype=probe.dtype)
+        if object.dim() != 2 or object.dtype != probe.dtype:
+            raise ValueError(
+                f"object: expected {probe.dtype} [H, W], as the probe, got {object.dtype} {list(object.shape)}"
+            )
+        scan.patches(tuple(object.shape))  # all inside
+        self.scan, self.probe_from = scan, probe_from
+        self.state = Reconstruction(object.clone(), probe.clone())
+        self.generator = torch.Generator().manual_seed(seed)
+        real = object.real.dtype
+        self.data = scan.amplitudes.to(real)
+        self.corners: list[list[int]] = scan.corners.tolist()
+        self.shift = scan.positions.to(real) - scan.corners
+        self.moves = bool(self.shift.any())
+        weight = torch.ones(side, side) if scan.weight is None else scan.weight
+        self.valid = (weight > 0).expand(self.data.shape)
+        self.background = None if scan.background is None else scan.background.to(real)
+
+    def run(
+        self,
+        sweeps: int,
+        *,
+        stop: Callable[[SweepReport], bool] | None = None,
+        progress: Callable[[SweepReport], None] | None = None,
+    ) -> Reconstruction:
+        """``sweeps`` more; ``stop`` is asked after each. A run that Ctrl-C interrupts keeps the last whole sweep."""
+        begun = time.monotonic() - (self.state.reports[-1].seconds if self.state.reports else 0.0)
+        for _ in range(sweeps):
+            number = len(self.state.reports)
+            before = self.state.object
+            moves = self.probe_from is not None and number >= self.probe_from
+            object, probe, squares = self.sweep(before.clone(), self.state.probe.clone(), moves)
+            change = float((object - before).norm() / before.norm().clamp_min(1e-30))
+            chi = 4 * squares / max(int(self.valid.sum()), 1)
+            report = SweepReport(number, squares / 2, chi, change, time.monotonic() - begun)
+            self.state.object, self.state.probe = object, probe
+            self.state.reports.append(report)
+            if progress is not None:
+                progress(report)
+            if stop is not None and stop(report):
+                break
+        return self.state
+
+    def sweep(self, object: Tensor, probe: Tensor, moves: bool) -> tuple[Tensor, Tensor, float]:
+        """Object and probe after one sweep, which may change those given, and ``sum (A - X)^2`` over valid pixels."""
+        raise NotImplementedError
+
+    def moved(self, probe: Tensor, patterns: slice | int, back: bool = False) -> Tensor:
+        """The probe as it stands at ``patterns``, ``[.., M, N, N]``; ``back``: what stands there, moved back."""
+        if not self.moves:
+            return probe
+        q = torch.fft.fftfreq(probe.shape[-1], dtype=self.shift.dtype)
+        shift = self.shift[patterns] if not back else -self.shift[patterns]
+        angle = -2 * math.pi * (shift[..., 0, None, None] * q.unsqueeze(1) + shift[..., 1, None, None] * q)
+        return torch.fft.ifft2(torch.fft.fft2(probe) * torch.polar(torch.ones_like(angle), angle).unsqueeze(-3))
+
+    def project(self, far: Tensor, patterns: slice | int) -> tuple[Tensor, Tensor]:
+        """The far waves with the measured moduli where a pixel is valid and lit, and ``(A - X)^2`` of valid ones."""
+        intensity = far.abs().square().sum(-3)
+        if self.background is not None:
+            intensity = intensity + self.background
+        amplitude, data, valid = intensity.sqrt(), self.data[patterns], self.valid[patterns]
+        factor = torch.where(valid & (amplitude > 0), data / amplitude, 1)
+        return far * factor.unsqueeze(-3), torch.where(valid, (amplitude - data).square(), 0)
+
+    def patch(self, object: Tensor, j: int) -> Tensor:
+        y, x = self.corners[j]
+        return object[y : y + self.scan.side, x : x + self.scan.side]
+
+
+def _fft(waves: Tensor) -> Tensor:
+    return torch.fft.fft2(waves, norm="ortho")
+
+
+def _ifft(waves: Tensor) -> Tensor:
+    return torch.fft.ifft2(waves, norm="ortho")
+
+
+class PIE(Engine):
+    """The ptychographical iterative engine, one pattern after the other in random order: ePIE, and rPIE.
+
+    With ``chi = F^-1[Psi' - Psi]`` and the patch of the object before the update in both lines::
+
+        O   += object_step sum_m conj(P_m) chi_m / ((1 - alpha) |P|^2 + alpha max |P|^2)
+        P_m += probe_step conj(O) chi_m          / ((1 - beta)  |O|^2 + beta  max |O|^2)
+
+    Args:
+        alpha, beta: from 0 to 1; both 1 is ePIE, an ``alpha`` of 0.05 to 0.3 a usual rPIE. Others: :class:`Engine`.
+        order: the order of the first sweeps' patterns, int64 ``[J]``; None: random.
+    """
+
+    def __init__(
+        self,
+        scan: Scan,
+        probe: Tensor,
+        object: Tensor | None = None,
+        *,
+        alpha: float = 1.0,
+        beta: float = 1.0,
+        object_step: float = 1.0,
+        probe_step: float = 1.0,
+        probe_from: int | None = 2,
+        seed: int = 0,
+        order: Tensor | None = None,
+    ) -> None:
+        super().__init__(scan, probe, object, probe_from=probe_from, seed=seed)
+        for name, value in (("alpha", alpha), ("beta", beta)):
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name}: expected a number from 0 to 1, got {value}")
+        self.alpha, self.beta, self.object_step, self.probe_step = alpha, beta, object_step, probe_step
+        self.order = order
+
+    def sweep(self, object: Tensor, probe: Tensor, moves: bool) -> tuple[Tensor, Tensor, float]:
+        order = torch.randperm(len(self.scan), generator=self.generator) if self.order is None else self.order
+        squares = torch.zeros((), dtype=torch.float64)
+        strength = probe.abs().square().sum(0)
+        strongest = strength.max()
+        for j in order.tolist():
+            there = self.moved(probe, j)
+            patch = self.patch(object, j)
+            far = _fft(there * patch)
+            near, off = self.project(far, j)
+            squares += off.sum(dtype=torch.float64)
+            chi = _ifft(near - far)
+            power = there.abs().square().sum(0) if self.moves else strength
+            largest = power.max() if self.moves else strongest
+            step = self.object_step * (there.conj() * chi).sum(0) / ((1 - self.alpha) * power + self.alpha * largest)
+            if moves:
+                light = patch.abs().square()
+                step_of_probe = patch.conj() * chi / ((1 - self.beta) * light + self.beta * light.max())
+                probe = probe + self.probe_step * self.moved(step_of_probe, j, back=True)
+                strength = probe.abs().square().sum(0)
+                strongest = strength.max()
+            patch += step
+        return object, probe, float(squares)
+
+
+class Projections(Engine):
+    """Difference map (``beta`` 1) and RAAR (0.8 is a good one): all patterns at once, by two projections in turn.
+
+    The overlap projection is ``O = sum conj(P) psi / sum |P|^2``, ``P = sum conj(O) psi / sum |O|^2``, ``inner`` times;
+    with ``m = P O`` behind it, ``psi <- beta psi + (1 - 2 beta) m + beta F^-1[Pi_X F[2 m - psi]]``. It holds the waves
+    of all patterns: :meth:`memory` says how much before it begins.
+    """
+
+    FLOOR = 1e-8
+    """Of the largest sum: below it the value before stays."""
+
+    def __init__(
+        self,
+        scan: Scan,
+        probe: Tensor,
+        object: Tensor | None = None,
+        *,
+        beta: float = 1.0,
+        inner: int = 1,
+        probe_from: int | None = 2,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(scan, probe, object, probe_from=probe_from, seed=seed)
+        if not 0 < beta <= 1:
+            raise ValueError(f"beta: expected a number from 0 to 1, got {beta}")
+        self.beta, self.inner = beta, inner
+        self.waves: Tensor | None = None
+
+    @staticmethod
+    def memory(scan: Scan, modes: int = 1) -> int:
+        """Bytes that a run holds beside the scan, in complex64: the waves of all patterns, and two more to work on."""
+        return 3 * 8 * len(scan) * modes * scan.side**2
+
+    def sweep(self, object: Tensor, probe: Tensor, moves: bool) -> tuple[Tensor, Tensor, float]:
+        everything = slice(None)
+        if self.waves is None:
+            self.waves = self.moved(probe, everything) * self._patches(object)
+        for _ in range(self.inner):
+            object = self._object(object, self.moved(probe, everything))
+            if moves:
+                probe = self._probe(object, probe)
+        m = self.moved(probe, everything) * self._patches(object)
+        far = _fft(2 * m - self.waves)
+        measured, _ = self.project(far, everything)
+        _, off = self.project(_fft(m), everything)
+        self.waves = self.beta * self.waves + (1 - 2 * self.beta) * m + self.beta * _ifft(measured)
+        return object, probe, float(off.sum(dtype=torch.float64))
+
+    def _patches(self, object: Tensor) -> Tensor:
+        return torch.stack([self.patch(object, j) for j in range(len(self.scan))]).unsqueeze(1)
+
+    def _object(self, object: Tensor, probe: Tensor) -> Tensor:
+        assert self.waves is not None
+        light, sums = torch.zeros_like(object.real), torch.zeros_like(object)
+        power = probe.abs().square().sum(-3).expand(self.data.shape)
+        added = (probe.conj() * self.waves).sum(-3)
+        for j in range(len(self.scan)):
+            self.patch(light, j).add_(power[j])
+            self.patch(sums, j).add_(added[j])
+        floor = self.FLOOR * light.max()
+        return torch.where(light > floor, sums / light.clamp_min(floor), object)
+
+    def _probe(self, object: Tensor, probe: Tensor) -> Tensor:
+        assert self.waves is not None
+        patches = self._patches(object)
+        light = patches.abs().square().sum((0, 1))
+        sums = self.moved(patches.conj() * self.waves, slice(None), back=True).sum(0)
+        floor = self.FLOOR * light.max()
+        return torch.where(light > floor, sums / light.clamp_min(floor), probe)
+
+
+class MaximumLikelihood(Engine):
+    """The losses of :func:`sem.ops.ptychographic_loss` by an optimiser of torch's, in mini-batches.
+
+    Args:
+        kind: ``amplitude``, ``poisson``, ``intensity`` or ``amplitude_mae``.
+        optimizer: makes one from parameter groups; None: Adam.
+        rate: of the object, whose entries are of size 1; falls to 0 along a cosine over ``sweeps_planned``.
+        probe_rate: of the probe, relative to its root mean square times ``rate``.
+        batch: patterns of a step.
+        Others: :class:`Engine`. complex64 alone.
+    """
+
+    def __init__(
+        self,
+        scan: Scan,
+        probe: Tensor,
+        object: Tensor | None = None,
+        *,
+        kind: str = "amplitude",
+        optimizer: Callable[[list[dict]], torch.optim.Optimizer] | None = None,
+        rate: float = 0.1,
+        probe_rate: float = 1.0,
+        sweeps_planned: int = 12,
+        batch: int = 32,
+        probe_from: int | None = 2,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(scan, probe, object, probe_from=probe_from, seed=seed)
+        self.kind, self.batch, self.sweeps_planned = kind, batch, sweeps_planned
+        self.scale = float(scan.amplitudes.mean()) * scan.side**2 or 1.0  # of amplitude_mae: the same for every batch
+        # both parameters in units in which their entries are of size 1
+        self.unit = float(probe.abs().square().mean().sqrt())
+        self.parameters = [self.state.object.clone().requires_grad_(), (self.state.probe / self.unit).requires_grad_()]
+        groups = [
+            {"params": [self.parameters[0]], "lr": rate},
+            {"params": [self.parameters[1]], "lr": rate * probe_rate},
+        ]
+        self.rates = [group["lr"] for group in groups]
+        self.optimizer = torch.optim.Adam(groups) if optimizer is None else optimizer(groups)
+
+    def sweep(self, object: Tensor, probe: Tensor, moves: bool) -> tuple[Tensor, Tensor, float]:
+        scan, steps = self.scan, math.ceil(len(self.scan) / self.batch)
+        order = torch.randperm(len(scan), generator=self.generator)
+        first = len(self.state.reports) * steps
+        for k, part in enumerate(order.split(self.batch)):
+            share = min((first + k) / (self.sweeps_planned * steps), 1.0)
+            for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+                group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * share))
+            self.parameters[1].requires_grad_(moves)
+            self.optimizer.zero_grad()
+            found = self._loss(self.parameters[0], self.parameters[1] * self.unit, part, self.kind, scan.weight)
+            (found.total / len(part)).backward()
+            self.optimizer.step()
+        object, probe = self.parameters[0].detach().clone(), (self.parameters[1] * self.unit).detach()
+        with torch.no_grad():
+            found = self._loss(object, probe, slice(None), "amplitude", self.valid.to(self.data.dtype))
+        return object, probe, 2 * float(found.loss.sum(dtype=torch.float64))
+
+    def _loss(
+        self, object: Tensor, probe: Tensor, part: Tensor | slice, kind: str, weight: Tensor | None
+    ) -> PtychographicLoss:
+        return ptychographic_loss(
+            object,
+            probe,
+            self.scan.positions[part],
+            self.scan.amplitudes[part],
+            weight=weight if weight is None or weight.dim() == 2 else weight[part],
+            background=self.scan.background,
+            kind=kind,
+            scale=self.scale,
+            subpixel="fourier" if self.moves else "nearest",
+        )
