@@ -180,11 +180,11 @@ def python(tree: Path, code: str) -> subprocess.CompletedProcess[str]:
 def check_targets(built: Path) -> None:
     """Its files are in every target."""
     objects = (built / "build.ninja").read_text(encoding="utf-8")
-    for target in (f"sem_reference.dir/csrc/reference/{NAME}", f"sem_test_cases.dir/{NAME}_test"):
+    for target in (f"sem_reference.dir/reference/{NAME}", f"sem_test_cases.dir/{NAME}_test"):
         assert f"{target}.cpp.o:" in objects
-    levels = set(re.findall(r"sem_cpu_(\w+)\.dir/csrc/cpu/laplacian_matvec\.cpp\.o:", objects))
+    levels = set(re.findall(r"sem_cpu_(\w+)\.dir/cpu/laplacian_matvec\.cpp\.o:", objects))
     assert "baseline" in levels
-    assert set(re.findall(rf"sem_cpu_(\w+)\.dir/csrc/cpu/{NAME}\.cpp\.o:", objects)) == levels
+    assert set(re.findall(rf"sem_cpu_(\w+)\.dir/cpu/{NAME}\.cpp\.o:", objects)) == levels
 
 
 def check_cpp(built: Path) -> None:
