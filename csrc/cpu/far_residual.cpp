@@ -65,12 +65,10 @@ class Pattern {
       : args_(args), j_(j), weight_(args.weight_of(j)), factor_(factor) {}
 
   void run(float* slopes) {
-    measure();
+    measure(slopes);
     const bool finite = !any(nonfinite_);
     report(finite);
-    if (slopes != nullptr)
-      for (std::int64_t i = 0; i < args_.frame; i += kLanes)
-        store_real(slopes, args_.frame, i, finite ? 0.5f * load(factor_ + i) : vfloat{});
+    if (slopes != nullptr && !finite) std::memset(slopes, 0, static_cast<std::size_t>(args_.frame) * sizeof(float));
     for (std::int64_t m = 0; m < args_.modes; ++m) {
       const std::int64_t at = 2 * (j_ * args_.modes + m) * args_.frame;
       for (std::int64_t i = 0; i < args_.frame; i += kLanes) {
@@ -79,7 +77,7 @@ class Pattern {
           const vfloat by = load(factor_ + i);
           psi = {psi.re * by, psi.im * by};
         } else if (kKind != ResidualKind::projection) {
-          psi = {};
+          psi = Complex{};
         }
         store_wave(args_.out + at, args_.frame, i, psi);
       }
@@ -91,7 +89,7 @@ class Pattern {
     return weight_ == nullptr ? broadcast(1.0f) : load_real(weight_, args_.frame, i);
   }
 
-  void measure() {
+  void measure(float* slopes) {
     const float inverse_scale = 1.0f / args_.scale;
     const float* const data = args_.data + j_ * args_.frame;
     for (std::int64_t i = 0; i < args_.frame; i += kLanes) {
@@ -106,6 +104,8 @@ class Pattern {
       vfloat loss, slope;
       residual<kKind>(intensity, a, x, w, inverse_scale, loss, slope);
       loss = select(valid, loss, vfloat{});
+      slope = select(valid, slope, vfloat{});
+      if (slopes != nullptr) store_real(slopes, args_.frame, i, slope);
       valid_ |= valid;
       counted_ |= valid & (x > 0.0f);
       infinite_ |= loss == kInfinity;
@@ -116,7 +116,7 @@ class Pattern {
       if constexpr (kKind == ResidualKind::projection) {
         store(factor_ + i, select(valid & (a > 0.0f), x / a, broadcast(1.0f)));
       } else {
-        store(factor_ + i, select(valid, 2.0f * slope, vfloat{}));
+        store(factor_ + i, 2.0f * slope);
       }
     }
   }

@@ -176,8 +176,7 @@ TEST(FarResidualCpuStatus, SaysWhatIsWrongAndLeavesTheOthersAlone) {
     for (int i = 0; i < 80; ++i) EXPECT_EQ(out.out[i], before.out[i]);
     EXPECT_EQ(out.loss[1], 0);
     EXPECT_TRUE(std::isnan(out.misfit[1]));
-    if (kind != ResidualKind::projection)
-      for (int i = 80; i < 240; ++i) EXPECT_EQ(out.out[i], 0);
+    for (int i = 80; i < 240 && kind != ResidualKind::projection; ++i) EXPECT_EQ(out.out[i], 0);
     for (int i = 400; i < 480; ++i) EXPECT_EQ(out.out[i], 0);  // no gradient where A = 0
     EXPECT_EQ(std::isinf(out.loss[5]), poisson != 0);
     EXPECT_EQ(out.status, by_reference(problem.as<double>(), kind).status);

@@ -96,7 +96,7 @@ def test_agrees_with_the_twin(kind, subpixel):
     exact_leaves = [leaf.requires_grad_() for leaf in exact_leaves]
     settings["weight"] = settings["weight"].double()
     exact = reference.ptychographic_loss(*exact_leaves, data.double(), **settings)
-    assert of_largest(result.loss, exact.detach()) < 2e-6
+    assert of_largest(result.loss, exact.detach()) < 5e-6  # the squares of intensities have twice their error
     grads = torch.autograd.grad(3 * result.total, leaves)
     for grad, truth, limit in zip(
         grads, torch.autograd.grad(3 * exact.sum(), exact_leaves, allow_unused=True), (1e-5, 1e-5, 5e-5), strict=True
@@ -244,4 +244,4 @@ def test_no_patterns_give_no_loss_and_gradients_of_zero():
     probe = torch.ones(1, 4, 4, dtype=torch.complex64)
     found = ptychographic_loss(object, probe, torch.zeros(0, 2), torch.zeros(0, 4, 4))
     found.total.backward()
-    assert float(found.total) == 0 and found.loss.shape == (0,) and torch.equal(object.grad, torch.zeros_like(object))
+    assert float(found.total.detach()) == 0 and found.loss.shape == (0,) and torch.equal(object.grad, torch.zeros_like(object))
