@@ -56,7 +56,7 @@ def test_sweeps_are_the_stored_ones(engine, name, dtype, limit):
 @pytest.fixture(scope="module")
 def known():
     """A truth, its scan with whole-pixel jitter, and the probe in the scan's units."""
-    truth = lines_object(76, 40, seed=1)
+    truth = lines_object(90, 60, seed=1)
     probe = disk_probe(32, 7.0, defocus=15.0)
     scan, probe = simulate(truth, probe, raster_scan(11, 11, 4), photons=1e7, seed=2)
     return truth, scan, probe
@@ -70,12 +70,12 @@ def quality(state, truth):
 @pytest.mark.parametrize(
     ("engine", "settings", "sweeps", "amplitude", "error"),
     [
-        (PIE, {}, 8, 0.98, 0.12),
-        (PIE, dict(alpha=0.1), 8, 0.98, 0.12),
-        (Projections, {}, 20, 0.97, 0.15),
-        (Projections, dict(beta=0.8), 20, 0.95, 0.2),
-        (MaximumLikelihood, dict(sweeps_planned=16), 16, 0.99, 0.02),
-        (MaximumLikelihood, dict(sweeps_planned=16, kind="poisson"), 16, 0.99, 0.05),
+        (PIE, {}, 8, 0.97, 0.08),
+        (PIE, dict(alpha=0.1), 8, 0.99, 0.03),
+        (Projections, {}, 20, 0.99, 0.05),
+        (Projections, dict(beta=0.8), 20, 0.99, 0.02),
+        (MaximumLikelihood, dict(sweeps_planned=30), 30, 0.999, 0.01),
+        (MaximumLikelihood, dict(sweeps_planned=30, kind="poisson"), 30, 0.99, 0.03),
     ],
 )
 def test_a_known_probe_gives_the_object(known, engine, settings, sweeps, amplitude, error):
@@ -86,8 +86,8 @@ def test_a_known_probe_gives_the_object(known, engine, settings, sweeps, amplitu
     assert found.amp_ssim > amplitude and found.complex_error < error, found
     assert floors(truth, 16).amp_ssim < 0.5
     assert torch.equal(state.probe, probe)
-    chi = [report.chi_squared for report in state.reports]
-    assert chi[-1] < chi[0] and state.reports[-1].change < state.reports[0].change
+    chi, change = ([getattr(report, name) for report in state.reports] for name in ("chi_squared", "change"))
+    assert chi[-1] < 0.05 * chi[0] and change[-1] < 0.2 * max(change)
 
 
 def test_a_probe_from_a_wrong_start_is_refined(known):
@@ -100,11 +100,11 @@ def test_a_probe_from_a_wrong_start_is_refined(known):
 
 
 def test_two_modes_need_two():
-    truth = lines_object(76, 40, seed=1)
+    truth = lines_object(90, 60, seed=1)
     probe = with_hermite_modes(disk_probe(32, 7.0, defocus=15.0), 2, share=0.2)
     scan, probe = simulate(truth, probe, raster_scan(11, 11, 4), photons=1e7, seed=2)
-    both = MaximumLikelihood(scan, probe, probe_from=None).run(12)
-    one = MaximumLikelihood(scan, probe[:1], probe_from=None).run(12)
+    both = MaximumLikelihood(scan, probe, probe_from=None, sweeps_planned=30).run(30)
+    one = MaximumLikelihood(scan, probe[:1], probe_from=None, sweeps_planned=30).run(30)
     assert both.reports[-1].chi_squared < 0.1 * one.reports[-1].chi_squared
     assert quality(both, truth).complex_error < 0.3 * quality(one, truth).complex_error
 
@@ -125,8 +125,9 @@ def test_positions_between_pixels(known):
     positions = positions - positions.amin(0) + 1
     scan, probe = simulate(truth, disk_probe(32, 7.0, defocus=15.0), positions, photons=1e7, seed=2)
     for engine in (PIE, MaximumLikelihood):
-        state = engine(scan, probe, probe_from=None).run(12)
-        assert quality(state, truth).amp_ssim > 0.97, engine
+        planned = {} if engine is PIE else {"sweeps_planned": 30}
+        state = engine(scan, probe, probe_from=None, **planned).run(30)
+        assert quality(state, truth).amp_ssim > 0.98, engine
     rounded = Scan(scan.amplitudes, scan.positions.round())
     assert (
         quality(PIE(rounded, probe, probe_from=None).run(12), truth).complex_error

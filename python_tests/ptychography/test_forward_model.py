@@ -98,10 +98,10 @@ def test_agrees_with_the_twin(kind, subpixel):
     exact = reference.ptychographic_loss(*exact_leaves, data.double(), **settings)
     assert of_largest(result.loss, exact.detach()) < 5e-6  # the squares of intensities have twice their error
     grads = torch.autograd.grad(3 * result.total, leaves)
-    for grad, truth, limit in zip(
-        grads, torch.autograd.grad(3 * exact.sum(), exact_leaves, allow_unused=True), (1e-5, 1e-5, 5e-5), strict=True
-    ):
-        assert float(grad.abs().max()) == 0 if truth is None else of_largest(grad, truth) < limit
+    expected = torch.autograd.grad(3 * exact.sum(), exact_leaves, allow_unused=True)
+    looser = 4 if kind == "intensity" else 1
+    for grad, truth, limit in zip(grads, expected, (1e-5, 1e-5, 5e-5), strict=True):
+        assert float(grad.abs().max()) == 0 if truth is None else of_largest(grad, truth) < looser * limit
 
 
 def test_bits_do_not_depend_on_threads_blocks_or_run():
@@ -244,4 +244,5 @@ def test_no_patterns_give_no_loss_and_gradients_of_zero():
     probe = torch.ones(1, 4, 4, dtype=torch.complex64)
     found = ptychographic_loss(object, probe, torch.zeros(0, 2), torch.zeros(0, 4, 4))
     found.total.backward()
-    assert float(found.total.detach()) == 0 and found.loss.shape == (0,) and torch.equal(object.grad, torch.zeros_like(object))
+    assert float(found.total.detach()) == 0 and found.loss.shape == (0,)
+    assert torch.equal(object.grad, torch.zeros_like(object))

@@ -327,7 +327,9 @@ class MaximumLikelihood(Engine):
             found = self._loss(self.parameters[0], self.parameters[1] * self.unit, part, self.kind, scan.weight)
             (found.total / len(part)).backward()
             self.optimizer.step()
-        object, probe = self.parameters[0].detach().clone(), (self.parameters[1] * self.unit).detach()
+        object = self.parameters[0].detach().clone()
+        if moves:
+            probe = (self.parameters[1] * self.unit).detach()
         with torch.no_grad():
             found = self._loss(object, probe, slice(None), "amplitude", self.valid.to(self.data.dtype))
         return object, probe, 2 * float(found.loss.sum(dtype=torch.float64))
