@@ -3,8 +3,8 @@
 #include "cpu/complex_products.hpp"
 #include "cpu/rows.hpp"
 
-// Lanes run along the rows of a patch. Sums over patterns belong to one thread for each of their pixels, which takes
-// the patterns in order.
+// Lanes run along the rows of a patch, over real and imaginary parts as they lie. Sums over patterns belong to one
+// thread for each of their pixels, which takes the patterns in order.
 namespace sem::cpu::SEM_ISA {
 namespace {
 
@@ -37,6 +37,7 @@ void add_to_object(const OverlapAdd<float>& args, std::int64_t begin, std::int64
     clear(args.to_object, 2 * shape.width);
     clear(args.illumination, shape.width);
   }
+  const std::int64_t row = 2 * shape.side;
   for (std::int64_t j = 0; j < shape.patterns; ++j) {
     const std::int64_t first = begin > at.top(j) ? begin - at.top(j) : 0;
     const std::int64_t last = end - at.top(j) < shape.side ? end - at.top(j) : shape.side;
@@ -45,15 +46,16 @@ void add_to_object(const OverlapAdd<float>& args, std::int64_t begin, std::int64
         const float* const probe = args.probe + 2 * at.probe(j, m, y);
         const float* const chi = args.waves + 2 * at.wave(j, m, y);
         const std::int64_t object = at.object(j, y);
-        for (std::int64_t x = 0; x < shape.side; x += kLanes) {
-          const Complex p = load_wave(probe, shape.side, x);
-          if (args.to_object != nullptr) {
-            float* const to = args.to_object + 2 * object;
-            const Complex added = conjugate_times(p, load_wave(chi, shape.side, x));
-            store_wave(to, shape.side, x, plus(load_wave(to, shape.side, x), added));
-          }
-          if (args.illumination != nullptr) {
-            float* const to = args.illumination + object;
+        if (args.to_object != nullptr) {
+          float* const to = args.to_object + 2 * object;
+          for (std::int64_t x = 0; x < row; x += kLanes)
+            store_real(to, row, x,
+                       add_conjugate_product(load_real(to, row, x), load_real(probe, row, x), load_real(chi, row, x)));
+        }
+        if (args.illumination != nullptr) {
+          float* const to = args.illumination + object;
+          for (std::int64_t x = 0; x < shape.side; x += kLanes) {
+            const Complex p = load_wave(probe, shape.side, x);
             store_real(to, shape.side, x, load_real(to, shape.side, x) + real_product(p, p));
           }
         }
@@ -66,15 +68,16 @@ void add_to_probe(const OverlapAdd<float>& args, std::int64_t from, std::int64_t
                   std::int64_t end) {
   const PatchShape& shape = args.shape;
   const Patches at{shape, args.corner};
+  const std::int64_t row = 2 * shape.side;
   for (std::int64_t y = begin; y < end; ++y) {
     for (std::int64_t m = 0; m < shape.modes && args.to_probe != nullptr; ++m) {
-      float* const row = args.to_probe + 2 * at.probe(from, m, y);
-      for (std::int64_t x = 0; x < shape.side; x += kLanes) {
-        Complex sum = args.onto ? load_wave(row, shape.side, x) : Complex{};
+      float* const sums = args.to_probe + 2 * at.probe(from, m, y);
+      for (std::int64_t x = 0; x < row; x += kLanes) {
+        vfloat sum = args.onto ? load_real(sums, row, x) : vfloat{};
         for (std::int64_t j = from; j < to; ++j)
-          sum = plus(sum, conjugate_times(load_wave(args.object + 2 * at.object(j, y), shape.side, x),
-                                          load_wave(args.waves + 2 * at.wave(j, m, y), shape.side, x)));
-        store_wave(row, shape.side, x, sum);
+          sum = add_conjugate_product(sum, load_real(args.object + 2 * at.object(j, y), row, x),
+                                      load_real(args.waves + 2 * at.wave(j, m, y), row, x));
+        store_real(sums, row, x, sum);
       }
     }
   }
@@ -102,6 +105,7 @@ void add_exposure(const OverlapAdd<float>& args, std::int64_t begin, std::int64_
 void run(const ExitWavesForward<float>& args, Queue queue) {
   const PatchShape& shape = args.shape;
   const Patches at{shape, args.corner};
+  const std::int64_t row = 2 * shape.side;
 #pragma omp parallel for schedule(static) num_threads(team(queue, shape.patterns))
   for (std::int64_t j = 0; j < shape.patterns; ++j)
     for (std::int64_t m = 0; m < shape.modes; ++m)
@@ -109,8 +113,8 @@ void run(const ExitWavesForward<float>& args, Queue queue) {
         const float* const object = args.object + 2 * at.object(j, y);
         const float* const probe = args.probe + 2 * at.probe(j, m, y);
         float* const wave = args.waves + 2 * at.wave(j, m, y);
-        for (std::int64_t x = 0; x < shape.side; x += kLanes)
-          store_wave(wave, shape.side, x, times(load_wave(probe, shape.side, x), load_wave(object, shape.side, x)));
+        for (std::int64_t x = 0; x < row; x += kLanes)
+          store_real(wave, row, x, add_product(vfloat{}, load_real(probe, row, x), load_real(object, row, x)));
       }
 }
 

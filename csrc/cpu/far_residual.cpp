@@ -1,5 +1,6 @@
 #include "sem/far_residual.hpp"
 
+#include "cpu/complex_products.hpp"
 #include "cpu/rows.hpp"
 #include "cpu/scratch.hpp"
 #include "cpu/tile.hpp"
@@ -30,15 +31,29 @@ SEM_INLINE vfloat poisson_loss(vfloat intensity, vfloat n) {
   return n * select(near, u * v - beyond, (u - turns * 0.693147180559945f) - (2.0f * v + beyond));
 }
 
+// sqrt(I) and 1 / sqrt(I), both 0 where I is below the normal numbers; without the processor's root and division, which
+// would take most of the time. The root is corrected by what its square leaves.
+struct Root {
+  vfloat a, inverse;
+  vint lit;
+
+  explicit SEM_INLINE Root(vfloat intensity) : lit(intensity >= 0x1p-126f) {
+    const vfloat r = vrsqrt(select(lit, intensity, broadcast(1.0f)));
+    const vfloat estimate = intensity * r;
+    a = select(lit, estimate + 0.5f * r * (intensity - estimate * estimate), vfloat{});
+    inverse = select(lit, r, vfloat{});
+  }
+};
+
 // Loss and slope s of sixteen pixels, for w > 0 and finite numbers.
 template <ResidualKind kKind>
-SEM_INLINE void residual(vfloat intensity, vfloat a, vfloat x, vfloat w, float inverse_scale, vfloat& loss,
+SEM_INLINE void residual(vfloat intensity, const Root& root, vfloat x, vfloat w, float inverse_scale, vfloat& loss,
                          vfloat& slope) {
-  const vint lit = a > 0.0f;
-  const vfloat off = a - x;
+  const vint lit = root.lit;
+  const vfloat a = root.a, off = a - x;
   if constexpr (kKind == ResidualKind::amplitude || kKind == ResidualKind::projection) {
     loss = 0.5f * w * off * off;
-    slope = select(lit, 0.5f * w * off / a, vfloat{});
+    slope = 0.5f * w * off * root.inverse;
   } else if constexpr (kKind == ResidualKind::poisson) {
     const vfloat n = x * x;
     const vint none = n == 0.0f;
@@ -51,13 +66,11 @@ SEM_INLINE void residual(vfloat intensity, vfloat a, vfloat x, vfloat w, float i
   } else {
     loss = w * vabs(off) * inverse_scale;
     const vfloat sign = select(off > 0.0f, broadcast(1.0f), select(off < 0.0f, broadcast(-1.0f), vfloat{}));
-    slope = select(lit, 0.5f * w * sign * inverse_scale / a, vfloat{});
+    slope = 0.5f * w * sign * inverse_scale * root.inverse;
   }
 }
 
-SEM_INLINE vint is_finite(vfloat v) { return vabs(v) < kInfinity; }
-
-template <ResidualKind kKind>
+template <ResidualKind kKind, bool kWeighted>
 class Pattern {
  public:
   // `factor` has room for the frame, padded to lanes: 2 s, or X / A of a projection.
@@ -66,30 +79,37 @@ class Pattern {
 
   void run(float* slopes) {
     measure(slopes);
-    const bool finite = !any(nonfinite_);
-    report(finite);
-    if (slopes != nullptr && !finite) std::memset(slopes, 0, static_cast<std::size_t>(args_.frame) * sizeof(float));
+    report();
+    if (slopes != nullptr && !finite_) std::memset(slopes, 0, static_cast<std::size_t>(args_.frame) * sizeof(float));
     for (std::int64_t m = 0; m < args_.modes; ++m) {
       const std::int64_t at = 2 * (j_ * args_.modes + m) * args_.frame;
-      for (std::int64_t i = 0; i < args_.frame; i += kLanes) {
-        Complex psi = load_wave(args_.psi + at, args_.frame, i);
-        if (finite) {
-          const vfloat by = load(factor_ + i);
-          psi = {psi.re * by, psi.im * by};
-        } else if (kKind != ResidualKind::projection) {
-          psi = Complex{};
-        }
-        store_wave(args_.out + at, args_.frame, i, psi);
-      }
+      if (finite_)
+        multiply(args_.psi + at, args_.out + at);
+      else if (kKind == ResidualKind::projection)
+        std::memmove(args_.out + at, args_.psi + at, static_cast<std::size_t>(2 * args_.frame) * sizeof(float));
+      else
+        std::memset(args_.out + at, 0, static_cast<std::size_t>(2 * args_.frame) * sizeof(float));
     }
   }
 
  private:
-  SEM_INLINE vfloat weight(std::int64_t i) const {
-    return weight_ == nullptr ? broadcast(1.0f) : load_real(weight_, args_.frame, i);
+  void multiply(const float* psi, float* out) const {
+    std::int64_t i = 0;
+    for (; i + kLanes <= args_.frame; i += kLanes) {
+      const vfloat by = load(factor_ + i);
+      store(out + 2 * i, load(psi + 2 * i) * twice_low(by));
+      store(out + 2 * i + kLanes, load(psi + 2 * i + kLanes) * twice_high(by));
+    }
+    if (i == args_.frame) return;
+    const Complex last = load_wave(psi, args_.frame, i);
+    const vfloat by = load(factor_ + i);
+    store_wave(out, args_.frame, i, {last.re * by, last.im * by});
   }
 
   void measure(float* slopes) {
+    // In registers: what is stored below could be members of this, for all that the compiler knows.
+    BlockSum losses, offs, all;
+    vfloat heaviest{}, brightest{}, zeros{};
     const float inverse_scale = 1.0f / args_.scale;
     const float* const data = args_.data + j_ * args_.frame;
     for (std::int64_t i = 0; i < args_.frame; i += kLanes) {
@@ -98,50 +118,69 @@ class Pattern {
         const Complex psi = load_wave(args_.psi + 2 * (j_ * args_.modes + m) * args_.frame, args_.frame, i);
         intensity += real_product(psi, psi);
       }
-      const vfloat w = weight(i), x = load_real(data, args_.frame, i), a = vsqrt(intensity);
-      const vint valid = w > 0.0f;
-      nonfinite_ |= ~is_finite(intensity) | ~is_finite(w) | ((w != 0.0f) & ~is_finite(x));
+      const Root root(intensity);
+      vfloat w = broadcast(1.0f), x = load_real(data, args_.frame, i);
+      vint valid = broadcast_int(-1);
+      if constexpr (kWeighted) {
+        w = load_real(weight_, args_.frame, i);
+        valid = w > 0.0f;
+        x = select(w == 0.0f, vfloat{}, x);  // nobody looks at it, whatever it is
+        heaviest = vmax(heaviest, w);
+        zeros += w * 0.0f;
+      }
+      zeros += (intensity + x) * 0.0f;  // NaN from the first number on that is not finite
       vfloat loss, slope;
-      residual<kKind>(intensity, a, x, w, inverse_scale, loss, slope);
-      loss = select(valid, loss, vfloat{});
-      slope = select(valid, slope, vfloat{});
+      residual<kKind>(intensity, root, x, w, inverse_scale, loss, slope);
+      vfloat off = w * vabs(root.a - x), bright = w * x;
+      if constexpr (kWeighted) {
+        loss = select(valid, loss, vfloat{});
+        slope = select(valid, slope, vfloat{});
+        off = select(valid, off, vfloat{});
+        bright = select(valid, bright, vfloat{});
+      }
       if (slopes != nullptr) store_real(slopes, args_.frame, i, slope);
-      valid_ |= valid;
-      counted_ |= valid & (x > 0.0f);
-      infinite_ |= loss == kInfinity;
-      loss_.add(loss);
-      off_.add(select(valid, w * vabs(a - x), vfloat{}));
-      all_.add(select(valid, w * x, vfloat{}));
-      for (BlockSum* sum : {&loss_, &off_, &all_}) sum->end_of_node(i / kLanes);
+      brightest = vmax(brightest, bright);
+      losses.add(loss);
+      offs.add(off);
+      all.add(bright);
+      losses.end_of_node(i / kLanes);
+      offs.end_of_node(i / kLanes);
+      all.end_of_node(i / kLanes);
       if constexpr (kKind == ResidualKind::projection) {
-        store(factor_ + i, select(valid & (a > 0.0f), x / a, broadcast(1.0f)));
+        store(factor_ + i, select(valid & root.lit, x * root.inverse, broadcast(1.0f)));
       } else {
         store(factor_ + i, 2.0f * slope);
       }
     }
+    loss_ = horizontal_sum(losses.total());
+    off_ = horizontal_sum(offs.total());
+    all_ = horizontal_sum(all.total());
+    finite_ = !any(zeros != 0.0f);
+    valid_ = !kWeighted || any(heaviest > 0.0f);
+    counted_ = any(brightest > 0.0f);
   }
 
-  void report(bool finite) {
-    const bool infinite = any(infinite_);
-    const PatternStatus status = !finite          ? PatternStatus::nonfinite
-                                 : !any(valid_)   ? PatternStatus::masked
-                                 : infinite       ? PatternStatus::infinite
-                                 : !any(counted_) ? PatternStatus::dark
-                                                  : PatternStatus::ok;
+  void report() {
+    const bool infinite = kKind == ResidualKind::poisson && !(loss_ < kInfinity);
+    const PatternStatus status = !finite_    ? PatternStatus::nonfinite
+                                 : !valid_   ? PatternStatus::masked
+                                 : infinite  ? PatternStatus::infinite
+                                 : !counted_ ? PatternStatus::dark
+                                             : PatternStatus::ok;
     args_.status[j_] = static_cast<std::int8_t>(status);
-    args_.loss[j_] = !finite ? 0.0f : infinite ? kInfinity : horizontal_sum(loss_.total());
-    args_.misfit[j_] = finite ? horizontal_sum(off_.total()) / horizontal_sum(all_.total()) : __builtin_nanf("");
+    args_.loss[j_] = !finite_ ? 0.0f : infinite ? kInfinity : loss_;
+    args_.misfit[j_] = finite_ ? off_ / all_ : __builtin_nanf("");
   }
 
   const FarResidual<float>& args_;
   std::int64_t j_;
   const float* weight_;
   float* factor_;
-  BlockSum loss_, off_, all_;
-  vint nonfinite_{}, valid_{}, counted_{}, infinite_{};
+  float loss_, off_, all_;
+  bool finite_, valid_, counted_;
 };
 
-template <ResidualKind kKind>
+template <ResidualKind kKind, bool kWeighted>
 void run(const FarResidual<float>& args, Queue queue) {
   const std::int64_t padded = padded_to_lanes(args.frame);
   const int threads = team(queue, args.patterns);
@@ -150,7 +189,7 @@ void run(const FarResidual<float>& args, Queue queue) {
   const Scratch slopes(static_cast<std::size_t>(background ? args.patterns * args.frame : 0));
 #pragma omp parallel for schedule(static) num_threads(threads)
   for (std::int64_t j = 0; j < args.patterns; ++j)
-    Pattern<kKind>(args, j, factors.data() + thread_index() * padded)
+    Pattern<kKind, kWeighted>(args, j, factors.data() + thread_index() * padded)
         .run(background ? slopes.data() + j * args.frame : nullptr);
   if (!background) return;
   const Pieces pieces{args.frame, 16 * kLanes};
@@ -161,6 +200,11 @@ void run(const FarResidual<float>& args, Queue queue) {
       for (std::int64_t j = 0; j < args.patterns; ++j) sum += load_real(slopes.data() + j * args.frame, args.frame, i);
       store_real(args.to_background, args.frame, i, sum);
     }
+}
+
+template <ResidualKind kKind>
+void run(const FarResidual<float>& args, Queue queue) {
+  args.weight == nullptr ? run<kKind, false>(args, queue) : run<kKind, true>(args, queue);
 }
 
 }  // namespace
