@@ -71,7 +71,8 @@ class Engine:
             raise ValueError(
                 f"object: expected {probe.dtype} [H, W], as the probe, got {object.dtype} {list(object.shape)}"
             )
-        scan.patches(tuple(object.shape))  # all inside
+        height, width = object.shape
+        scan.patches((height, width))  # all inside
         self.scan, self.probe_from = scan, probe_from
         self.state = Reconstruction(object.clone(), probe.clone())
         self.generator = torch.Generator().manual_seed(seed)
@@ -306,7 +307,10 @@ class MaximumLikelihood(Engine):
         self.scale = float(scan.amplitudes.mean()) * scan.side**2 or 1.0  # of amplitude_mae: the same for every batch
         # both parameters in units in which their entries are of size 1
         self.unit = float(probe.abs().square().mean().sqrt())
-        self.parameters = [self.state.object.clone().requires_grad_(), (self.state.probe / self.unit).requires_grad_()]
+        self.parameters: list[Tensor] = [
+            self.state.object.clone().requires_grad_(),
+            (self.state.probe / self.unit).requires_grad_(),
+        ]
         groups = [
             {"params": [self.parameters[0]], "lr": rate},
             {"params": [self.parameters[1]], "lr": rate * probe_rate},

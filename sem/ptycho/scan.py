@@ -46,8 +46,8 @@ class Scan:
             raise ValueError(f"positions: expected real [{len(data)}, 2], a row and a column per pattern, got {got}")
         frame = data.shape[1:]
         if self.weight is not None and self.weight.shape not in (frame, data.shape):
-            got = list(self.weight.shape)
-            raise ValueError(f"weight: expected shape {list(frame)} or {list(data.shape)}, got {got}")
+            shapes = f"{list(frame)} or {list(data.shape)}"
+            raise ValueError(f"weight: expected shape {shapes}, got {list(self.weight.shape)}")
         if self.background is not None and self.background.shape != frame:
             raise ValueError(f"background: expected shape {list(frame)}, got {list(self.background.shape)}")
         for name in ("positions", "weight", "background"):
