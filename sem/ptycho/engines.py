@@ -311,11 +311,8 @@ class MaximumLikelihood(Engine):
             self.state.object.clone().requires_grad_(),
             (self.state.probe / self.unit).requires_grad_(),
         ]
-        groups = [
-            {"params": [self.parameters[0]], "lr": rate},
-            {"params": [self.parameters[1]], "lr": rate * probe_rate},
-        ]
-        self.rates = [group["lr"] for group in groups]
+        self.rates = [rate, rate * probe_rate]
+        groups = [{"params": [p], "lr": r} for p, r in zip(self.parameters, self.rates, strict=True)]
         self.optimizer = torch.optim.Adam(groups) if optimizer is None else optimizer(groups)
 
     def sweep(self, object: Tensor, probe: Tensor, moves: bool) -> tuple[Tensor, Tensor, float]:
