@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from sem.ptycho import (
+    LSQML,
     PIE,
     MaximumLikelihood,
     Projections,
@@ -74,6 +75,7 @@ def quality(state, truth):
         (PIE, dict(alpha=0.1), 8, 0.99, 0.03),
         (Projections, {}, 20, 0.99, 0.05),
         (Projections, dict(beta=0.8), 20, 0.99, 0.02),
+        (LSQML, dict(batch=24), 10, 0.99, 0.04),
         (MaximumLikelihood, dict(sweeps_planned=30), 30, 0.999, 0.01),
         (MaximumLikelihood, dict(sweeps_planned=30, kind="poisson"), 30, 0.99, 0.03),
     ],
@@ -96,6 +98,7 @@ def test_a_probe_from_a_wrong_start_is_refined(known):
     fixed = PIE(scan, start, alpha=0.1, probe_from=None).run(15)
     refined = PIE(scan, start, alpha=0.1).run(15)
     assert refined.reports[-1].chi_squared < 0.2 * fixed.reports[-1].chi_squared
+    assert quality(LSQML(scan, start, batch=24).run(20), truth).amp_ssim > 0.95
     assert quality(refined, truth).amp_ssim > max(0.9, quality(fixed, truth).amp_ssim + 0.05)
 
 

@@ -1,7 +1,9 @@
 """Ptychography: scans, simulation, engines and scores on the exact forward model of :mod:`sem.ops`."""
 
 from sem.ptycho.engines import PIE, Engine, MaximumLikelihood, Projections, Reconstruction, SweepReport
+from sem.ptycho.lsq import LSQML
 from sem.ptycho.metrics import Scores, aligned, floors, scores, ssim
+from sem.ptycho.positions import position_steps, without_affine
 from sem.ptycho.scan import Scan
 from sem.ptycho.simulation import (
     disk_probe,
@@ -15,6 +17,7 @@ from sem.ptycho.simulation import (
 )
 
 __all__ = [
+    "LSQML",
     "PIE",
     "Engine",
     "MaximumLikelihood",
@@ -29,10 +32,12 @@ __all__ = [
     "floors",
     "lines_object",
     "orthogonal_modes",
+    "position_steps",
     "raster_scan",
     "scores",
     "simulate",
     "spiral_scan",
     "ssim",
     "with_hermite_modes",
+    "without_affine",
 ]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from sem.ops import PtychographicLoss, ptychographic_loss
+from sem.ptycho.positions import position_steps
 from sem.ptycho.scan import Scan
 
 
@@ -71,19 +72,37 @@ class Engine:
             raise ValueError(
                 f"object: expected {probe.dtype} [H, W], as the probe, got {object.dtype} {list(object.shape)}"
             )
-        height, width = object.shape
-        scan.patches((height, width))  # all inside
-        self.scan, self.probe_from = scan, probe_from
+        self.probe_from = probe_from
         self.state = Reconstruction(object.clone(), probe.clone())
         self.generator = torch.Generator().manual_seed(seed)
         real = object.real.dtype
         self.data = scan.amplitudes.to(real)
-        self.corners: list[list[int]] = scan.corners.tolist()
-        self.shift = scan.positions.to(real) - scan.corners
-        self.moves = bool(self.shift.any())
         weight = torch.ones(side, side) if scan.weight is None else scan.weight
         self.valid = (weight > 0).expand(self.data.shape)
         self.background = None if scan.background is None else scan.background.to(real)
+        self._stand_at(scan)
+
+    def _stand_at(self, scan: Scan) -> None:
+        height, width = self.state.object.shape
+        scan.patches((height, width))  # all inside
+        self.scan = scan
+        self.corners: list[list[int]] = scan.corners.tolist()
+        self.shift = scan.positions.to(self.data.dtype) - scan.corners
+        self.moves = bool(self.shift.any())
+
+    def refine_positions(self, *, damping: float = 0.5, limit: float = 0.5) -> Tensor:
+        """Move the positions by :func:`position_steps`, less their mean, which no pattern can tell; returns the steps.
+
+        A position stays inside the object, which begins with a margin for it (``Scan.with_margin``, ``object``).
+        """
+        state = self.state
+        steps = position_steps(self.scan, state.object, state.probe, damping=damping, limit=limit)
+        steps = steps - steps.mean(0)
+        most = torch.tensor(state.object.shape) - self.scan.side
+        moved = torch.minimum((self.scan.positions + steps).clamp_min(0), most)
+        steps = moved - self.scan.positions
+        self._stand_at(Scan(self.scan.amplitudes, moved, self.scan.weight, self.scan.background))
+        return steps
 
     def run(
         self,
@@ -114,7 +133,7 @@ class Engine:
         """Object and probe after one sweep, which may change those given, and ``sum (A - X)^2`` over valid pixels."""
         raise NotImplementedError
 
-    def moved(self, probe: Tensor, patterns: slice | int, back: bool = False) -> Tensor:
+    def moved(self, probe: Tensor, patterns: slice | int | Tensor, back: bool = False) -> Tensor:
         """The probe as it stands at ``patterns``, ``[.., M, N, N]``; ``back``: what stands there, moved back."""
         if not self.moves:
             return probe
@@ -123,7 +142,7 @@ class Engine:
         angle = -2 * math.pi * (shift[..., 0, None, None] * q.unsqueeze(1) + shift[..., 1, None, None] * q)
         return torch.fft.ifft2(torch.fft.fft2(probe) * torch.polar(torch.ones_like(angle), angle).unsqueeze(-3))
 
-    def project(self, far: Tensor, patterns: slice | int) -> tuple[Tensor, Tensor]:
+    def project(self, far: Tensor, patterns: slice | int | Tensor) -> tuple[Tensor, Tensor]:
         """The far waves with the measured moduli where a pixel is valid and lit, and ``(A - X)^2`` of valid ones."""
         intensity = far.abs().square().sum(-3)
         if self.background is not None:
