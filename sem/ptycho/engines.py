@@ -79,6 +79,7 @@ class Engine:
         self.data = scan.amplitudes.to(real)
         weight = torch.ones(side, side) if scan.weight is None else scan.weight
         self.valid = (weight > 0).expand(self.data.shape)
+        self.all_valid = bool(self.valid.all())
         self.background = None if scan.background is None else scan.background.to(real)
         self._stand_at(scan)
 
@@ -147,9 +148,13 @@ class Engine:
         intensity = far.abs().square().sum(-3)
         if self.background is not None:
             intensity = intensity + self.background
-        amplitude, data, valid = intensity.sqrt(), self.data[patterns], self.valid[patterns]
-        factor = torch.where(valid & (amplitude > 0), data / amplitude, 1)
-        return far * factor.unsqueeze(-3), torch.where(valid, (amplitude - data).square(), 0)
+        amplitude, data = intensity.sqrt(), self.data[patterns]
+        factor = data / amplitude.clamp_min(1e-30)  # where it is 0, so is the wave
+        off = (amplitude - data).square()
+        if not self.all_valid:
+            valid = self.valid[patterns]
+            factor, off = torch.where(valid, factor, 1), torch.where(valid, off, 0)
+        return far * factor.unsqueeze(-3), off
 
     def patch(self, object: Tensor, j: int) -> Tensor:
         y, x = self.corners[j]
@@ -201,8 +206,7 @@ class PIE(Engine):
     def sweep(self, object: Tensor, probe: Tensor, moves: bool) -> tuple[Tensor, Tensor, float]:
         order = torch.randperm(len(self.scan), generator=self.generator) if self.order is None else self.order
         squares = torch.zeros((), dtype=torch.float64)
-        strength = probe.abs().square().sum(0)
-        strongest = strength.max()
+        by_object: Tensor | None = None  # the same for all patterns, while the probe is
         for j in order.tolist():
             there = self.moved(probe, j)
             patch = self.patch(object, j)
@@ -210,17 +214,20 @@ class PIE(Engine):
             near, off = self.project(far, j)
             squares += off.sum(dtype=torch.float64)
             chi = _ifft(near - far)
-            power = there.abs().square().sum(0) if self.moves else strength
-            largest = power.max() if self.moves else strongest
-            step = self.object_step * (there.conj() * chi).sum(0) / ((1 - self.alpha) * power + self.alpha * largest)
+            if self.moves or moves or by_object is None:
+                by_object = self._by_object(there)
+            step = (by_object * chi).sum(0)
             if moves:
                 light = patch.abs().square()
                 step_of_probe = patch.conj() * chi / ((1 - self.beta) * light + self.beta * light.max())
                 probe = probe + self.probe_step * self.moved(step_of_probe, j, back=True)
-                strength = probe.abs().square().sum(0)
-                strongest = strength.max()
             patch += step
         return object, probe, float(squares)
+
+    def _by_object(self, probe: Tensor) -> Tensor:
+        """What ``chi`` is multiplied by in the object's step."""
+        power = probe.abs().square().sum(0)
+        return self.object_step * probe.conj() / ((1 - self.alpha) * power + self.alpha * power.max())
 
 
 class Projections(Engine):
