@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -44,3 +45,10 @@ def test_a_factor_and_a_ramp_are_not_seen():
 def test_an_object_without_phase_has_no_phase_to_score():
     truth = images()["truth"].abs().to(torch.complex64)
     assert scores(truth, truth).phase_ssim is None and math.isclose(scores(truth, truth).amp_ssim, 1)
+
+
+def test_without_scikit_image_a_score_says_what_it_needs(monkeypatch):
+    monkeypatch.setitem(sys.modules, "skimage.metrics", None)
+    truth = images()["truth"]
+    with pytest.raises(ImportError, match="scores need scikit-image .*: pip install scikit-image"):
+        scores(truth, truth)

@@ -6,7 +6,6 @@ import math
 from typing import NamedTuple
 
 import torch
-from skimage.metrics import structural_similarity
 from torch import Tensor
 
 
@@ -63,7 +62,15 @@ def _signed(k: int, size: int) -> int:
 
 
 def ssim(image: Tensor, truth: Tensor, data_range: float) -> float:
-    """scikit-image's structural similarity of real ``[H, W]``, with its windows of 7 x 7."""
+    """scikit-image's structural similarity of real ``[H, W]``, with its windows of 7 x 7.
+
+    Raises:
+        ImportError: there is no scikit-image.
+    """
+    try:
+        from skimage.metrics import structural_similarity
+    except ImportError as error:
+        raise ImportError(f"scores need scikit-image ({error}): pip install scikit-image") from None
     return float(structural_similarity(image.double().numpy(), truth.double().numpy(), data_range=data_range))
 
 
