@@ -199,3 +199,22 @@ def chunked_scan(
         carried = torch.addcmul(last, through, carried)
     before = torch.stack(carries, 1).unsqueeze(2)
     return torch.addcmul(torch.stack(states, 2), torch.stack(products, 2), before).view_as(x)
+
+
+def ptychographic_gradients(
+    object: Tensor, probe: Tensor, corners: Tensor, data: Tensor, block: int
+) -> tuple[Tensor, Tensor]:
+    """Gradients of the amplitude loss to ``object [H, W]`` and ``probe [N, N]`` by hand, without a graph, ``block``
+    patterns at a time: patches by an index, the overlap by ``index_add_``."""
+    side, width = probe.shape[0], object.shape[1]
+    along = torch.arange(side)
+    to_object, to_probe = torch.zeros_like(object).flatten(), torch.zeros_like(probe)
+    for corner, moduli in zip(corners.split(block), data.split(block), strict=True):
+        rows, columns = corner[:, 0, None] + along, corner[:, 1, None] + along
+        pixels = (rows * width).unsqueeze(2) + columns.unsqueeze(1)
+        patch = object.flatten()[pixels]
+        far = torch.fft.fft2(patch * probe, norm="ortho")
+        chi = torch.fft.ifft2(far * (1 - moduli / far.abs()), norm="ortho")
+        to_object.index_add_(0, pixels.flatten(), (probe.conj() * chi).flatten())
+        to_probe += (patch.conj() * chi).sum(0)
+    return to_object.view_as(object), to_probe
