@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import torch
@@ -115,9 +116,8 @@ class _Loss(Function):
         scan = _Scan(object, probe, shift, corner, data, weight, background, kind, scale, fourier)
         needed = [ctx.needs_input_grad[k] for k in (0, 1, 2, 5)]
         with outside_autocast(object.device.type):
-            work = _Kernels(scan, any(needed), block) if kernels.on_cpu(object) else _Composition(scan, any(needed))
-            for first in range(0, len(data), block):
-                work.block(slice(first, min(first + block, len(data))))
+            work = (_Kernels if kernels.on_cpu(object) else _Composition)(scan, any(needed))
+            work.run(block)
             ctx.grads = work.gradients() if any(needed) else None
         reports = work.loss, work.misfit, work.status
         ctx.mark_non_differentiable(*reports)
@@ -161,6 +161,10 @@ class _Work:
         sums = scan.object, scan.probe, scan.shift, scan.background
         self.to_object, self.to_probe, self.to_shift, self.to_background = map(torch.zeros_like, sums)
 
+    def run(self, block: int) -> None:
+        """All patterns, ``block`` at a time."""
+        raise NotImplementedError
+
     def gradients(self) -> tuple[Tensor, ...]:
         to_probe = torch.view_as_real(_ifft(self.to_probe)) if self.scan.fourier else self.to_probe
         return self.to_object, to_probe, self.to_shift, self.to_background
@@ -169,7 +173,11 @@ class _Work:
 class _Composition(_Work):
     """By operators that return their sums."""
 
-    def block(self, part: slice) -> None:
+    def run(self, block: int) -> None:
+        for first in range(0, len(self.scan.data), block):
+            self._block(slice(first, first + block))
+
+    def _block(self, part: slice) -> None:
         scan, corner, shift = self.scan, self.scan.corner[part], self.scan.shift[part]
         probe = scan.probe.unsqueeze(0)
         if scan.fourier:
@@ -194,74 +202,79 @@ class _Composition(_Work):
 
 class _Kernels(_Work):
     """By kernels that go on where the block before ended, so that a sum's bits do not depend on where blocks end, in
-    memory that stays in cache."""
+    memory that stays in cache. What does not change from block to block is written down once: a block takes little."""
 
-    def __init__(self, scan: _Scan, wanted: bool, block: int) -> None:
-        super().__init__(scan, wanted)
-        shape = (min(block, len(scan.data)), *scan.probe.shape)
-        self.near, self.far = scan.probe.new_empty(shape), scan.probe.new_empty(shape)
-        self.moved = scan.probe.new_empty(shape if scan.fourier else 0)
-        modes, side = scan.probe.shape[:2]
-        self.sizes = {"modes": modes, "side": side}
-        self.object_sizes = {"height": scan.object.shape[0], "width": scan.object.shape[1], "object": scan.object}
+    def run(self, block: int) -> None:
+        scan = self.scan
+        ours = scan.corner, scan.shift, scan.data, self.loss, self.misfit, self.status, self.to_shift
+        parts = zip(*(tensor.split(block) for tensor in ours), strict=True)
+        weights = iter(scan.weight.split(block)) if scan.weight.dim() == 3 else repeat(scan.weight)
+        for corner, shift, data, loss, misfit, status, to_shift in parts if len(scan.data) else ():
+            self._prepare(len(corner), weight := next(weights))
+            if scan.fourier:
+                self._ramp["shift"] = self._unramp["shift"] = shift
+                self._call("shift_ramp_forward", self._ramp)
+                torch.fft.ifft2(self._far, norm="ortho", out=self._moved)
+            self._exit["corner"] = self._add["corner"] = corner
+            self._call("exit_waves_forward", self._exit)
+            torch.fft.fft2(self._near, norm="ortho", out=self._far)
+            self._residual |= {"data": data, "weight": weight, "loss": loss, "misfit": misfit, "status": status}
+            self._call("far_residual", self._residual)
+            if not self.wanted:
+                continue
+            torch.fft.ifft2(self._far, norm="ortho", out=self._near)
+            if scan.fourier:
+                self._far.zero_()  # where the gradients to the patterns' own probes are added up
+            self._call("overlap_add", self._add)
+            if scan.fourier:
+                torch.fft.fft2(self._far, norm="ortho", out=self._near)
+                self._unramp["to_shift"] = to_shift
+                self._call("shift_ramp_backward", self._unramp)
 
-    def block(self, part: slice) -> None:
-        scan, patterns = self.scan, part.stop - part.start
-        near, far, moved = self.near[:patterns], self.far[:patterns], self.moved[:patterns]
-        ramp = {"patterns": patterns, **self.sizes, "spectrum": self.spectrum, "shift": scan.shift[part]}
-        probe = moved if scan.fourier else scan.probe
-        if scan.fourier:
-            self._call("shift_ramp_forward", **ramp, out=far)
-            _ifft(far, moved)
-        patches = {"patterns": patterns, "probes": patterns if scan.fourier else 1, **self.sizes, **self.object_sizes}
-        patches |= {"corner": scan.corner[part], "probe": probe}
-        self._call("exit_waves_forward", **patches, waves=near)
-        _fft(near, far)
-        self._residual(part, far)
-        if not self.wanted:
+    _patterns = 0
+
+    def _prepare(self, patterns: int, weight: Tensor) -> None:
+        """Memory and the kernels' fields for blocks of so many patterns."""
+        if patterns == self._patterns:
             return
-        _ifft(far, near)
-        to_probe = far.zero_() if scan.fourier else self.to_probe
-        self._call("overlap_add", **patches, waves=near, onto=True, to_object=self.to_object, to_probe=to_probe)
-        if scan.fourier:
-            _fft(to_probe, near)
-            self._call(
-                "shift_ramp_backward",
-                **ramp,
-                grad_out=near,
-                onto=True,
-                to_spectrum=self.to_probe,
-                to_shift=self.to_shift[part],
-            )
+        self._patterns = patterns
+        scan = self.scan
+        modes, side = scan.probe.shape[:2]
+        height, width = scan.object.shape[:2]
+        near, far, moved = (scan.probe.new_empty(patterns, *scan.probe.shape) for _ in range(3))
+        self._near, self._far, self._moved = map(torch.view_as_complex, (near, far, moved))
+        sizes = {"patterns": patterns, "modes": modes, "side": side}
+        self._ramp = {**sizes, "spectrum": self.spectrum, "out": far}
+        self._unramp = {
+            **sizes,
+            "spectrum": self.spectrum,
+            "grad_out": near,
+            "onto": True,
+            "to_spectrum": self.to_probe,
+        }
+        patches = {**sizes, "height": height, "width": width, "object": scan.object, "waves": near}
+        patches |= {"probes": patterns, "probe": moved} if scan.fourier else {"probes": 1, "probe": scan.probe}
+        self._exit = patches
+        to_probe = far if scan.fourier else self.to_probe
+        self._add = {**patches, "onto": True, "to_object": self.to_object, "to_probe": to_probe}
+        self._residual = {
+            **residual_sizes(far, scan.data, weight),
+            "kind": scan.kind,
+            "scale": scan.scale,
+            "onto": True,
+            "psi": far,
+            "background": scan.background,
+            "out": far,
+            "to_background": self.to_background if self.wanted else None,
+        }
 
-    def _residual(self, part: slice, far: Tensor) -> None:
-        scan, weight = self.scan, self.scan.weights_of(part)
-        self._call(
-            "far_residual",
-            **residual_sizes(far, scan.data[part], weight),
-            kind=scan.kind,
-            scale=scan.scale,
-            onto=True,
-            psi=far,
-            data=scan.data[part],
-            weight=weight,
-            background=scan.background,
-            out=far,
-            loss=self.loss[part],
-            misfit=self.misfit[part],
-            status=self.status[part],
-            to_background=self.to_background if self.wanted else None,
-        )
-
-    def _call(self, name: str, **fields: Any) -> None:
+    def _call(self, name: str, fields: dict[str, Any]) -> None:
         kernels.call(name, self.scan.object, fields)
 
 
-def _fft(blocks: Tensor, out: Tensor | None = None) -> Tensor:
-    to = None if out is None else torch.view_as_complex(out)
-    return torch.fft.fft2(torch.view_as_complex(blocks), norm="ortho", out=to)
+def _fft(blocks: Tensor) -> Tensor:
+    return torch.fft.fft2(torch.view_as_complex(blocks), norm="ortho")
 
 
-def _ifft(blocks: Tensor, out: Tensor | None = None) -> Tensor:
-    to = None if out is None else torch.view_as_complex(out)
-    return torch.fft.ifft2(torch.view_as_complex(blocks), norm="ortho", out=to)
+def _ifft(blocks: Tensor) -> Tensor:
+    return torch.fft.ifft2(torch.view_as_complex(blocks), norm="ortho")
