@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
+
 from sem.ptycho.files import cxi, lossless, npz, ptyd
 from sem.ptycho.files.checks import AXES
 from sem.ptycho.files.contents import Geometry, ScanFile, electron_wavelength, photon_wavelength
@@ -59,15 +61,14 @@ def read_scan(
     kind = _kind(path)
     if scan_index is not None and kind != "npz":
         raise ValueError(f"scan_index: only .npz files hold several scans, got {scan_index} for {path}")
-    if kind == "npz":
-        return npz.read(path, margin=margin, axes=axes, scan_index=scan_index)
-    if kind == "cxi":
-        return cxi.read(path, margin=margin, axes=axes)
-    if kind == "ptyd":
-        return ptyd.read(path, margin=margin, axes=axes)
-    if (margin, axes) != (MARGIN, "+y+x"):
+    if kind == "lossless" and (margin, axes) != (MARGIN, "+y+x"):
         raise ValueError(f"margin, axes: {path} comes back as it was written, got {margin} and {axes!r}")
-    return lossless.read(path)
+    with np.errstate(over="ignore", invalid="ignore"):  # what comes out infinite is found and said
+        if kind == "npz":
+            return npz.read(path, margin=margin, axes=axes, scan_index=scan_index)
+        if kind == "cxi":
+            return cxi.read(path, margin=margin, axes=axes)
+        return ptyd.read(path, margin=margin, axes=axes) if kind == "ptyd" else lossless.read(path)
 
 
 def write_scan(path: str | os.PathLike[str], contents: ScanFile) -> None:

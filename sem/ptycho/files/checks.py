@@ -86,17 +86,17 @@ def placed(path: Path, name: str, pixels: np.ndarray, side: int, margin: int, ax
         raise ValueError(f"{path}: {name}: expected a scan of different positions, got {got}; is the unit right?")
     nearest = _nearest(laid)
     if nearest >= side:
-        got = f"{nearest:.4g} pixels of the object between the nearest two, and patches of {side}"
+        got = f"{nearest:.4g} pixels of the object to the nearest one in the median, and patches of {side}"
         raise ValueError(f"{path}: {name}: expected patches that overlap, got {got}; is the unit right?")
     return torch.from_numpy((laid + margin).astype(np.float32))
 
 
 def _nearest(positions: np.ndarray) -> float:
-    """The smallest distance, along rows or columns, between any of 256 positions and all others; 0 for one position."""
+    """How far, along rows or columns, the next position is: the median over at most 256 of them; 0 for one position."""
     if len(positions) < 2:
         return 0.0
     some = np.linspace(0, len(positions) - 1, min(len(positions), 256)).astype(int)
-    return min(float(np.delete(np.abs(positions - positions[i]).max(1), i).min()) for i in some)
+    return float(np.median([np.delete(np.abs(positions - positions[i]).max(1), i).min() for i in some]))
 
 
 def probe_of(path: Path, name: str, values: np.ndarray, side: int) -> Tensor:
@@ -120,8 +120,7 @@ def object_of(path: Path, name: str, values: np.ndarray) -> Tensor:
 
 
 def _complex(path: Path, name: str, values: np.ndarray) -> Tensor:
-    with np.errstate(over="ignore"):
-        numbers = values.astype(np.complex64)
+    numbers = values.astype(np.complex64)
     if not np.isfinite(numbers).all():
         raise ValueError(f"{path}: {name}: expected finite numbers that float32 holds")
     return torch.from_numpy(numbers)

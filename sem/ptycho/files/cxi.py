@@ -46,7 +46,8 @@ def read(path: Path, *, margin: int, axes: str) -> ScanFile:
         count, side = frames(path, name_of(data), data)
         geometry = _geometry(source, side)
         translation = source.needed(*TRANSLATION)
-        positions = _positions(source, translation, count) / geometry.object_pixel
+        pixels = _positions(source, translation, count) / geometry.object_pixel
+        positions = placed(path, name_of(translation), pixels, side, margin, axes)
         weight = None
         mask = source.dataset(f"{DETECTOR}/mask")
         if mask is not None:
@@ -54,7 +55,7 @@ def read(path: Path, *, margin: int, axes: str) -> ScanFile:
         wave = source.dataset(f"{SOURCE}/probe")
         scan = Scan(
             read_counts(source, [data], None if weight is None else weight[1]),
-            placed(path, name_of(translation), positions, side, margin, axes),
+            positions,
             None if weight is None else weight[0],
         )
         probe = None if wave is None else probe_of(path, name_of(wave), source.array(wave), side)

@@ -47,7 +47,7 @@ class Source:
             try:
                 link = found.get(part, getlink=True) if hasattr(found, "keys") else None
             except FAILURES as error:
-                raise ValueError(f"{self.path}: {walked}: damaged ({_plain(error)})") from None
+                raise ValueError(f"{self.path}: {walked}: damaged ({one_line(error)})") from None
             if link is None:
                 return None
             try:
@@ -55,20 +55,27 @@ class Source:
             except FAILURES as error:
                 target = ":".join(filter(None, (getattr(link, "filename", ""), getattr(link, "path", ""))))
                 why = f"links to {target}, which cannot be opened" if target else "damaged"
-                raise ValueError(f"{self.path}: {walked}: {why} ({_plain(error)})") from None
+                raise ValueError(f"{self.path}: {walked}: {why} ({one_line(error)})") from None
         return found
 
     def children(self, name: str) -> list[str]:
         """Names in the group ``name``; none where there is no such group."""
         group = self.find(name)
-        return list(group.keys()) if hasattr(group, "keys") else []
+        try:
+            return [str(name) for name in group] if hasattr(group, "keys") else []
+        except FAILURES as error:
+            raise ValueError(f"{self.path}: {name or '/'}: damaged ({one_line(error)})") from None
 
     def dataset(self, *names: str) -> Any:
         """The first dataset of these names; None where there is none."""
         for name in names:
             found = self.find(name)
             if found is not None:
-                if not hasattr(found, "shape"):
+                try:  # h5py reads both only now
+                    described = hasattr(found, "shape") and found.dtype is not None
+                except FAILURES as error:
+                    raise ValueError(f"{self.path}: {name}: damaged ({one_line(error)})") from None
+                if not described:
                     raise ValueError(f"{self.path}: {name}: expected a dataset, got a group")
                 if self.attribute(found, "type") in ("None", b"None"):  # how PtyPy writes that there is nothing
                     continue
@@ -86,12 +93,17 @@ class Source:
         """The numbers of a dataset, or a part of them.
 
         Raises:
-            ValueError: they cannot be read.
+            ValueError: they cannot be read, or are neither numbers nor text; HDF5 itself reads damaged descriptions of
+                other types beyond their memory.
         """
+        kind, size = dataset.dtype.kind, dataset.dtype.itemsize
+        text = kind == "S" or library().check_string_dtype(dataset.dtype) is not None
+        if not (text or (kind in "biuf" and size <= 8) or (kind == "c" and size in (8, 16))):
+            raise ValueError(f"{self.path}: {name_of(dataset)}: expected numbers or text, got {dataset.dtype}")
         try:
             return np.asarray(dataset[part])
         except FAILURES as error:
-            raise ValueError(f"{self.path}: {name_of(dataset)}: cannot be read ({_plain(error)})") from None
+            raise ValueError(f"{self.path}: {name_of(dataset)}: cannot be read ({one_line(error)})") from None
 
     def number(self, *names: str, units: tuple[str, ...] = ()) -> float | None:
         """The one number of the first dataset of these names, or the one that an array of it repeats.
@@ -120,11 +132,10 @@ class Source:
             return ""
         value = self.array(dataset)
         raw = value.item() if value.size == 1 else None
-        if isinstance(raw, bytes):
-            return raw.decode("utf-8", errors="replace")
-        if not isinstance(raw, str):
-            raise ValueError(f"{self.path}: {name_of(dataset)}: expected text, got {value.dtype}")
-        return raw
+        said = raw.decode("utf-8", errors="replace") if isinstance(raw, bytes) else raw
+        if not isinstance(said, str) or "\0" in said:
+            raise ValueError(f"{self.path}: {name_of(dataset)}: expected text without NUL, got {value.dtype}")
+        return said
 
     def check_units(self, dataset: Any, units: tuple[str, ...]) -> None:
         """An attribute ``units`` of the dataset that says anything else than these is an error."""
@@ -138,7 +149,7 @@ class Source:
         try:
             return holder.attrs.get(name)
         except FAILURES as error:
-            raise ValueError(f"{self.path}: attribute {name}: damaged ({_plain(error)})") from None
+            raise ValueError(f"{self.path}: attribute {name}: damaged ({one_line(error)})") from None
 
 
 @contextlib.contextmanager
@@ -153,7 +164,7 @@ def reading(path: Path) -> Iterator[Source]:
     try:
         file = h5py.File(path, "r")
     except FAILURES as error:
-        raise ValueError(f"{path}: expected a complete HDF5 file ({_plain(error)})") from None
+        raise ValueError(f"{path}: expected a complete HDF5 file ({one_line(error)})") from None
     with file:
         yield Source(path, file)
 
@@ -173,5 +184,6 @@ def name_of(dataset: Any) -> str:
     return str(dataset.name).lstrip("/")
 
 
-def _plain(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """What another library said, as part of a sentence."""
     return " ".join(str(error).split()).strip("'\"") or type(error).__name__

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sem.ptycho.files.contents import GEOMETRY, Geometry, ScanFile
 from sem.ptycho.files.hdf5 import Source, name_of, reading, writing
-from sem.ptycho.files.patterns import blocks, frames, room, whole_counts
+from sem.ptycho.files.patterns import blocks, frames, whole_counts
 from sem.ptycho.scan import Scan
 
 FORMAT = "sem ptychographic scan"
@@ -51,7 +51,7 @@ def _amplitudes(source: Source) -> Tensor:
     if data.dtype.kind != "u" or len(data.shape) != 3:
         got = f"{data.dtype} {list(data.shape)}"
         raise ValueError(f"{source.path}: counts: expected unsigned whole numbers [J, N, N], got {got}")
-    made = room(source.path, count, side)
+    made = torch.empty(count, side, side)
     for part in blocks(data):
         made[part] = torch.from_numpy(np.sqrt(source.array(data, part).astype(np.float64)).astype(np.float32))
     return made

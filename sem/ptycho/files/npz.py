@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,8 @@ import torch
 from sem.files import replacing
 from sem.ptycho.files.checks import checked_geometry, object_of, placed, probe_of
 from sem.ptycho.files.contents import GEOMETRY, Geometry, ScanFile
-from sem.ptycho.files.patterns import amplitudes, blocks, frames, in_the_middle, room
+from sem.ptycho.files.hdf5 import one_line
+from sem.ptycho.files.patterns import amplitudes, blocks, frames, in_the_middle
 from sem.ptycho.scan import Scan
 
 DATA = ("diff3d", "diffraction")
@@ -40,26 +39,26 @@ def read(path: Path, *, margin: int, axes: str, scan_index: int | None) -> ScanF
         count, side = frames(path, name, data)
         chosen = _chosen(path, archive, count, scan_index)
         data, centers = (data, centers) if chosen is None else (data[chosen], centers[chosen])
-        made = room(path, len(data), side)
+        positions = placed(path, "ycoords and xcoords", centers, side, margin, axes)
+        made = torch.empty(len(data), side, side)
         for part in blocks(data):
             made[part] = amplitudes(path, name, data[part], None, part.start, counts=False)
-        scan = Scan(made, placed(path, "ycoords and xcoords", centers, side, margin, axes))
+        scan = Scan(made, positions)
         probe = object = None
         if "probeGuess" in archive:
             probe = probe_of(path, "probeGuess", _array(path, archive, "probeGuess"), side)
         if "objectGuess" in archive:
             object = object_of(path, "objectGuess", _array(path, archive, "objectGuess"))
-        note = _array(path, archive, "provenance") if "provenance" in archive else np.array("")
         geometry = _geometry(path, archive, side)
-        return ScanFile(scan, probe, object, geometry, str(note.item()) if note.size == 1 else "")
+        return ScanFile(scan, probe, object, geometry, _note(path, archive))
 
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     try:
         archive = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
-        raise ValueError(f"{path}: expected a complete .npz archive ({error})") from None
+    except Exception as error:  # of zipfile, zlib, tokenize and more
+        raise ValueError(f"{path}: expected a complete .npz archive ({one_line(error)})") from None
     with archive:
         yield archive
 
@@ -67,13 +66,11 @@ def _opened(path: Path) -> Iterator[Any]:
 def _array(path: Path, archive: Any, name: str) -> np.ndarray:
     try:
         return np.asarray(archive[name])
-    except ValueError as error:
-        if "allow_pickle" in str(error):
+    except Exception as error:  # as above
+        if isinstance(error, ValueError) and "allow_pickle" in str(error):
             held = "expected numbers, got pickled Python objects, which are not loaded because they may run any code"
             raise ValueError(f"{path}: {name}: {held}") from None
-        raise ValueError(f"{path}: {name}: damaged ({error})") from None
-    except (OSError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-        raise ValueError(f"{path}: {name}: damaged ({error})") from None
+        raise ValueError(f"{path}: {name}: damaged ({one_line(error)})") from None
 
 
 def _line(path: Path, archive: Any, name: str) -> np.ndarray:
@@ -126,6 +123,13 @@ def _geometry(path: Path, archive: Any, side: int) -> Geometry | None:
             raise ValueError(f"{path}: {name}: expected one number, got {values.dtype} {list(values.shape)}")
     wavelength, distance, detector_pixel = (float(values.flat[0]) for values in arrays)
     return checked_geometry(path, wavelength, distance, detector_pixel, side)
+
+
+def _note(path: Path, archive: Any) -> str:
+    note = _array(path, archive, "provenance") if "provenance" in archive else np.array("")
+    if note.dtype.kind != "U" or note.size != 1 or "\0" in note.item():
+        raise ValueError(f"{path}: provenance: expected text without NUL, got {note.dtype} {list(note.shape)}")
+    return str(note.item())
 
 
 def write(path: Path, contents: ScanFile) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,29 +19,30 @@ BLOCK = 1 << 26
 
 
 def frames(path: Path, name: str, dataset: Any) -> tuple[int, int]:
-    """``J`` and ``N`` of patterns ``[J, N, N]`` or, of a raster, ``[rows, columns, N, N]``."""
+    """``J`` and ``N`` of patterns ``[J, N, N]`` or, of a raster, ``[rows, columns, N, N]``, which memory can hold."""
     shape, kind = tuple(dataset.shape or ()), dataset.dtype.kind
     if len(shape) not in (3, 4) or shape[-1] != shape[-2] or kind not in "iuf":
         raise ValueError(f"{path}: {name}: expected real square patterns [J, N, N], got {dataset.dtype} {list(shape)}")
     if 0 in shape:
         raise ValueError(f"{path}: {name}: expected at least one pattern, got {list(shape)}")
-    return int(np.prod(shape[:-2])), int(shape[-1])
+    count, side = math.prod(shape[:-2]), int(shape[-1])
+    check_memory(path, count, side)
+    return count, side
 
 
-def room(path: Path, count: int, side: int) -> Tensor:
-    """Memory for the amplitudes ``[count, side, side]`` float32, unless this machine has less than that."""
+def check_memory(path: Path, count: int, side: int) -> None:
+    """Amplitudes ``[count, side, side]`` in float32 that this machine cannot hold are an error."""
     size = 4 * count * side * side
-    with_sizes = hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names
-    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if with_sizes else size
+    known = hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if known else size
     if size > there:
         needs = f"{count} patterns of {side} x {side} need {size / 2**30:.1f} GiB as float32"
         raise ValueError(f"{path}: {needs}, this machine has {there / 2**30:.1f} GiB of memory")
-    return torch.empty(count, side, side)
 
 
 def blocks(dataset: Any) -> Iterator[slice]:
     """Slices along the first axis of a dataset of patterns, of about :data:`BLOCK` bytes as float64."""
-    step = max(1, BLOCK // (8 * int(np.prod(dataset.shape[1:]))))
+    step = max(1, BLOCK // (8 * math.prod(dataset.shape[1:])))
     return (slice(start, min(start + step, dataset.shape[0])) for start in range(0, dataset.shape[0], step))
 
 
@@ -59,7 +61,7 @@ def amplitudes(
         ValueError: a valid pixel is negative, infinite or not a number; the message names the first.
     """
     numbers = patterns.astype(np.float64)
-    wrong = ~(np.isfinite(numbers) & (numbers >= 0))
+    wrong = ~((numbers >= 0) & (numbers <= np.finfo(np.float32).max))
     if wrong.any():
         seen = wrong if valid is None else wrong & valid
         if seen.any():
@@ -98,7 +100,9 @@ def read_counts(source: Source, datasets: Sequence[Any], valid: np.ndarray | Non
     """
     counts = [frames(source.path, name_of(dataset), dataset) for dataset in datasets]
     (side,) = {side for _, side in counts}
-    made = room(source.path, sum(count for count, _ in counts), side)
+    total = sum(count for count, _ in counts)
+    check_memory(source.path, total, side)
+    made = torch.empty(total, side, side)
     first = 0
     for dataset in datasets:
         for part in blocks(dataset):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from sem.ptycho.files.checks import PHOTON_ENERGIES, checked_geometry, placed, square_pixel, within
 from sem.ptycho.files.contents import Geometry, ScanFile, photon_wavelength
@@ -35,10 +35,11 @@ def read(path: Path, *, margin: int, axes: str) -> ScanFile:
             raise ValueError(f"{path}: chunks: expected {told:g} patterns, as meta/num_frames says, got {count}")
         geometry = _geometry(source, side)
         metres = np.concatenate([_positions(source, c, size) for c, (size, _) in zip(chunks, sizes, strict=True)])
+        positions = placed(path, "chunks/*/positions", metres / geometry.object_pixel, side, margin, axes)
         weight = _weight(source, chunks, [size for size, _ in sizes], side)
         scan = Scan(
             read_counts(source, data, None if weight is None else weight[1]),
-            placed(path, "chunks/*/positions", metres / geometry.object_pixel, side, margin, axes),
+            positions,
             None if weight is None else weight[0],
         )
         return ScanFile(scan, None, None, geometry, source.text("meta/label"))
@@ -68,7 +69,7 @@ def _positions(source: Source, chunk: str, count: int) -> np.ndarray:
     return values.astype(np.float64)
 
 
-def _weight(source: Source, chunks: list[str], counts: list[int], side: int) -> Any:
+def _weight(source: Source, chunks: list[str], counts: list[int], side: int) -> tuple[Tensor, np.ndarray] | None:
     """As :func:`weight_of`: of every frame, or of all frames."""
     of_chunks = [source.dataset(f"{chunk}/weights") for chunk in chunks]
     there = [dataset for dataset in of_chunks if dataset is not None and 0 not in (dataset.shape or (0,))]
