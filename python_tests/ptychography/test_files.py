@@ -11,7 +11,17 @@ import pytest
 import torch
 from scan_files import DETECTOR, GOLDEN, edited, npz, odd_scan, put, same_bits
 
-from sem.ptycho import AXES, Geometry, Scan, ScanFile, electron_wavelength, photon_wavelength, read_scan, write_scan
+from sem.ptycho import (
+    AXES,
+    Geometry,
+    Scan,
+    ScanFile,
+    disk_probe,
+    electron_wavelength,
+    photon_wavelength,
+    read_scan,
+    write_scan,
+)
 
 EXPECTED = json.loads((GOLDEN / "formats.json").read_text())["formats"]["expected"]
 
@@ -102,6 +112,23 @@ def test_other_formats_keep_what_they_hold(tmp_path, contents, suffix):
     assert found.geometry.wavelength == pytest.approx(contents.geometry.wavelength, rel=1e-12)
     assert found.geometry.object_pixel == pytest.approx(contents.geometry.object_pixel, rel=1e-12)
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("side", [8, 9])
+def test_the_zero_frequency_is_where_each_side_expects_it(tmp_path, side):
+    """In the middle, N // 2, of files, at [0, 0] of scans; two wrong shifts would cancel for an odd side."""
+    amplitudes = torch.arange(3.0 * side * side).view(3, side, side)
+    scan = Scan(amplitudes, torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]]))
+    whole = ScanFile(scan, disk_probe(side), None, Geometry(1.5, 2.0, 75e-6, side))
+    write_scan(tmp_path / "scan.cxi", whole)
+    write_scan(tmp_path / "scan.npz", whole)
+    with h5py.File(tmp_path / "scan.cxi") as file, np.load(tmp_path / "scan.npz") as archive:
+        for written in (np.sqrt(file["entry_1/data_1/data"][()]), archive["diff3d"]):
+            assert (
+                written[1, side // 2, side // 2] == side * side and written[1, side // 2, side // 2 + 1] == side**2 + 1
+            )
+    for suffix in ("cxi", "npz"):
+        assert same_bits(read_scan(tmp_path / f"scan.{suffix}").scan.amplitudes, amplitudes)
 
 
 def test_amplitudes_that_are_no_counts_survive_cxi(tmp_path, contents):
