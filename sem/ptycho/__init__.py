@@ -1,6 +1,15 @@
 """Ptychography: scans, simulation, engines and scores on the exact forward model of :mod:`sem.ops`."""
 
 from sem.ptycho.engines import PIE, Engine, MaximumLikelihood, Projections, Reconstruction, SweepReport
+from sem.ptycho.files import (
+    AXES,
+    Geometry,
+    ScanFile,
+    electron_wavelength,
+    photon_wavelength,
+    read_scan,
+    write_scan,
+)
 from sem.ptycho.lsq import LSQML
 from sem.ptycho.metrics import Scores, aligned, floors, scores, ssim
 from sem.ptycho.positions import position_steps, without_affine
@@ -17,27 +26,34 @@ from sem.ptycho.simulation import (
 )
 
 __all__ = [
+    "AXES",
     "LSQML",
     "PIE",
     "Engine",
+    "Geometry",
     "MaximumLikelihood",
     "Projections",
     "Reconstruction",
     "Scan",
+    "ScanFile",
     "Scores",
     "SweepReport",
     "aligned",
     "disk_probe",
+    "electron_wavelength",
     "far_intensity",
     "floors",
     "lines_object",
     "orthogonal_modes",
+    "photon_wavelength",
     "position_steps",
     "raster_scan",
+    "read_scan",
     "scores",
     "simulate",
     "spiral_scan",
     "ssim",
     "with_hermite_modes",
     "without_affine",
+    "write_scan",
 ]
