@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from sem.ops import PtychographicLoss, ptychographic_loss
+from sem.ops.boundary import choice, count
+from sem.ops.far_residual import LOSSES
 from sem.ptycho.scan import Scan
 
 
@@ -71,18 +73,24 @@ class Engine:
             raise ValueError(
                 f"object: expected {probe.dtype} [H, W], as the probe, got {object.dtype} {list(object.shape)}"
             )
+        if not 0 < float(probe.detach().abs().square().sum()) < math.inf:
+            raise ValueError("probe: expected finite numbers that are not all 0")
+        if not bool(object.isfinite().all()):
+            raise ValueError("object: expected finite numbers")
         height, width = object.shape
         scan.patches((height, width))  # all inside
         self.scan, self.probe_from = scan, probe_from
-        self.state = Reconstruction(object.clone(), probe.clone())
+        self.state = Reconstruction(object.detach().clone(), probe.detach().clone())
         self.generator = torch.Generator().manual_seed(seed)
         real = object.real.dtype
         self.data = scan.amplitudes.to(real)
+        self.positions = scan.positions.to(real)
         self.corners: list[list[int]] = scan.corners.tolist()
-        self.shift = scan.positions.to(real) - scan.corners
+        self.shift = self.positions - scan.corners
         self.moves = bool(self.shift.any())
-        weight = torch.ones(side, side) if scan.weight is None else scan.weight
-        self.valid = (weight > 0).expand(self.data.shape)
+        self.weight = None if scan.weight is None else scan.weight.to(real)
+        valid = torch.ones(side, side, dtype=torch.bool) if self.weight is None else self.weight > 0
+        self.valid = valid.expand(self.data.shape)
         self.background = None if scan.background is None else scan.background.to(real)
 
     def run(
@@ -154,7 +162,8 @@ class PIE(Engine):
         P_m += probe_step conj(O) chi_m          / ((1 - beta)  |O|^2 + beta  max |O|^2)
 
     Args:
-        alpha, beta: from 0 to 1; both 1 is ePIE, an ``alpha`` of 0.05 to 0.3 a usual rPIE. Others: :class:`Engine`.
+        alpha, beta: above 0, at most 1; both 1 is ePIE, an ``alpha`` of 0.05 to 0.3 a usual rPIE.
+        Others: :class:`Engine`.
         order: the order of the first sweeps' patterns, int64 ``[J]``; None: random.
     """
 
@@ -174,8 +183,8 @@ class PIE(Engine):
     ) -> None:
         super().__init__(scan, probe, object, probe_from=probe_from, seed=seed)
         for name, value in (("alpha", alpha), ("beta", beta)):
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name}: expected a number from 0 to 1, got {value}")
+            if not 0 < value <= 1:
+                raise ValueError(f"{name}: expected a number > 0, at most 1, got {value}")
         self.alpha, self.beta, self.object_step, self.probe_step = alpha, beta, object_step, probe_step
         self.order = order
 
@@ -196,7 +205,8 @@ class PIE(Engine):
             step = self.object_step * (there.conj() * chi).sum(0) / ((1 - self.alpha) * power + self.alpha * largest)
             if moves:
                 light = patch.abs().square()
-                step_of_probe = patch.conj() * chi / ((1 - self.beta) * light + self.beta * light.max())
+                light = (1 - self.beta) * light + self.beta * light.max()
+                step_of_probe = patch.conj() * chi / light.clamp_min(torch.finfo(light.dtype).tiny)
                 probe = probe + self.probe_step * self.moved(step_of_probe, j, back=True)
                 strength = probe.abs().square().sum(0)
                 strongest = strength.max()
@@ -228,14 +238,15 @@ class Projections(Engine):
     ) -> None:
         super().__init__(scan, probe, object, probe_from=probe_from, seed=seed)
         if not 0 < beta <= 1:
-            raise ValueError(f"beta: expected a number from 0 to 1, got {beta}")
+            raise ValueError(f"beta: expected a number > 0, at most 1, got {beta}")
         self.beta, self.inner = beta, inner
         self.waves: Tensor | None = None
 
     @staticmethod
     def memory(scan: Scan, modes: int = 1) -> int:
-        """Bytes that a run holds beside the scan, in complex64: the waves of all patterns, and two more to work on."""
-        return 3 * 8 * len(scan) * modes * scan.side**2
+        """Bytes that a run holds beside the scan, in complex64: of every pattern five waves of each mode, of which one
+        stays from sweep to sweep, and three to share."""
+        return (5 * modes + 3) * 8 * len(scan) * scan.side**2
 
     def sweep(self, object: Tensor, probe: Tensor, moves: bool) -> tuple[Tensor, Tensor, float]:
         everything = slice(None)
@@ -246,11 +257,10 @@ class Projections(Engine):
             if moves:
                 probe = self._probe(object, probe)
         m = self.moved(probe, everything) * self._patches(object)
-        far = _fft(2 * m - self.waves)
-        measured, _ = self.project(far, everything)
-        _, off = self.project(_fft(m), everything)
-        self.waves = self.beta * self.waves + (1 - 2 * self.beta) * m + self.beta * _ifft(measured)
-        return object, probe, float(off.sum(dtype=torch.float64))
+        squares = float(self.project(_fft(m), everything)[1].sum(dtype=torch.float64))
+        measured = _ifft(self.project(_fft(2 * m - self.waves), everything)[0])
+        self.waves = measured.mul_(self.beta).add_(m, alpha=1 - 2 * self.beta).add_(self.waves, alpha=self.beta)
+        return object, probe, squares
 
     def _patches(self, object: Tensor) -> Tensor:
         return torch.stack([self.patch(object, j) for j in range(len(self.scan))]).unsqueeze(1)
@@ -268,11 +278,20 @@ class Projections(Engine):
 
     def _probe(self, object: Tensor, probe: Tensor) -> Tensor:
         assert self.waves is not None
+        everything = slice(None)
         patches = self._patches(object)
         light = patches.abs().square().sum((0, 1))
-        sums = self.moved(patches.conj() * self.waves, slice(None), back=True).sum(0)
         floor = self.FLOOR * light.max()
-        return torch.where(light > floor, sums / light.clamp_min(floor), probe)
+        if not self.moves:
+            sums = (patches.conj() * self.waves).sum(0)
+            return torch.where(light > floor, sums / light.clamp_min(floor), probe)
+        # Between pixels the sums are no multiples of the probe, and divided by the light they grow without bound: as
+        # far along the same direction as brings the waves nearest.
+        off = self.waves - self.moved(probe, everything).mul_(patches)
+        slope = self.moved(patches.conj() * off, everything, back=True).sum(0)
+        along = torch.where(light > floor, slope / light.clamp_min(floor), 0)
+        reach = self.moved(along, everything).mul_(patches).abs().square().sum()
+        return probe + along * ((along.conj() * slope).real.sum() / reach.clamp_min(torch.finfo(reach.dtype).tiny))
 
 
 class MaximumLikelihood(Engine):
@@ -303,10 +322,15 @@ class MaximumLikelihood(Engine):
         seed: int = 0,
     ) -> None:
         super().__init__(scan, probe, object, probe_from=probe_from, seed=seed)
-        self.kind, self.batch, self.sweeps_planned = kind, batch, sweeps_planned
-        self.scale = float(scan.amplitudes.mean()) * scan.side**2 or 1.0  # of amplitude_mae: the same for every batch
+        if probe.dtype != torch.complex64:
+            raise TypeError(f"probe: expected complex64, got {probe.dtype}")
+        self.kind = choice("kind", kind, LOSSES)
+        self.batch = count("batch", batch, least=1)
+        self.sweeps_planned = count("sweeps_planned", sweeps_planned, least=1)
+        # of amplitude_mae: the same for every batch
+        self.scale = float(self.data[self.valid].mean().nan_to_num()) * scan.side**2 or 1.0
         # both parameters in units in which their entries are of size 1
-        self.unit = float(probe.abs().square().mean().sqrt())
+        self.unit = float(self.state.probe.abs().square().mean().sqrt())
         self.parameters: list[Tensor] = [
             self.state.object.clone().requires_grad_(),
             (self.state.probe / self.unit).requires_grad_(),
@@ -325,8 +349,9 @@ class MaximumLikelihood(Engine):
                 group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * share))
             self.parameters[1].requires_grad_(moves)
             self.optimizer.zero_grad()
-            found = self._loss(self.parameters[0], self.parameters[1] * self.unit, part, self.kind, scan.weight)
-            (found.total / len(part)).backward()
+            with torch.enable_grad():
+                found = self._loss(self.parameters[0], self.parameters[1] * self.unit, part, self.kind, self.weight)
+                (found.total / len(part)).backward()
             self.optimizer.step()
         object = self.parameters[0].detach().clone()
         if moves:
@@ -341,10 +366,10 @@ class MaximumLikelihood(Engine):
         return ptychographic_loss(
             object,
             probe,
-            self.scan.positions[part],
-            self.scan.amplitudes[part],
+            self.positions[part],
+            self.data[part],
             weight=weight if weight is None or weight.dim() == 2 else weight[part],
-            background=self.scan.background,
+            background=self.background,
             kind=kind,
             scale=self.scale,
             subpixel="fourier" if self.moves else "nearest",
