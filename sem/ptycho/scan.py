@@ -59,9 +59,9 @@ class Scan:
         bad = _invalid(data, self.weight)
         if bad.any():
             j = int(bad.flatten(1).any(1).nonzero()[0])
-            got = float(data[j][bad[j]][0])
+            first = float(data[j][bad[j]][0])
             raise ValueError(
-                f"amplitudes: expected finite numbers >= 0 where pixels are valid, got {got:.4g} in pattern {j}"
+                f"amplitudes: expected finite numbers >= 0 where pixels are valid, got {first:.4g} in pattern {j}"
             )
 
     @classmethod
