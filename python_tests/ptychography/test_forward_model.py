@@ -273,6 +273,8 @@ def test_operators_agree_with_their_twins(operator):
         (dict(object=torch.ones(12, 12, dtype=torch.complex128)), TypeError, "object: expected complex64"),
         (dict(probe=torch.ones(8, 8, dtype=torch.complex64)), ValueError, "probe: expected at least 3"),
         (dict(block=0), ValueError, "block: expected at least 1"),
+        (dict(data=torch.ones(2, 8, 8, requires_grad=True)), ValueError, "data: expected .* requires no gradient"),
+        (dict(weight=torch.ones(8, 8, requires_grad=True)), ValueError, "weight: expected .* requires no gradient"),
     ],
 )
 def test_mistakes_are_named(change, error, message):

@@ -95,6 +95,9 @@ def ptychographic_loss(
     if weight is not None and tuple(masks.shape) not in ((side, side), (count, side, side)):
         raise ValueError(f"weight: expected shape {[side, side]} or {[count, side, side]}, got {list(masks.shape)}")
     floor = moduli.new_empty(0) if background is None else boundary.real("background", background, (side, side))
+    for name, given in (("data", data), ("weight", weight)):
+        if given is not None and given.requires_grad and torch.is_grad_enabled():
+            raise ValueError(f"{name}: expected a tensor that requires no gradient, since it gets none; detach it")
     for name, tensor in dict(probe=modes, positions=where, data=moduli, weight=masks, background=floor).items():
         boundary.same_device(name, tensor, wave)
     number = LOSSES.index(boundary.choice("kind", kind, LOSSES))
