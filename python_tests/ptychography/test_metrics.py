@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,12 @@ def test_an_object_without_contrast_has_no_amplitudes_to_compare():
     truth = torch.polar(torch.ones(96, 96), images()["truth"].angle().float())
     found = scores(truth, truth)
     assert found.amp_ssim is None and found.phase_ssim == pytest.approx(1) and found.complex_error < 1e-6
+
+
+def test_without_scikit_image_scores_say_what_they_need(monkeypatch):
+    monkeypatch.setitem(sys.modules, "skimage.metrics", None)
+    with pytest.raises(ImportError, match=r"scores need scikit-image: pip install 'sem\[ptycho\]'"):
+        scores(images()["truth"], images()["truth"])
 
 
 def test_what_torch_optimises_can_be_scored():

@@ -63,8 +63,10 @@ def _signed(k: int, size: int) -> int:
 
 def ssim(image: Tensor, truth: Tensor, data_range: float) -> float:
     """scikit-image's structural similarity of real ``[H, W]``, with its windows of 7 x 7."""
-    from skimage.metrics import structural_similarity  # reconstructions need no scores
-
+    try:  # here, since reconstructions need no scores
+        from skimage.metrics import structural_similarity
+    except ImportError:
+        raise ImportError("scores need scikit-image: pip install 'sem[ptycho]'") from None
     return float(structural_similarity(image.double().numpy(), truth.double().numpy(), data_range=data_range))
 
 
