@@ -29,7 +29,7 @@ class Scan:
     Example:
         >>> scan = Scan.from_counts(torch.full((2, 8, 8), 4.0), torch.tensor([[0.0, 0.0], [0.0, 3.5]]))
         >>> len(scan), scan.side, float(scan.amplitudes[0, 0, 0]), scan.object_shape(margin=2)
-        (2, 8, 2.0, (12, 16))
+        (2, 8, 2.0, (10, 14))
     """
 
     amplitudes: Tensor
