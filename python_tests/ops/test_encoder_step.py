@@ -5,6 +5,8 @@ import pytest
 import torch
 from helpers import relative_error
 
+from sem.config import SEMConfig
+from sem.model import SEMModel
 from sem.ops import composed
 from sem.ops.encoder_step import encoder_step
 from sem.ops.testing import composed_on_cpu_tensors
@@ -60,6 +62,25 @@ def test_born_head_of_a_few_waves_is_that_of_many(rows):
     assert few.shape == parts.shape
     torch.testing.assert_close(few.exp(), parts.exp(), rtol=1e-4, atol=1e-7)
     assert few.exp().sum(-1).sub(1).abs().max() < 1e-5
+    with torch.no_grad():
+        torch.testing.assert_close(head(psi.conj().resolve_conj().conj()), few)
+        if rows <= 8:  # by the kernel
+            torch.testing.assert_close(torch.vmap(head)(torch.stack([psi, 2 * psi]))[0], few)
     apart = torch.empty(24, rows, dtype=torch.complex64).T.copy_(psi)  # not contiguous
     with torch.no_grad():
         torch.testing.assert_close(head(apart), few)
+
+
+def test_models_decode_whatever_the_default_dtype_is():
+    model = SEMModel(SEMConfig.from_dict({"model": {"hidden_dim": 32, "num_layers": 1}})).eval()
+    tokens = torch.tensor([[104, 101, 108, 108, 111]])
+    expected, _ = model.prefill(tokens)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        state = model.prefill(tokens[:, :4])[1]
+        found, _ = model.step(tokens[:, 4], state)
+    finally:
+        torch.set_default_dtype(before)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.exp(), expected.exp(), rtol=1e-4, atol=1e-6)

@@ -1,5 +1,6 @@
 """Engines against a stored sweep of a float64 program written from the formulas alone, and by what they reconstruct."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -138,6 +139,51 @@ def test_positions_between_pixels(known):
     )
 
 
+@pytest.mark.parametrize("beta", [1.0, 0.8])
+def test_projections_refine_a_probe_between_pixels(known, beta):
+    truth, _, _ = known
+    generator = torch.Generator().manual_seed(0)
+    positions = raster_scan(7, 7, 4) + torch.rand(49, 2, generator=generator)
+    scan, probe = simulate(truth, disk_probe(32, 7.0, defocus=15.0), positions, photons=1e7, seed=2)
+    state = Projections(scan, probe, beta=beta, probe_from=1).run(20)
+    assert state.reports[-1].chi_squared < 0.05 * state.reports[0].chi_squared
+    assert quality(state, truth).amp_ssim > 0.97
+
+
+@pytest.mark.parametrize("engine", [PIE, Projections, MaximumLikelihood])
+def test_scans_as_files_hold_them(known, engine):
+    """Masks of booleans, positions in float64, unsigned counts, marks in dead pixels: what any numpy array may be."""
+    _, scan, probe = known
+    valid = torch.ones(32, 32, dtype=torch.bool)
+    valid[3, 5] = False
+    counts = scan.amplitudes.double().square().round()
+    plain = Scan.from_counts(counts, scan.positions, valid.float(), torch.ones(32, 32))
+    counts[:, 3, 5] = -1
+    marked = Scan.from_counts(counts.int(), scan.positions.double(), valid, torch.ones(32, 32, dtype=torch.int64))
+    counts[:, 3, 5] = 2**32 - 1
+    saturated = Scan.from_counts(counts.to(torch.uint32), scan.positions, valid.double(), torch.ones(32, 32))
+    states = [engine(given, probe, probe_from=1).run(2) for given in (plain, marked, saturated)]
+    for state in states[1:]:
+        assert torch.equal(state.object, states[0].object) and torch.equal(state.probe, states[0].probe)
+
+
+def test_a_start_that_requires_gradients_is_a_start(known):
+    _, scan, probe = known
+    given = probe.clone().requires_grad_()
+    for engine in (PIE, Projections, MaximumLikelihood):
+        with torch.no_grad():
+            plain = engine(scan, probe, probe_from=1).run(2)
+        state = engine(scan, given, probe_from=1).run(2)
+        assert torch.equal(state.object, plain.object) and not state.object.requires_grad, engine
+        assert not state.probe.requires_grad, engine
+
+
+def test_a_dark_part_of_the_object_leaves_the_probe_alone(known):
+    _, scan, probe = known
+    dark = torch.zeros(scan.object_shape(), dtype=torch.complex64)
+    assert torch.equal(PIE(scan, probe, dark, object_step=0.0, probe_from=0).run(1).probe, probe)
+
+
 def test_stops_when_asked(known):
     _, scan, probe = known
     seen = []
@@ -149,15 +195,31 @@ def test_stops_when_asked(known):
     ("call", "message"),
     [
         (lambda scan, probe: PIE(scan, probe[0]), r"probe: expected complex \[M, 32, 32\]"),
-        (lambda scan, probe: PIE(scan, probe, alpha=2.0), "alpha: expected a number from 0 to 1, got 2.0"),
+        (lambda scan, probe: PIE(scan, probe, alpha=2.0), "alpha: expected a number > 0, at most 1, got 2.0"),
         (
             lambda scan, probe: PIE(scan, probe, torch.ones(40, 40, dtype=torch.complex64)),
             "corners: .* leaves the object",
         ),
-        (lambda scan, probe: Projections(scan, probe, beta=0.0), "beta: expected a number from 0 to 1, got 0.0"),
+        (lambda scan, probe: Projections(scan, probe, beta=0.0), "beta: expected a number > 0, at most 1, got 0.0"),
         (lambda scan, probe: Scan(scan.amplitudes, scan.positions[:3]), "positions: expected real"),
         (lambda scan, probe: Scan(scan.amplitudes, scan.positions / 0), "positions: expected finite numbers"),
-        (lambda scan, probe: Scan.from_counts(-scan.amplitudes, scan.positions), "counts: expected numbers >= 0"),
+        (
+            lambda scan, probe: Scan.from_counts(-scan.amplitudes, scan.positions),
+            "counts: expected finite numbers >= 0",
+        ),
+        (lambda scan, probe: Scan(-scan.amplitudes, scan.positions), "amplitudes: expected .* got -.* in pattern 0"),
+        (lambda scan, probe: Scan(scan.amplitudes / 0, scan.positions), "amplitudes: expected .* got inf in pattern 0"),
+        (lambda scan, probe: PIE(scan, 0 * probe), "probe: expected finite numbers that are not all 0"),
+        (lambda scan, probe: PIE(scan, probe, torch.full((90, 90), torch.nan) + 0j), "object: expected finite numbers"),
+        (lambda scan, probe: PIE(scan, probe, alpha=0.0), "alpha: expected a number > 0, at most 1, got 0.0"),
+        (lambda scan, probe: MaximumLikelihood(scan, probe, kind="l2"), "kind: expected one of 'amplitude'"),
+        (lambda scan, probe: MaximumLikelihood(scan, probe, batch=0), "batch: expected at least 1, got 0"),
+        (lambda scan, probe: MaximumLikelihood(scan, probe, sweeps_planned=0), "sweeps_planned: expected at least 1"),
+        (lambda scan, probe: simulate(torch.ones(40, 40) + 0j, probe[0], scan.positions), r"probe: expected shape \[M"),
+        (
+            lambda scan, probe: simulate(torch.ones(40, 40) + 0j, probe, scan.positions[:0]),
+            r"positions: expected shape \[J, 2\], J >= 1, got \[0, 2\]",
+        ),
         (
             lambda scan, probe: simulate(torch.ones(40, 40) + 0j, probe, scan.positions[:1], photons=0),
             "photons: expected",
@@ -168,3 +230,18 @@ def test_mistakes_are_named(known, call, message):
     _, scan, probe = known
     with pytest.raises(ValueError, match=message):
         call(scan, probe)
+
+
+@pytest.mark.parametrize("modes", [1, 3])
+@pytest.mark.parametrize("fraction", [0.0, 0.3])
+def test_projections_say_how_much_memory_they_take(modes, fraction):
+    truth = lines_object(90, 60, seed=1)
+    probe = with_hermite_modes(disk_probe(32, 7.0, defocus=15.0), modes)
+    scan, probe = simulate(truth, probe, raster_scan(10, 10, 4) + fraction)
+    run = Projections(scan, probe, probe_from=0)
+    run.run(1)
+    with torch.profiler.profile(profile_memory=True) as profile:
+        run.run(1)
+    changes = [event.nbytes() for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    most = 8 * scan.amplitudes.numel() * modes + max(itertools.accumulate(changes))  # the waves were there before
+    assert 0.6 * Projections.memory(scan, modes) < most < 1.1 * Projections.memory(scan, modes)

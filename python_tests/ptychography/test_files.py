@@ -74,7 +74,8 @@ def test_own_files_come_back_bit_for_bit(tmp_path, contents):
     background = torch.rand(15, 15)
     weight = torch.rand(20, 15, 15)
     strange = contents.scan.amplitudes.clone()
-    strange[3, 2, 1] = float("nan")
+    strange[3, 2, 1] = float("nan")  # a dead pixel
+    weight[3, 2, 1] = 0
     strange[3, 2, 2] = -0.0
     for number, scan in enumerate(
         [

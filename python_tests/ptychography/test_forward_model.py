@@ -155,6 +155,53 @@ def test_a_bad_pattern_is_said_and_leaves_the_others_alone():
     assert relative_error(grad, expected) < 0.2  # the weight of one pixel apart
 
 
+@pytest.mark.parametrize("kind", ["amplitude", "poisson", "intensity", "amplitude_mae", "projection"])
+@pytest.mark.parametrize("spoil", ["dark", "nearly dark", "below zero"])
+def test_devices_say_the_same_of_pixels_without_light(spoil, kind):
+    generator = torch.Generator().manual_seed(0)
+    waves = torch.randn(3, 2, 5, 5, dtype=torch.complex64, generator=generator)
+    data, background = torch.rand(3, 5, 5, generator=generator), torch.zeros(5, 5)
+    if spoil == "below zero":  # as an optimiser of the background may leave it
+        background[2, 2] = -50
+    else:
+        waves[1, :, 2, 2] *= 0 if spoil == "dark" else 1e-22
+    kernels = far_residual(waves, data, None, background, kind)
+    with composed_on_cpu_tensors():
+        composed = far_residual(waves, data, None, background, kind)
+    for found, expected in zip(kernels, composed, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_second_derivatives_raise_instead_of_missing_terms():
+    (object, probe, positions), data, _, _, _ = arguments("subpixel")
+    patches = Patches((positions + 0.5).floor().long(), probe.shape[-1], object.shape)
+    for name, call in (
+        ("exit_waves", lambda o: exit_waves(o, probe, patches).abs().square().sum()),
+        ("shift_ramp", lambda o: shift_ramp(o[:, :9, :9], positions).abs().square().sum()),
+        ("ptychographic_loss", lambda o: ptychographic_loss(o, probe, positions, data).total),
+    ):
+        leaf = (probe if name == "shift_ramp" else object).clone().requires_grad_()
+        (grad,) = torch.autograd.grad(call(leaf), leaf, create_graph=True)
+        with pytest.raises(NotImplementedError, match=f"{name}: only first.*sem.ops.reference.{name} has second"):
+            (grad.abs().sum() + leaf.abs().sum()).backward()
+    waves = exit_waves(object, probe, patches)
+    with pytest.raises(NotImplementedError, match="far_residual: .*sem.ops.reference.ptychographic_loss has second"):
+        far_residual(waves.clone().requires_grad_(), data).loss.sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: Patches([(0, 0)], 4.5, (9, 9)), TypeError, "side: expected an int, got float"),
+        (lambda: Patches([(0, 0)], 4, (9, 9, 2)), ValueError, r"shape: expected \(height, width\), got \(9, 9, 2\)"),
+        (lambda: Patches([(0, 6)], 4, (9, 9)), ValueError, "patch of pattern 0 at .0, 6. leaves the object of 9 x 9"),
+    ],
+)
+def test_patches_that_cannot_be(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
 def test_parseval_and_adjointness():
     (object, probe, _), _, _, _, _ = arguments("whole")
     side = probe.shape[-1]
@@ -226,6 +273,8 @@ def test_operators_agree_with_their_twins(operator):
         (dict(object=torch.ones(12, 12, dtype=torch.complex128)), TypeError, "object: expected complex64"),
         (dict(probe=torch.ones(8, 8, dtype=torch.complex64)), ValueError, "probe: expected at least 3"),
         (dict(block=0), ValueError, "block: expected at least 1"),
+        (dict(data=torch.ones(2, 8, 8, requires_grad=True)), ValueError, "data: expected .* requires no gradient"),
+        (dict(weight=torch.ones(8, 8, requires_grad=True)), ValueError, "weight: expected .* requires no gradient"),
     ],
 )
 def test_mistakes_are_named(change, error, message):

@@ -47,8 +47,32 @@ def test_an_object_without_phase_has_no_phase_to_score():
     assert scores(truth, truth).phase_ssim is None and math.isclose(scores(truth, truth).amp_ssim, 1)
 
 
-def test_without_scikit_image_a_score_says_what_it_needs(monkeypatch):
+def test_an_object_without_contrast_has_no_amplitudes_to_compare():
+    truth = torch.polar(torch.ones(96, 96), images()["truth"].angle().float())
+    found = scores(truth, truth)
+    assert found.amp_ssim is None and found.phase_ssim == pytest.approx(1) and found.complex_error < 1e-6
+
+
+def test_without_scikit_image_scores_say_what_they_need(monkeypatch):
     monkeypatch.setitem(sys.modules, "skimage.metrics", None)
+    with pytest.raises(ImportError, match=r"scores need scikit-image: pip install 'sem\[ptycho\]'"):
+        scores(images()["truth"], images()["truth"])
+
+
+def test_what_torch_optimises_can_be_scored():
     truth = images()["truth"]
-    with pytest.raises(ImportError, match="scores need scikit-image .*: pip install scikit-image"):
-        scores(truth, truth)
+    assert scores(truth.clone().requires_grad_(), truth) == pytest.approx(scores(truth, truth))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "crop", "message"),
+    [
+        (lambda image: image * math.nan, 0, "reconstruction: expected finite numbers"),
+        (lambda image: image[1:], 0, r"expected one shape \[H, W\], got \[95, 96\] and \[96, 96\]"),
+        (lambda image: image, 45, r"crop: expected to leave 7 x 7 pixels or more of \[96, 96\], got 45"),
+    ],
+)
+def test_mistakes_are_named(spoil, crop, message):
+    truth = images()["truth"]
+    with pytest.raises(ValueError, match=message):
+        scores(spoil(truth), truth, crop)

@@ -35,7 +35,7 @@ class TransportState(NamedTuple):
 
 def transport_start(batch: int, columns: int, max_iter: int, device: torch.device | None = None) -> TransportState:
     """The state before the first row of ``batch`` sequences."""
-    loads = torch.zeros(batch, max_iter, columns, device=device)
+    loads = torch.zeros(batch, max_iter, columns, dtype=torch.float32, device=device)
     return TransportState(loads, torch.zeros_like(loads), torch.zeros(batch, dtype=torch.int64, device=device))
 
 

@@ -84,8 +84,8 @@ def wave(
 
 
 def _wave_form(dims: int) -> str:
-    some = "..., " if dims == 1 else ""
-    return f"complex64 [{some}D] or real blocks [..., D, 2] in float32, bfloat16 or float16"
+    form = "complex64 [..., D]" if dims == 1 else f"complex64 of {dims} dimensions or more"
+    return f"{form}, or real blocks [..., D, 2] in float32, bfloat16 or float16"
 
 
 def wave_rows(

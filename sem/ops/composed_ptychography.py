@@ -64,8 +64,9 @@ def far_residual(
     w = torch.ones_like(data) if weight.numel() == 0 else weight.expand_as(data)
     waves = torch.view_as_complex(psi)
     intensity = psi.square().sum((-1, 1)) + (background if background.numel() else 0)
-    a, n, valid = intensity.sqrt(), data.square(), w > 0
-    lit, off = a > 0, a - data
+    n, valid, lit = data.square(), w > 0, intensity >= torch.finfo(intensity.dtype).tiny
+    a = torch.where(lit, intensity, 0).sqrt()
+    off = a - data
     finite = (intensity.isfinite() & w.isfinite() & (data.isfinite() | (w == 0))).flatten(1).all(1)
     if kind in (0, 4):
         loss, slope = 0.5 * w * off.square(), torch.where(lit, 0.5 * w * off / a, 0)
@@ -75,12 +76,13 @@ def far_residual(
         loss = w * torch.where(n == 0, intensity, fit)
         slope = torch.where(n == 0, w, torch.where(lit, w * (intensity - n) / intensity, 0))
     elif kind == 2:
-        loss, slope = 0.5 * w * (intensity - n).square(), w * (intensity - n)
+        excess = off * (a + data)
+        loss, slope = 0.5 * w * excess.square(), w * excess
     else:
         loss, slope = w * off.abs() / scale, torch.where(lit, 0.5 * w * off.sign() / (a * scale), 0)
     kept = valid & finite.view(-1, 1, 1)
     loss, slope = torch.where(kept, loss, 0), torch.where(kept, slope, 0)
-    infinite = loss.isinf().flatten(1).any(1)
+    infinite = loss.isinf().flatten(1).any(1) & (kind == 1)
     if kind == 4:
         factor = torch.where(kept & lit, data / a, 1)
         out = torch.where(finite.view(-1, 1, 1, 1), waves * factor.unsqueeze(1), waves)

@@ -138,7 +138,7 @@ overlap_add_sums = Operator(
     sizes=lambda waves, *rest: {**_sizes(*rest), "onto": False},
     composed=composed_ptychography.overlap_add,
 )
-overlap_add_sums.first_order("overlap_add")
+overlap_add_sums.first_order("overlap_add, the derivative of exit_waves", "reference.exit_waves")
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

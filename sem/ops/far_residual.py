@@ -133,4 +133,4 @@ far_residual_kernel = Operator(
     sizes=lambda *args: {**residual_sizes(*args), "onto": False},
     composed=composed_ptychography.far_residual,
 )
-far_residual_kernel.first_order("far_residual")
+far_residual_kernel.first_order("far_residual", "reference.ptychographic_loss")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from sem.ops.boundary import count
 from sem.ops.constants import CPU, Constant, plain_tensors
 
 
@@ -19,7 +20,7 @@ class Patches:
         shape: ``(height, width)`` of the object.
 
     Raises:
-        TypeError: ``corners`` are not integers.
+        TypeError: ``corners`` or ``side`` are not integers.
         ValueError: another shape, or a patch that leaves the object; the message names the first.
 
     Example:
@@ -37,12 +38,15 @@ class Patches:
                 raise TypeError(f"corners: expected integers, got {given.dtype}")
             if given.dim() != 2 or given.shape[1] != 2:
                 raise ValueError(f"corners: expected shape [J, 2], got {list(given.shape)}")
+            if len(shape) != 2:
+                raise ValueError(f"shape: expected (height, width), got {tuple(shape)}")
             height, width = (int(number) for number in shape)
+            side = count("side", side)
             if not 1 <= side <= min(height, width):
                 raise ValueError(f"side: expected 1 to {min(height, width)}, the object's smaller side, got {side}")
             if height * width >= 2**31:
                 raise ValueError(f"shape: expected fewer than 2^31 pixels, got {height} x {width}")
-            self.side, self.height, self.width = int(side), height, width
+            self.side, self.height, self.width = side, height, width
             self.corners = given.to(torch.int64, copy=True)
             outside = (self.corners < 0) | (self.corners > torch.tensor([height - side, width - side]))
             if outside.any():

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from sem.ops import boundary, kernels
 from sem.ops.exit_waves import exit_waves_forward, overlap_add_sums
 from sem.ops.far_residual import LOSSES, far_residual_kernel, residual_sizes
 from sem.ops.patches import Patches
+from sem.ops.registration import second_derivative
 from sem.ops.shift_ramp import shift_ramp_backward, shift_ramp_forward
 from sem.precision import note_autocast, outside_autocast
 
@@ -65,6 +65,9 @@ def ptychographic_loss(
     Raises:
         TypeError, ValueError: an argument of the wrong type, dtype, shape, device or range, or a patch that leaves the
             object; the message names the pattern.
+        NotImplementedError: a second derivative was asked for.
+
+    ``torch.func`` and ``torch.vmap`` do not know it; they know its parts.
 
     In plain torch: :func:`sem.ops.reference.ptychographic_loss`.
 
@@ -93,6 +96,9 @@ def ptychographic_loss(
     if weight is not None and tuple(masks.shape) not in ((side, side), (count, side, side)):
         raise ValueError(f"weight: expected shape {[side, side]} or {[count, side, side]}, got {list(masks.shape)}")
     floor = moduli.new_empty(0) if background is None else boundary.real("background", background, (side, side))
+    for name, given in (("data", data), ("weight", weight)):
+        if given is not None and given.requires_grad and torch.is_grad_enabled():
+            raise ValueError(f"{name}: expected a tensor that requires no gradient, since it gets none; detach it")
     for name, tensor in dict(probe=modes, positions=where, data=moduli, weight=masks, background=floor).items():
         boundary.same_device(name, tensor, wave)
     number = LOSSES.index(boundary.choice("kind", kind, LOSSES))
@@ -121,14 +127,32 @@ class _Loss(Function):
             ctx.grads = work.gradients() if any(needed) else None
         reports = work.loss, work.misfit, work.status
         ctx.mark_non_differentiable(*reports)
+        ctx.save_for_backward(object, probe, shift, background)
         return work.loss.sum(dtype=torch.float64).float(), *reports
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor, *unused: Any) -> tuple[Tensor | None, ...]:
-        to_object, to_probe, to_shift, to_background = ctx.grads
-        grads = (to_object, to_probe, to_shift, None, None, to_background, None)
-        return tuple(grad * part if need else None for part, need in zip(grads, ctx.needs_input_grad, strict=True))
+        needed = [ctx.needs_input_grad[k] for k in (0, 1, 2, 5)]
+        parts = [part if need else None for part, need in zip(ctx.grads, needed, strict=True)]
+        scaled = _Scaled.apply if torch.is_grad_enabled() else _scaled
+        to_object, to_probe, to_shift, to_background = scaled(grad, parts, *ctx.saved_tensors)
+        return to_object, to_probe, to_shift, None, None, to_background, None
+
+
+def _scaled(grad: Tensor, parts: list[Tensor | None], *arguments: Tensor) -> tuple[Tensor | None, ...]:
+    return tuple(None if part is None else grad * part for part in parts)
+
+
+class _Scaled(Function):
+    """Depends on the loss's arguments, so that to differentiate it is an error, not a missing term."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor | None, ...]:
+        return _scaled(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        raise NotImplementedError(second_derivative("ptychographic_loss"))
 
 
 class _Scan(NamedTuple):

@@ -74,6 +74,8 @@ class Operator:
             return self._run(*args)
         if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
             return self.op(*args)
+        if self._recorded is None:  # no gradients: the dispatcher knows all there is to know
+            return self.op(*args)
         if torch._C._are_functorch_transforms_active():
             return self._transformed.apply(*args)
         if all(type(arg) in _OWN for arg in args if isinstance(arg, Tensor)) and args[self._like].device.type in _KEYS:
@@ -134,15 +136,13 @@ class Operator:
         self._recorded, self._transformed = Recorded, Transformed
         torch.library.register_autograd(f"sem::{self.name}", backward, setup_context=setup_context, lib=_library)
 
-    def first_order(self, name: str, twins: str = "reference") -> None:
+    def first_order(self, name: str, twin: str | None = None) -> None:
         """For a backward kernel: transparent to every transformation, and an error, not a missing term, when its
-        results are differentiated again; it names the operator's twin, which stands in ``sem.ops.<twins>``."""
+        results are differentiated again; it names the operator's twin, ``sem.ops.<twin>``."""
+        message = second_derivative(name, twin)
 
         def backward(ctx: Any, *grads: Tensor) -> Any:
-            raise NotImplementedError(
-                f"{name}: only first derivatives are implemented; sem.ops.{twins}.{name} has second "
-                "derivatives and higher ones"
-            )
+            raise NotImplementedError(message)
 
         self.differentiate(lambda ctx, inputs, output: None, backward)
 
@@ -200,6 +200,12 @@ class Operator:
         if isinstance(results[0], Tensor):
             return torch.stack(results)
         return tuple(torch.stack(parts) for parts in zip(*results, strict=True))
+
+
+def second_derivative(name: str, twin: str | None = None) -> str:
+    """The error of one; ``sem.ops.<twin>`` has it, the ``reference`` of the same name unless given."""
+    has = f"sem.ops.{twin or f'reference.{name}'} has second derivatives and higher ones"
+    return f"{name}: only first derivatives are implemented; {has}"
 
 
 def empty_solved(rhs: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

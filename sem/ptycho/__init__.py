@@ -1,6 +1,6 @@
 """Ptychography: scans, simulation, engines and scores on the exact forward model of :mod:`sem.ops`."""
 
-from sem.ptycho.engines import PIE, Engine, MaximumLikelihood, Projections, Reconstruction, SweepReport
+from sem.ptycho.engines import PIE, Engine, Projections, Reconstruction, SweepReport
 from sem.ptycho.files import (
     AXES,
     Geometry,
@@ -10,6 +10,7 @@ from sem.ptycho.files import (
     read_scan,
     write_scan,
 )
+from sem.ptycho.likelihood import MaximumLikelihood
 from sem.ptycho.lsq import LSQML
 from sem.ptycho.metrics import Scores, aligned, floors, scores, ssim
 from sem.ptycho.positions import position_steps, without_affine

@@ -1,4 +1,4 @@
-"""Iterative reconstruction: ePIE and rPIE, difference map and RAAR, maximum likelihood by torch's optimisers.
+"""Iterative reconstruction: what engines share, ePIE and rPIE, difference map and RAAR.
 
 All begin with an object of ones, or a given one, and a given probe, and report the same numbers of every sweep. They
 compute in the dtype of the object and probe that they are given: complex64, or complex128 to look closer.
@@ -15,7 +15,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sem.ops import PtychographicLoss, ptychographic_loss
 from sem.ptycho.positions import position_steps
 from sem.ptycho.scan import Scan
 
@@ -72,13 +71,18 @@ class Engine:
             raise ValueError(
                 f"object: expected {probe.dtype} [H, W], as the probe, got {object.dtype} {list(object.shape)}"
             )
+        if not 0 < float(probe.detach().abs().square().sum()) < math.inf:
+            raise ValueError("probe: expected finite numbers that are not all 0")
+        if not bool(object.isfinite().all()):
+            raise ValueError("object: expected finite numbers")
         self.probe_from = probe_from
-        self.state = Reconstruction(object.clone(), probe.clone())
+        self.state = Reconstruction(object.detach().clone(), probe.detach().clone())
         self.generator = torch.Generator().manual_seed(seed)
         real = object.real.dtype
         self.data = scan.amplitudes.to(real)
-        weight = torch.ones(side, side) if scan.weight is None else scan.weight
-        self.valid = (weight > 0).expand(self.data.shape)
+        self.weight = None if scan.weight is None else scan.weight.to(real)
+        valid = torch.ones(side, side, dtype=torch.bool) if self.weight is None else self.weight > 0
+        self.valid = valid.expand(self.data.shape)
         self.all_valid = bool(self.valid.all())
         self.background = None if scan.background is None else scan.background.to(real)
         self._stand_at(scan)
@@ -88,7 +92,8 @@ class Engine:
         scan.patches((height, width))  # all inside
         self.scan = scan
         self.corners: list[list[int]] = scan.corners.tolist()
-        self.shift = scan.positions.to(self.data.dtype) - scan.corners
+        self.positions = scan.positions.to(self.data.dtype)
+        self.shift = self.positions - scan.corners
         self.moves = bool(self.shift.any())
 
     def refine_positions(self, *, damping: float = 0.5, limit: float = 0.5) -> Tensor:
@@ -178,7 +183,8 @@ class PIE(Engine):
         P_m += probe_step conj(O) chi_m          / ((1 - beta)  |O|^2 + beta  max |O|^2)
 
     Args:
-        alpha, beta: from 0 to 1; both 1 is ePIE, an ``alpha`` of 0.05 to 0.3 a usual rPIE. Others: :class:`Engine`.
+        alpha, beta: above 0, at most 1; both 1 is ePIE, an ``alpha`` of 0.05 to 0.3 a usual rPIE.
+        Others: :class:`Engine`.
         order: the order of the first sweeps' patterns, int64 ``[J]``; None: random.
     """
 
@@ -198,8 +204,8 @@ class PIE(Engine):
     ) -> None:
         super().__init__(scan, probe, object, probe_from=probe_from, seed=seed)
         for name, value in (("alpha", alpha), ("beta", beta)):
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name}: expected a number from 0 to 1, got {value}")
+            if not 0 < value <= 1:
+                raise ValueError(f"{name}: expected a number > 0, at most 1, got {value}")
         self.alpha, self.beta, self.object_step, self.probe_step = alpha, beta, object_step, probe_step
         self.order = order
 
@@ -219,7 +225,8 @@ class PIE(Engine):
             step = (by_object * chi).sum(0)
             if moves:
                 light = patch.abs().square()
-                step_of_probe = patch.conj() * chi / ((1 - self.beta) * light + self.beta * light.max())
+                light = (1 - self.beta) * light + self.beta * light.max()
+                step_of_probe = patch.conj() * chi / light.clamp_min(torch.finfo(light.dtype).tiny)
                 probe = probe + self.probe_step * self.moved(step_of_probe, j, back=True)
             patch += step
         return object, probe, float(squares)
@@ -254,14 +261,15 @@ class Projections(Engine):
     ) -> None:
         super().__init__(scan, probe, object, probe_from=probe_from, seed=seed)
         if not 0 < beta <= 1:
-            raise ValueError(f"beta: expected a number from 0 to 1, got {beta}")
+            raise ValueError(f"beta: expected a number > 0, at most 1, got {beta}")
         self.beta, self.inner = beta, inner
         self.waves: Tensor | None = None
 
     @staticmethod
     def memory(scan: Scan, modes: int = 1) -> int:
-        """Bytes that a run holds beside the scan, in complex64: the waves of all patterns, and two more to work on."""
-        return 3 * 8 * len(scan) * modes * scan.side**2
+        """Bytes that a run holds beside the scan, in complex64: of every pattern five waves of each mode, of which one
+        stays from sweep to sweep, and three to share."""
+        return (5 * modes + 3) * 8 * len(scan) * scan.side**2
 
     def sweep(self, object: Tensor, probe: Tensor, moves: bool) -> tuple[Tensor, Tensor, float]:
         everything = slice(None)
@@ -272,11 +280,10 @@ class Projections(Engine):
             if moves:
                 probe = self._probe(object, probe)
         m = self.moved(probe, everything) * self._patches(object)
-        far = _fft(2 * m - self.waves)
-        measured, _ = self.project(far, everything)
-        _, off = self.project(_fft(m), everything)
-        self.waves = self.beta * self.waves + (1 - 2 * self.beta) * m + self.beta * _ifft(measured)
-        return object, probe, float(off.sum(dtype=torch.float64))
+        squares = float(self.project(_fft(m), everything)[1].sum(dtype=torch.float64))
+        measured = _ifft(self.project(_fft(2 * m - self.waves), everything)[0])
+        self.waves = measured.mul_(self.beta).add_(m, alpha=1 - 2 * self.beta).add_(self.waves, alpha=self.beta)
+        return object, probe, squares
 
     def _patches(self, object: Tensor) -> Tensor:
         return torch.stack([self.patch(object, j) for j in range(len(self.scan))]).unsqueeze(1)
@@ -294,84 +301,17 @@ class Projections(Engine):
 
     def _probe(self, object: Tensor, probe: Tensor) -> Tensor:
         assert self.waves is not None
+        everything = slice(None)
         patches = self._patches(object)
         light = patches.abs().square().sum((0, 1))
-        sums = self.moved(patches.conj() * self.waves, slice(None), back=True).sum(0)
         floor = self.FLOOR * light.max()
-        return torch.where(light > floor, sums / light.clamp_min(floor), probe)
-
-
-class MaximumLikelihood(Engine):
-    """The losses of :func:`sem.ops.ptychographic_loss` by an optimiser of torch's, in mini-batches.
-
-    Args:
-        kind: ``amplitude``, ``poisson``, ``intensity`` or ``amplitude_mae``.
-        optimizer: makes one from parameter groups; None: Adam.
-        rate: of the object, whose entries are of size 1; falls to 0 along a cosine over ``sweeps_planned``.
-        probe_rate: of the probe, relative to its root mean square times ``rate``.
-        batch: patterns of a step.
-        Others: :class:`Engine`. complex64 alone.
-    """
-
-    def __init__(
-        self,
-        scan: Scan,
-        probe: Tensor,
-        object: Tensor | None = None,
-        *,
-        kind: str = "amplitude",
-        optimizer: Callable[[list[dict]], torch.optim.Optimizer] | None = None,
-        rate: float = 0.1,
-        probe_rate: float = 1.0,
-        sweeps_planned: int = 12,
-        batch: int = 32,
-        probe_from: int | None = 2,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(scan, probe, object, probe_from=probe_from, seed=seed)
-        self.kind, self.batch, self.sweeps_planned = kind, batch, sweeps_planned
-        self.scale = float(scan.amplitudes.mean()) * scan.side**2 or 1.0  # of amplitude_mae: the same for every batch
-        # both parameters in units in which their entries are of size 1
-        self.unit = float(probe.abs().square().mean().sqrt())
-        self.parameters: list[Tensor] = [
-            self.state.object.clone().requires_grad_(),
-            (self.state.probe / self.unit).requires_grad_(),
-        ]
-        self.rates = [rate, rate * probe_rate]
-        groups = [{"params": [p], "lr": r} for p, r in zip(self.parameters, self.rates, strict=True)]
-        self.optimizer = torch.optim.Adam(groups) if optimizer is None else optimizer(groups)
-
-    def sweep(self, object: Tensor, probe: Tensor, moves: bool) -> tuple[Tensor, Tensor, float]:
-        scan, steps = self.scan, math.ceil(len(self.scan) / self.batch)
-        order = torch.randperm(len(scan), generator=self.generator)
-        first = len(self.state.reports) * steps
-        for k, part in enumerate(order.split(self.batch)):
-            share = min((first + k) / (self.sweeps_planned * steps), 1.0)
-            for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-                group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * share))
-            self.parameters[1].requires_grad_(moves)
-            self.optimizer.zero_grad()
-            found = self._loss(self.parameters[0], self.parameters[1] * self.unit, part, self.kind, scan.weight)
-            (found.total / len(part)).backward()
-            self.optimizer.step()
-        object = self.parameters[0].detach().clone()
-        if moves:
-            probe = (self.parameters[1] * self.unit).detach()
-        with torch.no_grad():
-            found = self._loss(object, probe, slice(None), "amplitude", self.valid.to(self.data.dtype))
-        return object, probe, 2 * float(found.loss.sum(dtype=torch.float64))
-
-    def _loss(
-        self, object: Tensor, probe: Tensor, part: Tensor | slice, kind: str, weight: Tensor | None
-    ) -> PtychographicLoss:
-        return ptychographic_loss(
-            object,
-            probe,
-            self.scan.positions[part],
-            self.scan.amplitudes[part],
-            weight=weight if weight is None or weight.dim() == 2 else weight[part],
-            background=self.scan.background,
-            kind=kind,
-            scale=self.scale,
-            subpixel="fourier" if self.moves else "nearest",
-        )
+        if not self.moves:
+            sums = (patches.conj() * self.waves).sum(0)
+            return torch.where(light > floor, sums / light.clamp_min(floor), probe)
+        # Between pixels the sums are no multiples of the probe, and divided by the light they grow without bound: as
+        # far along the same direction as brings the waves nearest.
+        off = self.waves - self.moved(probe, everything).mul_(patches)
+        slope = self.moved(patches.conj() * off, everything, back=True).sum(0)
+        along = torch.where(light > floor, slope / light.clamp_min(floor), 0)
+        reach = self.moved(along, everything).mul_(patches).abs().square().sum()
+        return probe + along * ((along.conj() * slope).real.sum() / reach.clamp_min(torch.finfo(reach.dtype).tiny))

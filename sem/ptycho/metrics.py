@@ -10,11 +10,11 @@ from torch import Tensor
 
 
 class Scores(NamedTuple):
-    """``amp_ssim`` and ``amp_mae`` of the amplitudes at equal mean (``amp_mae`` in units of the truth's mean);
-    ``phase_ssim`` of the phases without their planes, None where the truth has none; ``complex_error``, the norm of the
-    difference over the truth's."""
+    """``amp_ssim`` and ``amp_mae`` of the amplitudes at equal mean (``amp_mae`` in units of the truth's mean), the
+    first None where the truth's do not vary; ``phase_ssim`` of the phases without their planes, None where the truth
+    has none; ``complex_error``, the norm of the difference over the truth's."""
 
-    amp_ssim: float
+    amp_ssim: float | None
     amp_mae: float
     phase_ssim: float | None
     complex_error: float
@@ -62,15 +62,11 @@ def _signed(k: int, size: int) -> int:
 
 
 def ssim(image: Tensor, truth: Tensor, data_range: float) -> float:
-    """scikit-image's structural similarity of real ``[H, W]``, with its windows of 7 x 7.
-
-    Raises:
-        ImportError: there is no scikit-image.
-    """
-    try:
+    """scikit-image's structural similarity of real ``[H, W]``, with its windows of 7 x 7."""
+    try:  # here, since reconstructions need no scores
         from skimage.metrics import structural_similarity
-    except ImportError as error:
-        raise ImportError(f"scores need scikit-image ({error}): pip install scikit-image") from None
+    except ImportError:
+        raise ImportError("scores need scikit-image: pip install 'sem[ptycho]'") from None
     return float(structural_similarity(image.double().numpy(), truth.double().numpy(), data_range=data_range))
 
 
@@ -78,17 +74,29 @@ def scores(reconstruction: Tensor, truth: Tensor, crop: int = 0) -> Scores:
     """Of complex ``[H, W]``, ``crop`` pixels inside each edge.
 
     A constant image has the same scores whatever the constant; print :func:`floors` beside any.
+
+    Raises:
+        ValueError: images of different shapes, of fewer than 7 pixels inside, or with numbers that are not finite.
     """
+    if truth.dim() != 2 or reconstruction.shape != truth.shape:
+        got = f"{list(reconstruction.shape)} and {list(truth.shape)}"
+        raise ValueError(f"reconstruction, truth: expected one shape [H, W], got {got}")
+    if crop < 0 or min(truth.shape) - 2 * crop < 7:
+        raise ValueError(f"crop: expected to leave 7 x 7 pixels or more of {list(truth.shape)}, got {crop}")
     inside = slice(crop, -crop or None)
-    p, t = reconstruction[inside, inside].to(torch.complex128), truth[inside, inside].to(torch.complex128)
+    p, t = (image.detach()[inside, inside].to(torch.complex128) for image in (reconstruction, truth))
+    for name, image in (("reconstruction", p), ("truth", t)):
+        if not bool(image.isfinite().all()):
+            raise ValueError(f"{name}: expected finite numbers")
     p = aligned(p, t)
     size, wanted = p.abs(), t.abs()
     size = size * (wanted.mean() / size.mean().clamp_min(1e-300))
     error = (p * t.conj()).angle()
     phase = _without_plane(t.angle())
     spread = float(phase.max() - phase.min())
+    contrast = float(wanted.max() - wanted.min())
     return Scores(
-        ssim(size, wanted, float(wanted.max() - wanted.min())),
+        None if contrast < 1e-6 * float(wanted.mean()) else ssim(size, wanted, contrast),
         float((size - wanted).abs().mean() / wanted.mean()),
         None if spread < 1e-9 else ssim(_without_plane(t.angle() + error), phase, spread),
         float((p - t).norm() / t.norm()),

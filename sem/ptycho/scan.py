@@ -29,7 +29,7 @@ class Scan:
     Example:
         >>> scan = Scan.from_counts(torch.full((2, 8, 8), 4.0), torch.tensor([[0.0, 0.0], [0.0, 3.5]]))
         >>> len(scan), scan.side, float(scan.amplitudes[0, 0, 0]), scan.object_shape(margin=2)
-        (2, 8, 2.0, (12, 16))
+        (2, 8, 2.0, (10, 14))
     """
 
     amplitudes: Tensor
@@ -56,16 +56,29 @@ class Scan:
                 raise ValueError(f"{name}: expected finite numbers")
             if name != "positions" and tensor is not None and bool((tensor < 0).any()):
                 raise ValueError(f"{name}: expected numbers >= 0, got {float(tensor.min()):.4g}")
+        bad = _invalid(data, self.weight)
+        if bad.any():
+            j = int(bad.flatten(1).any(1).nonzero()[0])
+            first = float(data[j][bad[j]][0])
+            raise ValueError(
+                f"amplitudes: expected finite numbers >= 0 where pixels are valid, got {first:.4g} in pattern {j}"
+            )
 
     @classmethod
     def from_counts(
         cls, counts: Tensor, positions: Tensor, weight: Tensor | None = None, background: Tensor | None = None
     ) -> Scan:
         """From counts with the zero frequency at ``[0, 0]``; a detector has it in the middle, ``torch.fft.ifftshift``
-        over the last two dimensions brings it here."""
-        if bool((counts < 0).any()):
-            raise ValueError(f"counts: expected numbers >= 0, got {float(counts.min()):.4g}")
-        return cls(counts.to(torch.float64).sqrt().float(), positions, weight, background)
+        over the last two dimensions brings it here. What stands in pixels of weight 0 does not matter: detectors mark
+        dead ones by numbers such as -1."""
+        exact = counts.to(torch.float64)  # unsigned integers, as detectors write them, know few operations
+        if weight is None or weight.shape in (exact.shape[1:], exact.shape):
+            bad = exact[_invalid(exact, weight)]
+            if bad.numel():
+                raise ValueError(
+                    f"counts: expected finite numbers >= 0 where pixels are valid, got {float(bad[0]):.4g}"
+                )
+        return cls(exact.sqrt().float(), positions, weight, background)
 
     def __len__(self) -> int:
         return len(self.amplitudes)
@@ -96,3 +109,9 @@ class Scan:
         """The same with positions that begin at ``margin``: refinement may move them by as much."""
         first = self.positions.amin(0, keepdim=True) if len(self) else 0
         return Scan(self.amplitudes, self.positions - first + margin, self.weight, self.background)
+
+
+def _invalid(numbers: Tensor, weight: Tensor | None) -> Tensor:
+    """Where valid pixels are negative, infinite or not a number."""
+    bad = (numbers < 0) | ~numbers.isfinite()
+    return bad if weight is None else bad & (weight > 0)

@@ -126,6 +126,13 @@ def spiral_scan(count: int, spacing: float) -> Tensor:
 
 def far_intensity(object: Tensor, probe: Tensor, positions: Tensor) -> Tensor:
     """What a detector expects without background, in counts of the probe's units, ``[J, N, N]`` float32."""
+    if probe.dim() != 3 or probe.shape[1] != probe.shape[2]:
+        raise ValueError(f"probe: expected shape [M, N, N], got {list(probe.shape)}")
+    if positions.dim() != 2 or positions.shape[1] != 2 or len(positions) == 0:
+        raise ValueError(f"positions: expected shape [J, 2], J >= 1, got {list(positions.shape)}")
+    if not bool(positions.isfinite().all()):
+        raise ValueError("positions: expected finite numbers")
+    positions = positions.float()
     whole = (positions + 0.5).floor()
     moved = torch.fft.ifft2(shift_ramp(torch.fft.fft2(probe), positions - whole))
     waves = exit_waves(object, moved, Patches(whole.long(), probe.shape[-1], object.shape))

@@ -35,6 +35,7 @@ class HeadWeights(NamedTuple):
 
     def log_probabilities(self, psi: Tensor) -> Tensor:
         """Of the wave ``psi``, complex64 ``[..., dim]``."""
+        psi = psi.resolve_conj()
         blocks = torch.view_as_real(psi)
         if psi.dim() == 2 and takes_step(blocks):
             return born_step(blocks.contiguous(), self.matrix, self.bias, _FLOOR)
@@ -74,7 +75,7 @@ class BornHead(nn.Module):
         ``psi`` complex64 ``[..., dim]``, ``targets`` int64 ``[...]``; -100 is ignored. The unitary divergence is the
         mean over tokens of ``log(sum_v |amp_v|^2)^2``.
         """
-        blocks = torch.view_as_real(psi).reshape(-1, 2 * psi.shape[-1])
+        blocks = torch.view_as_real(psi.resolve_conj()).reshape(-1, 2 * psi.shape[-1])
         return BornLoss(
             *_ChunkedLoss.apply(
                 blocks,

@@ -272,7 +272,7 @@ diffraction_backward = Operator(
     empty=_empty_gradients,
     sizes=_sizes,
 )
-diffraction_backward.first_order("diffraction", "diffraction.reference")
+diffraction_backward.first_order("diffraction", "diffraction.reference.diffraction")
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
