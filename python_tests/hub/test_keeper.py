@@ -115,6 +115,34 @@ def test_failing_upload_is_reported_and_tried_again_and_does_not_end_the_trainin
     assert "checkpoints/step_00000001.pt" in hub.repos[REPO]
 
 
+def test_a_checkpoint_that_was_there_before_anybody_looked_is_uploaded(hub, tmp_path, monkeypatch):
+    text = """
+        (run / "checkpoints").mkdir(parents=True)
+        (run / "checkpoints/step_00000001.pt").write_text("weights")
+        end = time.monotonic() + 20
+        while not (run / "seen").exists():
+            time.sleep(0.01)
+            if time.monotonic() > end:
+                raise SystemExit(3)
+    """
+    saved, start = tmp_path / "run/checkpoints/step_00000001.pt", subprocess.Popen
+
+    def slow_start(*arguments, **settings):
+        child = start(*arguments, **settings)
+        while not saved.exists():
+            time.sleep(0.01)
+        return child
+
+    def look():
+        while "checkpoints/step_00000001.pt" not in hub.repos.get(REPO, ()):
+            time.sleep(0.01)
+        (tmp_path / "run/seen").write_text("")
+
+    monkeypatch.setattr("sem.hub.keeper.subprocess.Popen", slow_start)
+    threading.Thread(target=look, daemon=True).start()
+    assert Keeper(RunMirror(tmp_path / "run", REPO), QUICK).run(training(tmp_path, text)) == 0
+
+
 def test_a_last_upload_that_fails_is_an_error(hub, tmp_path, capfd):
     hub.failures["/commit/"] = (403, "quota")
     command = training(tmp_path, "run.mkdir(); (run / 'final.json').write_text('{}')")

@@ -68,11 +68,12 @@ class Keeper:
         # before there is a command: a signal that found us without would end us and leave the command alone
         before = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
+            known = self.mirror.checkpoints()  # before there is a command that could save the first
             # a session of its own: Ctrl-C in a terminal reaches it once, through us
             child = subprocess.Popen(command, start_new_session=True)
             for number in early:
                 child.send_signal(number)
-            status = self._watch(child)
+            status = self._watch(child, known)
             uploaded = not self.mirror.folder.is_dir() or self._upload_last()
         finally:
             for number, handler in before.items():
@@ -81,8 +82,7 @@ class Keeper:
             return status if status > 0 else 128 - status
         return 0 if uploaded else FAILED
 
-    def _watch(self, child: subprocess.Popen[bytes]) -> int:
-        uploaded = self.mirror.checkpoints()
+    def _watch(self, child: subprocess.Popen[bytes], uploaded: frozenset[tuple[str, int]]) -> int:
         delay, not_before = self.pace.retry, time.monotonic()
         while True:
             try:
