@@ -12,51 +12,30 @@ SEM_INLINE Complex conjugate_times(Complex a, Complex b) {
 }
 SEM_INLINE Complex plus(Complex a, Complex b) { return {a.re + b.re, a.im + b.im}; }
 
-// Eight complex numbers as they lie in memory: each of these is one shuffle within a lane of the register, where to
-// take them apart and put them together again costs four across.
-template <class Vector, int... kLane>
-SEM_INLINE Vector swapped(Vector v, std::integer_sequence<int, kLane...>) {
-  return __builtin_shufflevector(v, v, (kLane ^ 1)...);
-}
-template <class Vector, int... kLane>
-SEM_INLINE Vector real_parts(Vector v, std::integer_sequence<int, kLane...>) {
-  return __builtin_shufflevector(v, v, (kLane & ~1)...);
-}
-template <class Vector, int... kLane>
-SEM_INLINE Vector imaginary_parts(Vector v, std::integer_sequence<int, kLane...>) {
-  return __builtin_shufflevector(v, v, (kLane | 1)...);
-}
 template <class Vector>
 SEM_INLINE auto lanes_of(Vector) {
   return std::make_integer_sequence<int, sizeof(Vector) / sizeof(float)>();
 }
 
+// Eight complex numbers as they lie in memory: each of these is one shuffle within a lane of the register, where to
+// take them apart and put them together again costs four across. Lane l gets what was in lane (l & kKeep) ^ kFlip.
+template <int kKeep, int kFlip, class Vector, int... kLane>
+SEM_INLINE Vector rearranged(Vector v, std::integer_sequence<int, kLane...>) {
+  return __builtin_shufflevector(v, v, ((kLane & kKeep) ^ kFlip)...);
+}
+template <int kKeep, int kFlip, class Vector>
+SEM_INLINE Vector rearranged(Vector v) {
+  return rearranged<kKeep, kFlip>(v, lanes_of(v));
+}
+template <int kKeep, int kFlip, int kCount>
+SEM_INLINE Halves<float, kCount> rearranged(Halves<float, kCount> v) {
+  return {rearranged<kKeep, kFlip>(v.low), rearranged<kKeep, kFlip>(v.high)};
+}
 // im, re, im, re, ...
-template <class Vector>
-SEM_INLINE Vector swapped(Vector v) {
-  return swapped(v, lanes_of(v));
-}
-template <int kCount>
-SEM_INLINE Halves<float, kCount> swapped(Halves<float, kCount> v) {
-  return {swapped(v.low), swapped(v.high)};
-}
+SEM_INLINE vfloat swapped(vfloat v) { return rearranged<~0, 1>(v); }
 // re, re, ... and im, im, ... of each
-template <class Vector>
-SEM_INLINE Vector real_parts(Vector v) {
-  return real_parts(v, lanes_of(v));
-}
-template <int kCount>
-SEM_INLINE Halves<float, kCount> real_parts(Halves<float, kCount> v) {
-  return {real_parts(v.low), real_parts(v.high)};
-}
-template <class Vector>
-SEM_INLINE Vector imaginary_parts(Vector v) {
-  return imaginary_parts(v, lanes_of(v));
-}
-template <int kCount>
-SEM_INLINE Halves<float, kCount> imaginary_parts(Halves<float, kCount> v) {
-  return {imaginary_parts(v.low), imaginary_parts(v.high)};
-}
+SEM_INLINE vfloat real_parts(vfloat v) { return rearranged<~1, 0>(v); }
+SEM_INLINE vfloat imaginary_parts(vfloat v) { return rearranged<~1, 1>(v); }
 
 // -1, 1, -1, 1, ...
 SEM_INLINE vfloat minus_plus() {
