@@ -88,24 +88,27 @@ def far_residual(
         raise ValueError(f"waves: expected shape [J, M, N, N], got {list(blocks.shape[:-1])}")
     patterns, _, *frame, _ = blocks.shape
     moduli = boundary.real("data", data, (patterns, *frame))
-    optional = []
-    for name, value, shapes in (
-        ("weight", weight, ([*frame], [patterns, *frame])),
-        ("background", background, ([*frame],)),
-    ):
-        if value is None:
-            optional.append(blocks.new_empty(0))
-            continue
-        tensor = boundary.real(name, value)
-        if list(tensor.shape) not in shapes:
-            raise ValueError(f"{name}: expected shape {' or '.join(map(str, shapes))}, got {list(tensor.shape)}")
-        optional.append(tensor)
+    optional = masks_and_floor(moduli, weight, background)
     for name, tensor in zip(("data", "weight", "background"), (moduli, *optional), strict=True):
         boundary.same_device(name, tensor, blocks)
     number = KINDS.index(boundary.choice("kind", kind, KINDS))
     note_autocast("far_residual", blocks.device.type)
     out, *rest = far_residual_kernel(blocks, moduli, *optional, number, boundary.positive("scale", scale))
     return FarResidual(restore(out), *rest)
+
+
+def masks_and_floor(data: Tensor, weight: Tensor | None, background: Tensor | None) -> tuple[Tensor, Tensor]:
+    """``weight`` and ``background`` as the kernel takes them beside ``data [J, N, N]``: empty for None."""
+    masks = floor = data.new_empty(0)
+    if weight is not None:
+        masks = boundary.real("weight", weight)
+        shapes = data.shape[1:], data.shape
+        if masks.shape not in shapes:
+            one, each = map(list, shapes)
+            raise ValueError(f"weight: expected shape {one} or {each}, got {list(masks.shape)}")
+    if background is not None:
+        floor = boundary.real("background", background, data.shape[1:])
+    return masks, floor
 
 
 # Below, psi is float32 [J, M, N, N, 2], data [J, N, N], weight [0], [N, N] or [J, N, N], background [0] or [N, N].

@@ -11,7 +11,7 @@ from torch.autograd import Function
 
 from sem.ops import boundary, kernels
 from sem.ops.exit_waves import exit_waves_forward, overlap_add_sums
-from sem.ops.far_residual import LOSSES, far_residual_kernel, residual_sizes
+from sem.ops.far_residual import LOSSES, far_residual_kernel, masks_and_floor, residual_sizes
 from sem.ops.patches import Patches
 from sem.ops.registration import second_derivative
 from sem.ops.shift_ramp import shift_ramp_backward, shift_ramp_forward
@@ -92,10 +92,7 @@ def ptychographic_loss(
         raise ValueError(f"positions: expected shape [J, 2], got {list(where.shape)}")
     count = len(where)
     moduli = boundary.real("data", data, (count, side, side))
-    masks = moduli.new_empty(0) if weight is None else boundary.real("weight", weight)
-    if weight is not None and tuple(masks.shape) not in ((side, side), (count, side, side)):
-        raise ValueError(f"weight: expected shape {[side, side]} or {[count, side, side]}, got {list(masks.shape)}")
-    floor = moduli.new_empty(0) if background is None else boundary.real("background", background, (side, side))
+    masks, floor = masks_and_floor(moduli, weight, background)
     for name, given in (("data", data), ("weight", weight)):
         if given is not None and given.requires_grad and torch.is_grad_enabled():
             raise ValueError(f"{name}: expected a tensor that requires no gradient, since it gets none; detach it")

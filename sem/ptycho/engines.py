@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from sem.ops import reference
 from sem.ptycho.positions import position_steps
 from sem.ptycho.scan import Scan
 
@@ -143,10 +144,10 @@ class Engine:
         """The probe as it stands at ``patterns``, ``[.., M, N, N]``; ``back``: what stands there, moved back."""
         if not self.moves:
             return probe
-        q = torch.fft.fftfreq(probe.shape[-1], dtype=self.shift.dtype)
         shift = self.shift[patterns] if not back else -self.shift[patterns]
-        angle = -2 * math.pi * (shift[..., 0, None, None] * q.unsqueeze(1) + shift[..., 1, None, None] * q)
-        return torch.fft.ifft2(torch.fft.fft2(probe) * torch.polar(torch.ones_like(angle), angle).unsqueeze(-3))
+        # the twin, since it takes any precision
+        moved = torch.fft.ifft2(reference.shift_ramp(torch.fft.fft2(probe), shift.view(-1, 2)))
+        return moved if shift.dim() == 2 else moved.squeeze(0)
 
     def project(self, far: Tensor, patterns: slice | int | Tensor) -> tuple[Tensor, Tensor]:
         """The far waves with the measured moduli where a pixel is valid and lit, and ``(A - X)^2`` of valid ones."""
@@ -164,6 +165,10 @@ class Engine:
     def patch(self, object: Tensor, j: int) -> Tensor:
         y, x = self.corners[j]
         return object[y : y + self.scan.side, x : x + self.scan.side]
+
+    def patches(self, object: Tensor, patterns: Iterable[int]) -> Tensor:
+        """Copies of several, ``[.., 1, N, N]``."""
+        return torch.stack([self.patch(object, j) for j in patterns]).unsqueeze(1)
 
 
 def _fft(waves: Tensor) -> Tensor:
@@ -274,19 +279,16 @@ class Projections(Engine):
     def sweep(self, object: Tensor, probe: Tensor, moves: bool) -> tuple[Tensor, Tensor, float]:
         everything = slice(None)
         if self.waves is None:
-            self.waves = self.moved(probe, everything) * self._patches(object)
+            self.waves = self.moved(probe, everything) * self.patches(object, range(len(self.scan)))
         for _ in range(self.inner):
             object = self._object(object, self.moved(probe, everything))
             if moves:
                 probe = self._probe(object, probe)
-        m = self.moved(probe, everything) * self._patches(object)
+        m = self.moved(probe, everything) * self.patches(object, range(len(self.scan)))
         squares = float(self.project(_fft(m), everything)[1].sum(dtype=torch.float64))
         measured = _ifft(self.project(_fft(2 * m - self.waves), everything)[0])
         self.waves = measured.mul_(self.beta).add_(m, alpha=1 - 2 * self.beta).add_(self.waves, alpha=self.beta)
         return object, probe, squares
-
-    def _patches(self, object: Tensor) -> Tensor:
-        return torch.stack([self.patch(object, j) for j in range(len(self.scan))]).unsqueeze(1)
 
     def _object(self, object: Tensor, probe: Tensor) -> Tensor:
         assert self.waves is not None
@@ -302,7 +304,7 @@ class Projections(Engine):
     def _probe(self, object: Tensor, probe: Tensor) -> Tensor:
         assert self.waves is not None
         everything = slice(None)
-        patches = self._patches(object)
+        patches = self.patches(object, range(len(self.scan)))
         light = patches.abs().square().sum((0, 1))
         floor = self.FLOOR * light.max()
         if not self.moves:

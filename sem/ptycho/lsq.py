@@ -49,14 +49,14 @@ class LSQML(Engine):
             part = part.sort().values
             patches = Patches(corners[part], self.scan.side, object.shape)
             there = self.moved(probe, part)
-            patch = torch.stack([self.patch(object, j) for j in part.tolist()]).unsqueeze(1)
+            patch = self.patches(object, part.tolist())
             far = torch.fft.fft2(there * patch, norm="ortho")
             near, off = self.project(far, part)
             squares += off.sum(dtype=torch.float64)
             chi = torch.fft.ifft2(near - far, norm="ortho")
             sums = overlap_add(chi, object, there, patches)
             along_object = sums.to_object / (sums.illumination + self.damping * sums.illumination.max())
-            a = torch.stack([self.patch(along_object, j) for j in part.tolist()]).unsqueeze(1) * there
+            a = self.patches(along_object, part.tolist()) * there
             if not moves:
                 object = object + _mean_step(_inner(a, chi) / _inner(a, a).clamp_min(1e-30), a) * along_object
                 continue

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from sem.ops import exit_waves
+from sem.ops import Patches, exit_waves, shift_ramp
 from sem.ptycho.scan import Scan
 
 _RIDGE = 1e-3  # of the trace
@@ -39,9 +39,8 @@ def position_steps(scan: Scan, object: Tensor, probe: Tensor, *, damping: float 
     spectrum = torch.fft.fft2(probe)
     steps = []
     for part in torch.arange(len(scan)).split(max(1, 2**22 // (8 * probe.numel()))):
-        angle = -2 * math.pi * (shift[part, 0, None, None] * q.unsqueeze(1) + shift[part, 1, None, None] * q)
-        moved = spectrum * torch.polar(torch.ones_like(angle), angle).unsqueeze(1)
-        some = type(patches)(patches.corners[part], scan.side, object.shape)
+        moved = shift_ramp(spectrum, shift[part])
+        some = Patches(patches.corners[part], scan.side, object.shape)
 
         def far(spectrum: Tensor, some=some) -> Tensor:  # type: ignore[no-untyped-def]
             return torch.fft.fft2(exit_waves(object, torch.fft.ifft2(spectrum), some), norm="ortho")
