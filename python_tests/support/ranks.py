@@ -6,6 +6,7 @@ as ``<folder>/rank<n>.pt``.
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import socket
@@ -189,8 +190,14 @@ SCENARIOS: tuple[Callable[[Path], Any], ...] = (
 )
 
 
+def note_threads(path: Path) -> None:
+    """Write down the names of this process's threads, as the system knows them."""
+    path.write_text("\n".join(comm.read_text().strip() for comm in Path("/proc/self/task").glob("*/comm")))
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     base = Path(sys.argv[1])
+    atexit.register(note_threads, base / f"rank{os.environ['RANK']}.threads")  # the first is called last
     results = {scenario.__name__: scenario(base / scenario.__name__) for scenario in SCENARIOS}
     torch.save(results, base / f"rank{os.environ['RANK']}.pt")

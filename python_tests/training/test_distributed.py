@@ -171,6 +171,15 @@ def test_lost_process_ends_the_others_with_a_clear_error(tmp_path, number, timeo
     assert "Traceback" not in output
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the threads' names from /proc")
+def test_no_thread_of_gloo_outlives_the_processes_parting(two):
+    """One that lets go of a tensor while the interpreter ends would abort the process."""
+    for rank in range(2):
+        threads = (two[1] / f"rank{rank}.threads").read_text().split("\n")
+        assert threads
+        assert not [name for name in threads if "gloo" in name]
+
+
 def test_torchrun_starts_a_run(tmp_path):
     arguments = command(tmp_path, "--training.max_steps", "2")
     run = subprocess.run(

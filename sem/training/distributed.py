@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
+import importlib
 import os
 import re
 import signal
@@ -97,9 +99,9 @@ class ProcessGroup(OneProcess):
             self.rank, self.world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
             # nccl's own watchdog aborts the process without a word to the user: let fetch() notice first
             patience = timeout if device.type == "cpu" else timeout + _GRACE_SECONDS
+            leave_at_exit()
             with self.guard():
                 distributed.init_process_group(BACKENDS[device.type], timeout=timedelta(seconds=patience))
-            leave_at_exit()
 
     def wrap(self, model: nn.Module) -> nn.Module:
         with self.guard():
@@ -171,13 +173,19 @@ class ProcessGroup(OneProcess):
 
 
 def leave_at_exit() -> None:
-    """Part from the other processes before the interpreter ends, which gloo's running threads would abort."""
+    """Part from the other processes before the interpreter ends, which gloo's running threads would abort.
+
+    To be called before the processes are connected.
+    """
+    # DistributedDataParallel imports it, and its functions' default arguments keep the group that is there by then
+    importlib.import_module("torch.distributed.nn.functional")
     atexit.unregister(_leave)
     atexit.register(_leave)
 
 
 def _leave() -> None:
     if distributed.is_initialized():
+        gc.collect()  # a trainer and its wrapped model stand in cycles, and gloo's threads end with the last reference
         distributed.destroy_process_group()
 
 
