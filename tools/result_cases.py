@@ -160,6 +160,13 @@ def token_cases(rows: int, width: int, spoil: Callable[[Tensor], Tensor] = lambd
             "blocks": draw.wave(width // block, block, block),
         },
     )
+    psi, real = spoil(draw.wave(rows, width)), draw.normal(rows, width)
+    yield Case(f"wave_gate {size}", lambda t: ops.wave_gate(t["psi"], t["logits"]), {"psi": psi, "logits": 5 * real})
+    yield Case(
+        f"potential_step {size}",
+        lambda t: ops.potential_step(t["psi"], t["potential"], t["kerr"]),
+        {"psi": psi, "potential": 5 * real, "kerr": draw.normal(width)},
+    )
 
 
 def spoilt_cases() -> Iterator[Case]:

@@ -1,4 +1,4 @@
-"""RMS norm, gated rotation and causal convolution: accuracy, gradients, and what a result may depend on."""
+"""The operators on tokens one by one or a few at a time: accuracy, gradients, and what a result may depend on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from helpers import double, relative_error
 from scan_problems import same_bits
 from token_operators import TOKEN_OPERATORS, conv_problem, weight_like
 
-from sem.ops import causal_conv, complex_rms_norm, gated_rotation, reference
+from sem.ops import causal_conv, complex_rms_norm, gated_rotation, potential_step, reference, wave_gate
 from sem.ops.testing import composed_on_cpu_tensors
 
 operators = pytest.mark.parametrize("operator", TOKEN_OPERATORS, ids=str)
@@ -187,6 +187,45 @@ def test_a_norm_of_zeros_is_zero_with_finite_gradient():
     assert not out.abs().any() and torch.isfinite(torch.view_as_real(z.grad)).all()
 
 
+places = pytest.mark.parametrize("place", [nullcontext, composed_on_cpu_tensors], ids=["kernel", "composed"])
+
+
+@places
+def test_gates_of_any_size_have_finite_values_and_gradients(place):
+    logits = torch.tensor([-1e30, -100.0, -50.0, 0.0, 50.0, 100.0, 1e30])
+    inputs = [torch.full((7,), 1 - 2j, dtype=torch.complex64), logits]
+    weight = torch.full((7,), 0.5 + 1j)
+    with place():
+        found = TOKEN_OPERATORS[3].gradients(wave_gate, inputs, weight)
+    expected = TOKEN_OPERATORS[3].gradients(reference.wave_gate, [double(t) for t in inputs], weight)
+    for ours, theirs in zip(found, expected, strict=True):
+        for k in range(7):
+            assert abs(complex(ours[k]) - complex(theirs[k])) <= 1e-6 * abs(complex(theirs[k])) + 1e-30, k
+
+
+@places
+def test_a_potential_step_keeps_moduli_and_leaves_a_row_of_zeros(place):
+    psi = torch.randn(3, 40, dtype=torch.complex64)
+    psi[1] = 0
+    psi.requires_grad_()
+    with place():
+        out = potential_step(psi, 300 * torch.randn(3, 40), 100 * torch.randn(40))
+        torch.testing.assert_close(out.abs(), psi.abs(), rtol=1e-6, atol=0)
+        assert not out[1].any()
+        out.real.sum().backward()
+        torch.testing.assert_close(psi.grad[1].abs(), torch.ones(40))
+        tiny = torch.full((1, 3), 1e-22 + 0j)
+        torch.testing.assert_close(potential_step(tiny, torch.zeros(1, 3), torch.ones(3)), tiny, rtol=1e-3, atol=0)
+
+
+@places
+def test_phases_of_a_thousand_radians_are_those_of_the_floats(place):
+    psi, angle = torch.ones(4, 50, dtype=torch.complex64), 2000 * torch.rand(4, 50) - 1000
+    with place():
+        out = potential_step(psi, angle, torch.zeros(50))
+    assert relative_error(out, torch.exp(1j * angle.double())) < 1e-6
+
+
 @pytest.mark.parametrize("taps", [1, 2, 4, 9, 70])
 @pytest.mark.parametrize("steps", [1, 5, 64, 150])
 def test_convolution_of_any_width(taps, steps):
@@ -256,6 +295,38 @@ WAVE = torch.zeros(2, 5, 6, dtype=torch.complex64)
             lambda: gated_rotation(WAVE, torch.ones(2, 5, 6), torch.ones(1, 2, 3, 3, 2)),
             ValueError,
             "blocks: expected shape",
+        ),
+        (lambda: wave_gate(None, torch.ones(6)), TypeError, "psi: expected a torch.Tensor, got NoneType"),
+        (lambda: wave_gate(WAVE, torch.ones(6)), ValueError, r"logits: expected shape \[2, 5, 6\], got \[6\]"),
+        (
+            lambda: wave_gate(WAVE, torch.ones(2, 5, 6, dtype=torch.float64)),
+            TypeError,
+            "logits: expected float32 .* got torch.float64",
+        ),
+        (
+            lambda: wave_gate(WAVE, torch.ones(2, 5, 6, device="meta")),
+            ValueError,
+            "logits: expected device cpu, as the first argument, got meta",
+        ),
+        (
+            lambda: potential_step(WAVE, torch.ones(5, 6), torch.ones(6)),
+            ValueError,
+            r"potential: expected shape \[2, 5, 6\], got \[5, 6\]",
+        ),
+        (
+            lambda: potential_step(WAVE, torch.ones(2, 5, 6), torch.ones(5)),
+            ValueError,
+            r"kerr: expected shape \[6\], got \[5\]",
+        ),
+        (
+            lambda: potential_step(WAVE, WAVE, torch.ones(6)),
+            TypeError,
+            "potential: expected float32, bfloat16 or float16, got torch.complex64",
+        ),
+        (
+            lambda: potential_step(WAVE, torch.ones(2, 5, 6), torch.ones(6, device="meta")),
+            ValueError,
+            "kerr: expected device cpu, as the first argument, got meta",
         ),
         (
             lambda: causal_conv(WAVE[0], torch.ones(4, 6, 2), torch.ones(6, 2)),

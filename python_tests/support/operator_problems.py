@@ -148,6 +148,18 @@ def one_block() -> Problem:
     return Problem({"x": wave(0, 1, 4, 4), "logits": normal(1, 1, 4, 4)}, ("x", "logits", "x"))
 
 
+def gate_problem(rows: int = 5, seed: int = 0) -> Problem:
+    return Problem.of(psi=wave(seed, rows, 6), logits=normal(seed + 1, rows, 6))
+
+
+def potential_problem(rows: int = 5, seed: int = 0) -> Problem:
+    return Problem.of(psi=wave(seed, rows, 6), potential=normal(seed + 1, rows, 6), kerr=normal(seed + 2, 6))
+
+
+def potential_of_kerr() -> Problem:
+    return Problem({"psi": wave(0, 6), "kerr": normal(1, 6)}, ("psi", "kerr", "kerr"))
+
+
 def convolution_problem(rows: int = 5, seed: int = 0) -> Problem:
     steps, channels, taps = 7, 6, 4
     return Problem.of(

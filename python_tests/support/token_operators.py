@@ -9,10 +9,12 @@ import torch
 from helpers import generator
 from torch import Tensor
 
-from sem.ops import causal_conv, complex_rms_norm, gated_rotation, reference
+from sem.ops import causal_conv, complex_rms_norm, gated_rotation, potential_step, reference, wave_gate
 from sem.ops.causal_conv import causal_conv_backward, causal_conv_forward
 from sem.ops.complex_rms_norm import complex_rms_norm_backward, complex_rms_norm_forward
 from sem.ops.gated_rotation import gated_rotation_backward, gated_rotation_forward
+from sem.ops.potential_step import potential_step_backward, potential_step_forward
+from sem.ops.wave_gate import wave_gate_backward, wave_gate_forward
 
 EPS = 1e-6
 
@@ -83,6 +85,15 @@ def conv_problem(batch: int = 2, steps: int = 5, width: int = 6, seed: int = 0, 
     ]
 
 
+def gate_problem(batch: int = 2, steps: int = 5, width: int = 6, seed: int = 0) -> list[Tensor]:
+    return [_normal(seed, batch, steps, width), 3 * _normal(seed + 1, batch, steps, width, dtype=torch.float32)]
+
+
+def potential_problem(batch: int = 2, steps: int = 5, width: int = 6, seed: int = 0) -> list[Tensor]:
+    potential = _normal(seed + 1, batch, steps, width, dtype=torch.float32)
+    return [_normal(seed, batch, steps, width), potential, 0.5 * _normal(seed + 2, width, dtype=torch.float32)]
+
+
 TOKEN_OPERATORS = (
     TokenOperator(
         "complex_rms_norm",
@@ -111,5 +122,23 @@ TOKEN_OPERATORS = (
         (0, 4),
         (causal_conv_forward, causal_conv_backward),
         (0, 4, 1, 2, 3),
+    ),
+    TokenOperator(
+        "wave_gate",
+        wave_gate,
+        reference.wave_gate,
+        gate_problem,
+        (0, 1),
+        (wave_gate_forward, wave_gate_backward),
+        (0, 1),
+    ),
+    TokenOperator(
+        "potential_step",
+        potential_step,
+        reference.potential_step,
+        potential_problem,
+        (0, 1),
+        (potential_step_forward, potential_step_backward),
+        (0, 1, 2),
     ),
 )

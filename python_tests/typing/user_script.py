@@ -23,10 +23,12 @@ from sem.ops import (
     laplacian_matvec,
     phase_entropy,
     pit,
+    potential_step,
     reference,
     scan,
     soliton_step,
     state_space,
+    wave_gate,
 )
 
 
@@ -65,6 +67,8 @@ def waves(psi: Tensor, real: Tensor, weight: Tensor, graph: Topology) -> None:
     assert_type(causal_conv(psi, psi, psi), Tensor)
     assert_type(gated_rotation(psi, real, psi), Tensor)
     assert_type(complex_rms_norm(psi, real), Tensor)
+    assert_type(wave_gate(psi, real), Tensor)
+    assert_type(potential_step(psi, real, real), Tensor)
 
 
 def images(detector: DetectorFrame, sources: Sources, domains: Domains) -> None:

@@ -22,6 +22,7 @@ from sem.ops.laplacian_cg import laplacian_cg
 from sem.ops.laplacian_matvec import laplacian_matvec
 from sem.ops.patches import Patches
 from sem.ops.pit import phase_entropy, pit
+from sem.ops.potential_step import potential_step
 from sem.ops.ptychographic_loss import PtychographicLoss, ptychographic_loss
 from sem.ops.scan import scan
 from sem.ops.shift_ramp import shift_ramp
@@ -29,6 +30,7 @@ from sem.ops.soliton_step import soliton_step
 from sem.ops.solve import OnFailure, SolveError, SolveInfo, SolveStatus
 from sem.ops.state_space import state_space
 from sem.ops.topology import Topology
+from sem.ops.wave_gate import wave_gate
 
 __all__ = [
     "Curvature",
@@ -63,10 +65,12 @@ __all__ = [
     "overlap_add",
     "phase_entropy",
     "pit",
+    "potential_step",
     "ptychographic_loss",
     "reference_diffraction",
     "scan",
     "shift_ramp",
     "soliton_step",
     "state_space",
+    "wave_gate",
 ]

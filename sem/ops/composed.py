@@ -19,6 +19,7 @@ from sem.ops.blocks import intensity, interleaved, pair_sum, real_matrix
 GATE_SLOPE = 1.7015
 ACTIVE = 1e-12
 LEAST_MEAN = 1e-24
+LEAST_MEAN_INTENSITY = torch.finfo(torch.float32).tiny
 
 
 def complex_rms_norm_forward(z: Tensor, gamma: Tensor, eps: float) -> Tensor:
@@ -127,6 +128,46 @@ def _map_blocks(z: Tensor, matrices: Tensor) -> Tensor:
 def _full_precision(tensor: Tensor) -> AbstractContextManager[Any]:
     kind = tensor.device.type
     return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+
+
+def wave_gate_forward(psi: Tensor, logits: Tensor) -> Tensor:
+    return psi * torch.nn.functional.silu(logits).unsqueeze(-1)
+
+
+def wave_gate_backward(psi: Tensor, logits: Tensor, grad_out: Tensor) -> tuple[Tensor, Tensor]:
+    opened = logits.sigmoid()
+    silu = logits * opened
+    slope = torch.addcmul(opened, silu, 1 - opened)
+    return grad_out * silu.unsqueeze(-1), (psi * grad_out).sum(-1).mul_(slope)
+
+
+def potential_step_forward(psi: Tensor, potential: Tensor, kerr: Tensor) -> Tensor:
+    share, _, _ = _shares(psi)
+    return torch.view_as_real(torch.view_as_complex(psi) * _phase_factor(torch.addcmul(potential, kerr, share)))
+
+
+def potential_step_backward(
+    psi: Tensor, potential: Tensor, kerr: Tensor, grad_out: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    share, mean, inverse = _shares(psi)
+    back = _phase_factor(torch.addcmul(potential, kerr, share).neg_()).mul_(torch.view_as_complex(grad_out))
+    grad_potential = (torch.view_as_complex(psi).conj_physical() * back).imag.contiguous()
+    by_kerr = grad_potential * share
+    through_mean = (kerr * by_kerr).mean(-1, keepdim=True).mul_(mean >= LEAST_MEAN_INTENSITY)
+    along = torch.addcmul(-through_mean, grad_potential, kerr).mul_(inverse).mul_(2)
+    return torch.view_as_real(back).addcmul_(psi, along.unsqueeze(-1)), grad_potential, by_kerr.sum(0)
+
+
+def _shares(psi: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """``|psi|^2`` over its mean, the mean, and what was multiplied by for it."""
+    power = psi.square().sum(-1)
+    mean = power.mean(-1, keepdim=True)
+    inverse = mean.clamp_min(LEAST_MEAN_INTENSITY).reciprocal_()
+    return power.mul_(inverse), mean, inverse
+
+
+def _phase_factor(phase: Tensor) -> Tensor:
+    return torch.complex(phase.cos(), phase.sin())
 
 
 def causal_conv_forward(x: Tensor, history: Tensor, taps: Tensor, bias: Tensor, theta: Tensor) -> Tensor:

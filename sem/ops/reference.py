@@ -138,6 +138,19 @@ def gated_rotation(x: Tensor, logits: Tensor, blocks: Tensor) -> Tensor:
     return x + torch.sigmoid(1.7015 * logits) * (turned - x)
 
 
+def wave_gate(psi: Tensor, logits: Tensor) -> Tensor:
+    """Twin of :func:`sem.ops.wave_gate`. ``psi`` complex ``[..., D]``."""
+    return psi * torch.nn.functional.silu(logits)
+
+
+def potential_step(psi: Tensor, potential: Tensor, kerr: Tensor) -> Tensor:
+    """Twin of :func:`sem.ops.potential_step`. ``psi`` complex ``[..., D]``."""
+    power = psi.real.square() + psi.imag.square()
+    smallest_normal = torch.finfo(torch.float32).tiny
+    phase = potential + kerr * (power / power.mean(-1, keepdim=True).clamp_min(smallest_normal))
+    return psi * torch.complex(phase.cos(), phase.sin())
+
+
 def causal_conv(
     x: Tensor, taps: Tensor, bias: Tensor, theta: Tensor | None = None, history: Tensor | None = None
 ) -> Tensor:

@@ -13,11 +13,13 @@
 #include "sem/laplacian_cg.hpp"
 #include "sem/laplacian_matvec.hpp"
 #include "sem/pit.hpp"
+#include "sem/potential_step.hpp"
 #include "sem/scan.hpp"
 #include "sem/shift_ramp.hpp"
 #include "sem/soliton_step.hpp"
 #include "sem/spinor_step.hpp"
 #include "sem/state_space.hpp"
+#include "sem/wave_gate.hpp"
 
 // X(Args) for each struct of arguments that device back ends have a kernel for, and for those that the CPU alone has.
 #define SEM_DEVICE_OPERATORS(X)    \
@@ -40,6 +42,10 @@
   X(ComplexRmsNormBackward)  \
   X(GatedRotationForward)    \
   X(GatedRotationBackward)   \
+  X(WaveGateForward)         \
+  X(WaveGateBackward)        \
+  X(PotentialStepForward)    \
+  X(PotentialStepBackward)   \
   X(CausalConvForward)       \
   X(CausalConvBackward)      \
   X(StateSpaceForward)       \
