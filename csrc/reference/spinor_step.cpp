@@ -26,11 +26,15 @@ std::vector<Real> affine(const Real* matrix, const Real* bias, const std::vector
 
 template <class Real>
 void spinor_step(const SpinorStep<Real>& args) {
-  const std::int64_t wave = args.dim() * 2, kept = args.num_taps - 1;
+  const std::int64_t wave = args.dim * 2, kept = args.num_taps - 1;
   std::vector<Real> normed(static_cast<std::size_t>(args.batch * wave)), turned(normed), gated(normed), mixed(normed);
   run(args.norm(normed.data()));
-  const std::vector<Real> logits = affine(args.gate, args.gate_bias, normed, args.batch, args.dim());
-  run(args.rotation(normed.data(), logits.data(), turned.data()));
+  if (args.num_blocks > 0) {
+    const std::vector<Real> logits = affine(args.gate, args.gate_bias, normed, args.batch, args.dim);
+    run(args.rotation(normed.data(), logits.data(), turned.data()));
+  } else {
+    turned = normed;
+  }
   run(args.convolution(turned.data(), gated.data()));
   const std::vector<Real> log_dt = affine(args.time_steps, args.time_bias, gated, args.batch, 2 * args.groups);
   std::vector<Real> m, p;
@@ -40,6 +44,10 @@ void spinor_step(const SpinorStep<Real>& args) {
       (k < args.groups ? m : p).push_back(std::isnan(dt) ? dt : std::clamp(dt, args.least_dt, args.most_dt));
     }
   run(args.space(gated.data(), m.data(), p.data(), mixed.data()));
+  if (args.out_gates > 0) {
+    const std::vector<Real> logits = affine(args.out_gate, args.out_gate_bias, normed, args.batch, args.dim);
+    run(args.output_gate(mixed.data(), logits.data()));
+  }
   std::vector<Real> nothing(static_cast<std::size_t>(wave));
   const std::vector<Real> added = affine(args.out_matrix, nothing.data(), mixed, args.batch, wave);
   for (std::int64_t i = 0; i < args.batch * wave; ++i) args.out[i] = args.x[i] + added[i];

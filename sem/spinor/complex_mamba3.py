@@ -56,7 +56,8 @@ class SpinorWeights(NamedTuple):
     def _arguments(self) -> tuple[Any, ...]:
         """Those of :data:`spinor_step` between the state and the limits of the time steps."""
         (gate, blocks), (time_steps, *maps) = self.rotation, self.states
-        return (*self.norm, *gate, blocks, self.taps, self.offset, self.theta, *time_steps, *maps, self.out)
+        none = self.out.new_empty(0)  # no gate of the output
+        return (*self.norm, *gate, blocks, self.taps, self.offset, self.theta, *time_steps, *maps, none, none, self.out)
 
     def advance(self, x: Tensor, state: SpinorState) -> tuple[Tensor, SpinorState]:
         """What the layer gives for real blocks ``x [B, S, dim, 2]`` behind the positions that left ``state``, and the
