@@ -170,7 +170,10 @@ def test_wrong_types_and_impossible_values_are_named(key: str, value: object, ex
 @pytest.mark.parametrize(
     ("values", "parts"),
     [
-        ({"model": {"hidden_dim": 250}}, ("model.hidden_dim = 250", "spinor.block_size = 8")),
+        (
+            {"model": {"hidden_dim": 250}, "spinor": {"rotation": True}},
+            ("model.hidden_dim = 250", "spinor.block_size = 8"),
+        ),
         ({"model": {"hidden_dim": 40}}, ("model.hidden_dim = 40", "spinor.mimo_groups = 16")),
         ({"encoder": {"sdr_sparsity": 200}}, ("encoder.sdr_sparsity = 200", "sdr_candidates = 128")),
         ({"training": {"batch_size": 3}}, ("training.batch_size = 3", "micro_batch_size = 2")),

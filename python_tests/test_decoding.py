@@ -6,6 +6,13 @@ import torch
 from sem.config import SEMConfig
 from sem.model import SEMModel
 
+FORMER = (
+    *("model.layout=stacked", "encoder.kind=transport", "encoder.direct=false", "encoder.carrier=absolute"),
+    *("spinor.rotation=true", "spinor.output_gate=false", "propagator.potential=none", "propagator.pit_enabled=true"),
+    "sampler.kind=born",
+)
+"""A model of before there was a choice."""
+
 
 def build(*overrides):
     torch.manual_seed(0)
@@ -37,6 +44,11 @@ def tensors(state):
 
 
 def assert_same_predictions(found, expected):
+    """The logarithm of every token's probability, to 1e-4."""
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
+def assert_same_amplitudes(found, expected):
     """To 1e-4 and better: every probability to 1e-6, its square root, which is the modulus of the amplitude the model
     computes, to 1e-5, and the logarithm to 1e-4 for all but the rarer tokens. Where an amplitude passes near zero, a
     logarithm shows the last bits of float32: one matrix product of other shape moves it by 1e-4."""
@@ -62,24 +74,37 @@ def test_a_thousand_steps_are_the_full_forward():
     "overrides",
     [
         (),
-        ("propagator.pit_enabled=false",),
+        ("sampler.kind=born",),
+        FORMER,
+        ("propagator.pit_enabled=true",),
+        ("propagator.potential=none",),
+        ("propagator.num_layers=0",),
+        ("propagator.num_layers=5",),
+        ("model.layout=stacked",),
+        ("spinor.rotation=true",),
+        ("spinor.output_gate=false",),
+        ("encoder.carrier=absolute",),
+        ("encoder.carrier=demodulated",),
+        ("encoder.kind=transport",),
+        ("encoder.kind=transport", "encoder.carrier=demodulated"),
         ("spinor.d_conv=1",),
         ("spinor.d_conv=7",),
-        ("encoder.sinkhorn_max_iter=1",),
-        ("encoder.sinkhorn_max_iter=3", "encoder.sinkhorn_tol=1e-6"),
-        ("encoder.sinkhorn_epsilon=0.01",),
+        ("encoder.kind=transport", "encoder.sinkhorn_max_iter=1"),
+        ("encoder.kind=transport", "encoder.sinkhorn_max_iter=3", "encoder.sinkhorn_tol=1e-6"),
+        ("encoder.kind=transport", "encoder.direct=false", "encoder.sinkhorn_epsilon=0.01"),
         ("propagator.num_layers=1", "model.vocab_size=301"),
     ],
 )
 @torch.no_grad()
 def test_steps_are_the_full_forward_in_every_variant(overrides):
     model, tokens = build(*overrides), tokens_of(3, 75)
-    assert_same_predictions(steps(model, tokens)[0], model(tokens))
+    same = assert_same_amplitudes if model.config.sampler.kind == "born" else assert_same_predictions
+    same(steps(model, tokens)[0], model(tokens))
 
 
 @torch.no_grad()
 def test_learned_frequencies_weigh_the_steps_and_are_not_counted_there():
-    model = build("encoder.frequency_weighting=true")
+    model = build("encoder.kind=transport", "encoder.direct=false", "encoder.frequency_weighting=true")
     model.train()
     model(torch.randint(60, (8, 64)))
     counts = model.encoder.token_counts.clone()
@@ -94,17 +119,19 @@ def test_learned_frequencies_weigh_the_steps_and_are_not_counted_there():
 
 @torch.no_grad()
 def test_transport_that_stops_early_is_still_the_full_forward():
-    model, tokens = build("encoder.sinkhorn_max_iter=2", "encoder.sinkhorn_tol=1e-9"), tokens_of(1, 50)
-    unlimited = build("encoder.sinkhorn_tol=1e-9")
+    transport = "encoder.kind=transport", "encoder.direct=false", "encoder.sinkhorn_tol=1e-9"
+    model, tokens = build(*transport, "encoder.sinkhorn_max_iter=2"), tokens_of(1, 50)
+    unlimited = build(*transport)
     found = steps(model, tokens)[0]
     assert_same_predictions(found, model(tokens))
     assert (unlimited(tokens).exp() - found.exp()).abs().max() > 1e-5  # the limit is felt
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("kind", ["embedding", "transport"])
 @pytest.mark.parametrize("length", [1, 2, 64, 513, 1100])
-def test_prefill_is_the_full_forward_and_goes_on_like_steps(length):
-    model, tokens = build(), tokens_of(2, length + 3)
+def test_prefill_is_the_full_forward_and_goes_on_like_steps(length, kind):
+    model, tokens = build(f"encoder.kind={kind}"), tokens_of(2, length + 3)
     expected = model(tokens)
     found, state = model.prefill(tokens[:, :length])
     assert_same_predictions(found, expected[:, length - 1])
@@ -112,9 +139,10 @@ def test_prefill_is_the_full_forward_and_goes_on_like_steps(length):
     assert_same_predictions(found, expected[:, length:])
 
 
+@pytest.mark.parametrize("kind", ["embedding", "transport"])
 @torch.no_grad()
-def test_prompt_may_come_in_any_pieces():
-    model, tokens = build(), tokens_of(2, 120)
+def test_prompt_may_come_in_any_pieces(kind):
+    model, tokens = build(f"encoder.kind={kind}"), tokens_of(2, 120)
     whole, expected = model.prefill(tokens)
     for sizes in ([1] * 120, [100, 20], [3, 1, 116]):
         state = None
@@ -124,9 +152,10 @@ def test_prompt_may_come_in_any_pieces():
         assert_same_state(state, expected)
 
 
+@pytest.mark.parametrize("kind", ["embedding", "transport"])
 @torch.no_grad()
-def test_state_keeps_its_size_and_a_step_its_work():
-    model = build()
+def test_state_keeps_its_size_and_a_step_its_work(kind):
+    model = build(f"encoder.kind={kind}")
     _, early = model.prefill(tokens_of(2, 5))
     _, late = model.prefill(tokens_of(2, 2000))
     assert [t.shape for t in tensors(early)] == [t.shape for t in tensors(late)]

@@ -16,8 +16,10 @@ what was expected.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,10 +32,13 @@ from sem.config_sections import (
     LaunchConfig,
     ModelConfig,
     PropagatorConfig,
+    SamplerConfig,
     SpinorConfig,
     TrainingConfig,
 )
 from sem.settings import Section, read_yaml, setting_infos, shorten, unknown_key, write_yaml
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +57,7 @@ class SEMConfig:
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     spinor: SpinorConfig = field(default_factory=SpinorConfig)
     propagator: PropagatorConfig = field(default_factory=PropagatorConfig)
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
     data: DataConfig = field(default_factory=DataConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
@@ -67,7 +73,7 @@ class SEMConfig:
 
     def _cross_checks(self) -> Iterator[str]:
         width = self.model.hidden_dim
-        for name in ("block_size", "mimo_groups"):
+        for name in ("block_size", "mimo_groups") if self.spinor.rotation else ("mimo_groups",):
             divisor = getattr(self.spinor, name)
             if width % divisor:
                 yield f"model.hidden_dim = {width}: expected a multiple of spinor.{name} = {divisor}"
@@ -105,7 +111,7 @@ class SEMConfig:
         Raises:
             ValueError: one line for every unknown key, wrong type and impossible value.
         """
-        sections, problems = _by_section(values)
+        sections, problems = _by_section(_as_of_now(values))
         problems += _apply_overrides(sections, overrides)
         built: dict[str, Any] = {}
         for name, kind in SECTIONS.items():
@@ -118,18 +124,20 @@ class SEMConfig:
         return cls(**built)
 
     @classmethod
-    def from_yaml(cls, path: str | Path, overrides: Iterable[str] = ()) -> SEMConfig:
-        """Read a YAML file of sections, then apply ``"section.key=value"`` overrides.
+    def from_yaml(cls, path: str | Path | Sequence[str | Path], overrides: Iterable[str] = ()) -> SEMConfig:
+        """Read a YAML file of sections, or several of which the later win, then apply ``"section.key=value"``
+        overrides.
 
         Raises:
-            ValueError: the file is missing, is no YAML mapping or repeats a key; or as :meth:`from_dict`,
-                with the file's name in front.
+            ValueError: a file is missing, is no YAML mapping or repeats a key; or as :meth:`from_dict`, with the
+                files' names in front.
         """
+        paths = [path] if isinstance(path, str | Path) else path
         try:
-            return cls.from_dict(read_yaml(path), overrides)
+            return cls.from_dict(functools.reduce(_merged, map(read_yaml, paths)), overrides)
         except ValueError as error:
-            text = str(error)
-            raise ValueError(f"{path}:\n{text}" if "\n" in text else f"{path}: {text}") from None
+            text, names = str(error), ", ".join(map(str, paths))
+            raise ValueError(f"{names}:\n{text}" if "\n" in text else f"{names}: {text}") from None
 
     def with_overrides(self, *overrides: str) -> SEMConfig:
         """A checked copy with ``"section.key=value"`` strings applied."""
@@ -151,6 +159,7 @@ SECTIONS: dict[str, type[Section]] = {
         EncoderConfig,
         SpinorConfig,
         PropagatorConfig,
+        SamplerConfig,
         DataConfig,
         TrainingConfig,
         GenerationConfig,
@@ -163,8 +172,9 @@ _SETTINGS = {info.key: info for kind in SECTIONS.values() for info in setting_in
 _RENAMED = {info.former_key: info.key for info in _SETTINGS.values() if info.former_key is not None}
 
 
-def config_from_cli(path: str | Path | None, overrides: Iterable[str] = ()) -> SEMConfig:
-    """The config of a YAML file or, without one, the defaults, with ``"section.key=value"`` strings applied.
+def config_from_cli(path: str | Path | Sequence[str | Path] | None, overrides: Iterable[str] = ()) -> SEMConfig:
+    """The config of a YAML file, or of several of which the later win, or, without one, the defaults, with
+    ``"section.key=value"`` strings applied.
 
     Raises:
         ValueError: as :meth:`SEMConfig.from_yaml`.
@@ -187,7 +197,8 @@ def add_config_arguments(parser: Any) -> None:
         >>> config_from_arguments(parser.parse_args(arguments)).training.max_steps
         100
     """
-    parser.add_argument("--config", metavar="YAML", help="file of settings; the options below win over it")
+    files = "files of settings; of several, the later win, and the options below win over them"
+    parser.add_argument("--config", metavar="YAML", nargs="+", help=files)
     for info in _SETTINGS.values():
         several = {"nargs": "+"} if info.kind is tuple else {}
         default = "null" if info.default is None else info.default
@@ -226,6 +237,37 @@ def config_from_arguments(arguments: Any) -> SEMConfig:
         if value is not None:
             overrides.append(f"{key}={value}")
     return config_from_cli(_look_up(arguments, "config"), overrides)
+
+
+FORMER_KINDS: dict[str, dict[str, Any]] = {
+    "model": {"layout": "stacked"},
+    "encoder": {"kind": "transport", "direct": False, "carrier": "absolute"},
+    "spinor": {"rotation": True, "output_gate": False},
+    "propagator": {"potential": "none"},
+    "sampler": {"kind": "born"},
+    "training": {"optimizer": "adamw"},
+}
+"""What there was before there was a choice: a run saved then is of these kinds."""
+
+
+def _as_of_now(values: Any) -> Any:
+    """``values``, with :data:`FORMER_KINDS` in it where an earlier version wrote it: :meth:`SEMConfig.save` and
+    checkpoints hold all sections, and there was no ``sampler``."""
+    if not isinstance(values, Mapping) or set(values) != set(SECTIONS) - {"sampler"}:
+        return values
+    told = ", ".join(f"{name}.{key} = {value}" for name, kinds in FORMER_KINDS.items() for key, value in kinds.items())
+    _log.warning("a configuration that an earlier version saved: what it could not choose is %s", told)
+    return {**values, **{name: {**kinds, **(values.get(name) or {})} for name, kinds in FORMER_KINDS.items()}}
+
+
+def _merged(values: Any, others: Any) -> Any:
+    """Two mappings of sections as one; what is no mapping is left to the checks that name it."""
+    if isinstance(values, Mapping) and others is None:
+        return values
+    if not (isinstance(values, Mapping) and isinstance(others, Mapping)):
+        return others
+    both = {name: _merged(values[name], own) for name, own in others.items() if name in values}
+    return {**values, **others, **both}
 
 
 def _by_section(values: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], list[str]]:

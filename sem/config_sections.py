@@ -29,13 +29,21 @@ class ModelConfig(Section):
     num_layers: int = setting(8, "number of spinor layers", ge=1)
     vocab_size: int = setting(260, "number of token ids V, at least the tokenizer's", ge=2)
     max_seq_length: int = setting(2048, "longest sequence in tokens", ge=1)
+    layout: Literal["interleaved", "stacked"] = setting(
+        "interleaved", "propagator layers between the spinor layers, or all behind them"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig(Section):
-    """Entropic-transport encoder."""
+    """What makes waves of tokens: a learned wave of each, or entropic transport onto prototypes."""
 
     section: ClassVar[str] = "encoder"
+    kind: Literal["embedding", "transport"] = setting("embedding", "a learned wave per token, or entropic transport")
+    direct: bool = setting(True, "with transport: add a learned wave per token to the transport's")
+    carrier: Literal["none", "absolute", "demodulated"] = setting(
+        "none", "turn every channel by its position; demodulated: and back before the head"
+    )
     sdr_sparsity: int = setting(32, "k: the k-th largest plan entry becomes the zero level", ge=2)
     sdr_candidates: int = setting(128, "number of learned prototypes M", ge=2)
     sinkhorn_epsilon: float = setting(0.05, "entropic temperature", gt=0)
@@ -57,7 +65,9 @@ class SpinorConfig(Section):
     """Complex selective state-space layers along the sequence."""
 
     section: ClassVar[str] = "spinor"
+    rotation: bool = setting(False, "gated block rotation in front of the convolution")
     block_size: int = setting(8, "side of the blocks of the gated rotation", ge=1)
+    output_gate: bool = setting(True, "gate each channel behind the scan by the layer's input")
     state_dim: int = setting(128, "complex states per group", ge=1)
     mimo_groups: int = setting(16, "number of scan groups G", ge=1)
     d_conv: int = setting(4, "width in tokens of the causal convolution", ge=1)
@@ -68,18 +78,27 @@ class PropagatorConfig(Section):
     """Nonlinear phase step and unitary Cayley step within each token."""
 
     section: ClassVar[str] = "propagator"
-    num_layers: int | None = setting(None, "number of propagator layers; null: model.num_layers", ge=1)
-    cayley_dt: float = setting(0.01, "time step dt of the unitary step", gt=0)
+    num_layers: int | None = setting(None, "number of propagator layers; null: model.num_layers", ge=0)
+    potential: Literal["linear", "none"] = setting("linear", "phase per channel that depends on the whole token")
+    cayley_dt: float = setting(0.3, "time step dt of the unitary step", gt=0)
     cg_max_iter: int = setting(50, "most conjugate-gradient iterations per token", ge=1)
     cg_tol: float = setting(1e-5, "relative residual at which a token's solve is converged", gt=0, lt=1)
-    kerr: float = setting(0.01, "initial Kerr rotation in radians at mean intensity", formerly="nonlinear_alpha")
+    kerr: float = setting(0.5, "initial Kerr rotation in radians at mean intensity", formerly="nonlinear_alpha")
     laplacian_sparsity: int = setting(8, "mean node degree of the finest graph scale", ge=2)
     long_range_share: float = setting(0.25, "share of the edges spent on long-range edges", ge=0, le=1)
     num_scales: int = setting(3, "graph scales, of sparsity s, 2s, 4s, ...", ge=1)
-    pit_enabled: bool = setting(True, "equalise the phase density before each unitary step")
+    pit_enabled: bool = setting(False, "equalise the phase density before each unitary step")
     pit_num_bins: int = setting(32, "bins of the phase density on the circle", ge=4)
     pit_strength_init: float = setting(0.01, "initial bound of a phase shift, in kernel widths", ge=0, le=1)
     pit_rule: Literal["score", "density_ratio"] = setting("score", "how a phase is moved")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerConfig(Section):
+    """The head, which reads probabilities of the next token out of a wave by Born's rule."""
+
+    section: ClassVar[str] = "sampler"
+    kind: Literal["coherent", "born"] = setting("coherent", "read-out states: coherent states, or amplitudes W psi")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +140,10 @@ class TrainingConfig(Section):
     micro_batch_size: int = setting(2, "rows per forward pass; divides batch_size", ge=1)
     dtype: Literal["float32"] = setting("float32", "dtype of parameters and optimizer state")
     precision_mode: Literal["32-true", "bf16-mixed", "selective-bf16"] = setting("32-true", "autocast policy")
-    learning_rate: float = setting(1.2e-3, "peak learning rate", gt=0)
+    optimizer: Literal["adamw", "muon"] = setting("muon", "muon: of the maps between channels; the rest has AdamW")
+    learning_rate: float = setting(1.2e-3, "peak learning rate of AdamW", gt=0)
+    muon_learning_rate: float = setting(0.02, "peak learning rate of muon", gt=0)
+    muon_momentum: float = setting(0.95, "decay of muon's momentum", ge=0, lt=1)
     weight_decay: float = setting(0.1, "decoupled weight decay of matrices", ge=0)
     beta1: float = setting(0.9, "AdamW's first moment decay", ge=0, lt=1)
     beta2: float = setting(0.95, "AdamW's second moment decay", ge=0, lt=1)

@@ -39,6 +39,7 @@ class ComplexLinear(nn.Module):
     def __init__(self, in_features: int, out_features: int, gain: float = 1.0) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(out_features, in_features, 2) * gain / (2 * in_features) ** 0.5)
+        self.weight._linear_map = "complex"  # type: ignore[attr-defined]
 
     def matrix(self, scale: Tensor | None = None) -> Tensor:
         """The real matrix ``[2 out, 2 in]`` of ``W``, or of ``scale W``: a scalar is taken into the matrix, which is

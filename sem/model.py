@@ -1,20 +1,28 @@
-"""The signal-entropic model: encoder, spinor layers, propagator, norm and Born head, composed."""
+"""The signal-entropic model: encoder, spinor layers, propagator layers, norm and head, composed."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from sem.config import SEMConfig
 from sem.diagnostics import Diagnostics
-from sem.encoder import EncoderWeights, MeshSDREncoder, TransportState
+from sem.encoder import (
+    Carrier,
+    EmbeddingState,
+    EmbeddingWeights,
+    EncoderWeights,
+    MeshSDREncoder,
+    TokenEmbedding,
+    TransportState,
+)
 from sem.layers import ComplexRMSNorm, NormWeights
 from sem.ops.complex_rms_norm import complex_rms_norm_forward
 from sem.precision import StagedModule
 from sem.propagator import CayleySolitonStack, PropagatorWeights
-from sem.sampler import BornHead, HeadWeights
+from sem.sampler import BornHead, BornWeights, CoherentHead, CoherentWeights
 from sem.spinor import ComplexMamba3Layer, SpinorState, SpinorWeights
 
 _PREFILL_CHUNK = 512
@@ -23,30 +31,30 @@ _PREFILL_CHUNK = 512
 class DecodingWeights(NamedTuple):
     """What the stages compute with when they decode: copies of the parameters, in the form each stage reads."""
 
-    encoder: EncoderWeights
+    encoder: EncoderWeights | EmbeddingWeights
     spinor: tuple[SpinorWeights, ...]
     propagator: tuple[PropagatorWeights, ...]
     norm: NormWeights
-    head: HeadWeights
+    head: BornWeights | CoherentWeights
 
 
 class DecodingState(NamedTuple):
     """All that the tokens seen so far leave to those that follow. Its size does not depend on their number.
 
-    ``encoder`` has the column sums of the transport and the position; ``spinor`` has, per layer, the convolution's last
+    ``encoder`` has the position and, with transport, its column sums; ``spinor`` has, per layer, the convolution's last
     inputs and the scan's state; the batch is the first dimension of their tensors. The other stages work on each token
     alone. ``weights`` are the model's of the moment the state began: a text is continued by the model that began it,
     whatever becomes of the parameters meanwhile.
     """
 
-    encoder: TransportState
+    encoder: TransportState | EmbeddingState
     spinor: tuple[SpinorState, ...]
     weights: DecodingWeights
 
     def rows(self, index: Tensor) -> DecodingState:
         """The sequences ``index [n]`` (int64) of the batch; one may be taken several times, to be continued in several
         ways."""
-        encoder = TransportState(*(tensor[index] for tensor in self.encoder))
+        encoder = type(self.encoder)(*(tensor[index] for tensor in self.encoder))
         spinor = tuple(SpinorState(*(tensor[index] for tensor in layer)) for layer in self.spinor)
         return DecodingState(encoder, spinor, self.weights)
 
@@ -55,7 +63,8 @@ class SEMModel(StagedModule):
     """A causal language model whose hidden state is a complex wave.
 
     Tokens are lifted to waves, mixed along the sequence, moved unitarily within each token and read out by Born's rule.
-    Position t depends on tokens up to t only.
+    Mixing layers (``mamba_layers``) and propagator layers (``propagator.layers``) alternate, or stand one behind the
+    other. Position t depends on tokens up to t only.
 
     Args:
         config: all sizes; see :class:`sem.config.SEMConfig`.
@@ -70,23 +79,13 @@ class SEMModel(StagedModule):
         True
     """
 
-    stages: ClassVar[dict[str, bool]] = {"encoder": False, "spinor": False, "propagator": True, "head": False}
-
     def __init__(self, config: SEMConfig) -> None:
         super().__init__()
+        coherent = config.sampler.kind == "coherent"
+        self.stages = {"encoder": False, "spinor": False, "propagator": True, "head": coherent}
         self.config = config
-        model, encoder, spinor, propagator = config.model, config.encoder, config.spinor, config.propagator
-        self.encoder = MeshSDREncoder(
-            model.vocab_size,
-            model.hidden_dim,
-            candidates=encoder.sdr_candidates,
-            sparsity=encoder.sdr_sparsity,
-            epsilon=encoder.sinkhorn_epsilon,
-            max_iter=encoder.sinkhorn_max_iter,
-            tol=encoder.sinkhorn_tol,
-            projection_dim=encoder.projection_dim,
-            frequency_weighting=encoder.frequency_weighting,
-        )
+        model, spinor, propagator = config.model, config.spinor, config.propagator
+        self.encoder = _encoder(config)
         self.mamba_layers = nn.ModuleList(
             ComplexMamba3Layer(
                 model.hidden_dim,
@@ -95,6 +94,8 @@ class SEMModel(StagedModule):
                 mimo_groups=spinor.mimo_groups,
                 d_conv=spinor.d_conv,
                 num_layers=model.num_layers,
+                rotation=spinor.rotation,
+                output_gate=spinor.output_gate,
             )
             for _ in range(model.num_layers)
         )
@@ -112,19 +113,26 @@ class SEMModel(StagedModule):
             pit_num_bins=propagator.pit_num_bins,
             pit_strength_init=propagator.pit_strength_init,
             pit_rule=propagator.pit_rule,
+            potential=propagator.potential == "linear",
         )
+        self._behind = _propagators_behind(model.num_layers, len(self.propagator.layers), model.layout)
         self.final_norm = ComplexRMSNorm(model.hidden_dim)
-        self.sampler = BornHead(model.hidden_dim, model.vocab_size)
+        head = CoherentHead if coherent else BornHead
+        self.sampler = head(model.hidden_dim, model.vocab_size)
+        self._demodulator = Carrier(model.hidden_dim, config.encoder.carrier == "demodulated")
 
     def waves(self, tokens: Tensor, diagnostics: Diagnostics | None = None) -> Tensor:
         """The normalised wave of each position, complex64 ``[B, S, hidden_dim]``, from int64 ``tokens [B, S]``."""
         with self.stage("encoder"):
             psi = self.encoder(tokens, diagnostics)
-        with self.stage("spinor"):
-            for layer in self.mamba_layers:
+        for layer, behind in zip(self.mamba_layers, self._behind, strict=True):
+            with self.stage("spinor"):
                 psi = layer(psi)
+            with self.stage("propagator"):
+                psi = self.propagator(psi, diagnostics, behind)
         with self.stage("propagator"):
-            return self.final_norm(self.propagator(psi, diagnostics))
+            psi = self.final_norm(psi)
+        return self._demodulator.turn(psi, -torch.arange(tokens.shape[1], device=tokens.device))
 
     def forward(
         self, tokens: Tensor, targets: Tensor | None = None, diagnostics: Diagnostics | None = None
@@ -141,10 +149,10 @@ class SEMModel(StagedModule):
         are ignored."""
         psi = self.waves(tokens, diagnostics)
         with self.stage("head"):
-            born = self.sampler.loss(psi, targets, self.config.training.unitary_lambda)
+            found = self.sampler.loss(psi, targets, self.config.training.unitary_lambda)
         if diagnostics is not None:
-            diagnostics.record("unitary_divergence", born.unitary_divergence)
-        return born._asdict()
+            diagnostics.record("unitary_divergence", found.unitary_divergence)
+        return found._asdict()
 
     def init_state(self, batch: int) -> DecodingState:
         """The state before the first token of ``batch`` sequences, on the model's device.
@@ -226,23 +234,61 @@ class SEMModel(StagedModule):
             for chunk in [tokens] if length <= _PREFILL_CHUNK else tokens.split(_PREFILL_CHUNK, 1):
                 x, state = self._mix(chunk, state)
             with self.stage("propagator"):
-                x = complex_rms_norm_forward(self.propagator.step(x[:, -1], weights.propagator), *weights.norm)
+                psi = torch.view_as_complex(complex_rms_norm_forward(x, *weights.norm))
+            psi = self._demodulator.turn(psi, 1 - state.encoder.rows)
             with self.stage("head"):
-                log_probabilities = weights.head.log_probabilities(torch.view_as_complex(x))
+                log_probabilities = weights.head.log_probabilities(psi)
         return log_probabilities.clone(), state  # a tensor that may be written to and recorded, as any other
 
     def _mix(self, tokens: Tensor, state: DecodingState) -> tuple[Tensor, DecodingState]:
-        """The stages that look back: real blocks ``[B, S, hidden_dim, 2]`` and the state behind them."""
+        """The layers: real blocks ``[B, hidden_dim, 2]`` of the last position, and the state behind it."""
         weights = state.weights
         with self.stage("encoder"):
-            psi, encoder = self.encoder.advance(tokens, state.encoder, weights.encoder)
+            given: Any = (tokens, state.encoder, weights.encoder)  # of the kind of this encoder
+            psi, encoder = self.encoder.advance(*given)
         x = torch.view_as_real(psi)
         layers = []
-        with self.stage("spinor"):
-            for layer, held in zip(weights.spinor, state.spinor, strict=True):
+        for layer, held, behind in zip(weights.spinor, state.spinor, self._behind, strict=True):
+            with self.stage("spinor"):
                 x, after = layer.advance(x, held)
-                layers.append(after)
+            layers.append(after)
+            if len(layers) == len(self._behind):  # nothing behind this looks back
+                x = x[:, -1]
+            with self.stage("propagator"):
+                x = self.propagator.step(x, weights.propagator, behind)
         return x, DecodingState(encoder, tuple(layers), weights)
+
+
+def _encoder(config: SEMConfig) -> TokenEmbedding | MeshSDREncoder:
+    model, encoder = config.model, config.encoder
+    carrier = encoder.carrier != "none"
+    if encoder.kind == "embedding":
+        return TokenEmbedding(model.vocab_size, model.hidden_dim, carrier=carrier)
+    return MeshSDREncoder(
+        model.vocab_size,
+        model.hidden_dim,
+        candidates=encoder.sdr_candidates,
+        sparsity=encoder.sdr_sparsity,
+        epsilon=encoder.sinkhorn_epsilon,
+        max_iter=encoder.sinkhorn_max_iter,
+        tol=encoder.sinkhorn_tol,
+        projection_dim=encoder.projection_dim,
+        frequency_weighting=encoder.frequency_weighting,
+        direct=encoder.direct,
+        carrier=carrier,
+    )
+
+
+def _propagators_behind(mixing: int, propagators: int, layout: str) -> list[slice]:
+    """Which propagator layers stand behind each mixing layer; interleaved, the last one always has one.
+
+    Example:
+        >>> _propagators_behind(3, 2, "interleaved")
+        [slice(0, 0, None), slice(0, 1, None), slice(1, 2, None)]
+    """
+    if layout == "stacked":
+        return [slice(0, 0)] * (mixing - 1) + [slice(0, propagators)]
+    return [slice(k * propagators // mixing, (k + 1) * propagators // mixing) for k in range(mixing)]
 
 
 def _copies(weights: Any) -> Any:

@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -104,7 +105,7 @@ class StagedModule(nn.Module):
     the module follows the caller's autocast.
     """
 
-    stages: ClassVar[dict[str, bool]] = {}
+    stages: Mapping[str, bool] = {}
     precision: PrecisionPolicy | None = None
 
     def stage(self, name: str) -> AbstractContextManager[Any]:
@@ -134,7 +135,7 @@ def effective_precision(model: nn.Module, policy: PrecisionPolicy) -> dict[str, 
     stages: dict[str, bool] = {}
     for module in model.modules():
         if isinstance(module, StagedModule):
-            stages |= module.stages
+            stages.update(module.stages)
     return policy.effective(stages or {type(model).__name__: False})
 
 

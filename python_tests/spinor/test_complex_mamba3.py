@@ -167,14 +167,20 @@ def test_every_parameter_gets_a_gradient(z):
 
 
 def test_width_must_fit_blocks_and_groups():
-    with pytest.raises(ValueError, match="dim: expected a multiple of block_size 8 and mimo_groups 4, got 20"):
-        ComplexMamba3Layer(20, block_size=8, mimo_groups=4)
+    with pytest.raises(ValueError, match="dim: expected a multiple of mimo_groups = 8, got 20"):
+        ComplexMamba3Layer(20, mimo_groups=8)
+    with pytest.raises(ValueError, match="dim: expected a multiple of block_size = 8, got 20"):
+        ComplexMamba3Layer(20, block_size=8, mimo_groups=4, rotation=True)
+    assert ComplexMamba3Layer(20, block_size=8, mimo_groups=4).rotation is None
 
 
+@pytest.mark.parametrize("rotation", [False, True])
+@pytest.mark.parametrize("gate", [False, True])
 @pytest.mark.parametrize(("batch", "d_conv"), [(1, 4), (3, 1), (8, 2), (9, 4)])
-def test_one_position_in_one_kernel_is_the_layer(batch, d_conv):
+def test_one_position_in_one_kernel_is_the_layer(batch, d_conv, gate, rotation):
     torch.manual_seed(0)
-    layer = ComplexMamba3Layer(24, block_size=4, state_dim=10, mimo_groups=3, d_conv=d_conv)
+    sizes = {"block_size": 4, "state_dim": 10, "mimo_groups": 3, "d_conv": d_conv}
+    layer = ComplexMamba3Layer(24, **sizes, rotation=rotation, output_gate=gate)
     for parameter in layer.parameters():
         parameter.data.add_(0.1 * torch.randn_like(parameter))
     weights = layer.weights()

@@ -38,7 +38,8 @@ def main(folder: Path, devices: str, victim: str = "none", name: str = "SIGKILL"
 
     def keep_first(*_: object) -> None:
         if not gradients:
-            gradients.update({name: p.grad.clone() for name, p in trainer.model.named_parameters()})
+            named = trainer.model.named_parameters()
+            gradients.update({name: p.grad.clone() for name, p in named if p.grad is not None})
 
     loop.optimizer.register_step_pre_hook(keep_first)
     trainer.build_loop = lambda **options: loop  # the loop that is watched

@@ -65,7 +65,9 @@ def first_gradients(folder: Path, *overrides: str) -> dict[str, torch.Tensor]:
     loop = trainer.build_loop(validate=None)
     gradients: dict[str, torch.Tensor] = {}
     loop.optimizer.register_step_pre_hook(
-        lambda *_: gradients.update({name: p.grad.clone() for name, p in trainer.model.named_parameters()})
+        lambda *_: gradients.update(
+            {name: p.grad.clone() for name, p in trainer.model.named_parameters() if p.grad is not None}
+        )
     )
     loop.run(max_steps=1)
     return gradients

@@ -95,6 +95,8 @@ def toy_corpus() -> Corpus:
 def toy_config(folder: str | Path, *overrides: str) -> SEMConfig:
     return SEMConfig().with_overrides(
         "model.max_seq_length=16",
+        "encoder.kind=transport",
+        "propagator.pit_enabled=true",
         "training.batch_size=4",
         "training.micro_batch_size=2",
         "training.max_steps=12",

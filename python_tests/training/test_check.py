@@ -23,12 +23,15 @@ def small_config(*overrides):
         "model.hidden_dim=32",
         "model.num_layers=1",
         "model.max_seq_length=32",
+        "encoder.kind=transport",
         "encoder.sdr_candidates=16",
         "encoder.sdr_sparsity=8",
         "encoder.projection_dim=8",
         "spinor.state_dim=4",
         "spinor.mimo_groups=4",
         "propagator.num_layers=2",
+        "propagator.pit_enabled=true",
+        "propagator.potential=none",
         "training.batch_size=4",
         "training.warmup_steps=5",
         "training.learning_rate=0.01",
@@ -210,7 +213,7 @@ def test_a_model_that_does_not_learn_fails():
         for parameter in trainer.model.parameters():
             parameter.requires_grad_(parameter is trainer.model.propagator.layers[1].pit_strength)
 
-    assert failed(check("propagator.pit_strength_init=1", plant=plant)) == {"val_loss_change"}
+    assert failed(check("training.learning_rate=1e-12", plant=plant)) == {"val_loss_change"}
 
 
 def test_autocast_that_reaches_what_the_mode_pins_fails(monkeypatch):

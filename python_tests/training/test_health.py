@@ -3,15 +3,19 @@ import math
 import pytest
 from toy import HEALTHY
 
+from sem.config import SEMConfig
 from sem.training.health import above, below, failures, finite, judge, rises, wave_criteria
+
+WHOLE = SEMConfig().with_overrides("encoder.kind=transport", "propagator.pit_enabled=true")
+"""With everything that has a criterion."""
 
 
 def failed(**changes):
-    return [row.name for row in failures(judge(wave_criteria(thorough=True), HEALTHY | changes))]
+    return [row.name for row in failures(judge(wave_criteria(WHOLE, thorough=True), HEALTHY | changes))]
 
 
 def test_healthy_figures_pass_every_row():
-    rows = judge(wave_criteria(thorough=True), HEALTHY)
+    rows = judge(wave_criteria(WHOLE, thorough=True), HEALTHY)
     assert [row.name for row in rows] == [
         "unitary_divergence",
         "unitarity_deviation",
@@ -51,8 +55,13 @@ def test_what_is_not_finite_fails(name, value):
 def test_entropy_must_not_fall():
     assert failed(phase_entropy_before=0.9, phase_entropy_after=0.8999) == ["phase_entropy"]
     assert failed(phase_entropy_before=0.9, phase_entropy_after=0.9) == []
-    names = [criterion.name for criterion in wave_criteria(pit_enabled=False)]
-    assert "phase_entropy" not in names and "cg_true_residual" not in names
+
+
+def test_what_a_model_does_not_have_is_not_asked_of_it():
+    names = [criterion.name for criterion in wave_criteria(SEMConfig())]
+    assert names == ["unitary_divergence", "unitarity_deviation", "cg_residual", "phase_coherence"]
+    names = [criterion.name for criterion in wave_criteria(SEMConfig().with_overrides("propagator.num_layers=0"))]
+    assert names == ["unitary_divergence"]
 
 
 def test_what_was_not_measured_fails():

@@ -66,7 +66,7 @@ def test_it_takes_the_steps_of_the_plain_loop_and_logs_their_figures(tmp_path):
     rows = read_csv(next((tmp_path / "logs").rglob("metrics.csv")))
     assert [row["loss"] for row in rows if "loss" in row] == losses.seen
     assert len([row for row in rows if "val_bits_per_byte" in row]) == 3
-    assert 0.01 in {row.get("lr-AdamW/pg1") for row in rows}
+    assert 0.01 in {row.get("lr-MuonWithAdamW/pg1") for row in rows}
 
 
 def test_its_own_checkpoints_continue_bit_for_bit(tmp_path):

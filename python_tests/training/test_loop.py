@@ -5,6 +5,7 @@ import torch
 from processes import start
 from toy import HEALTHY, RecordingDisplay, ToyDiagnostics, losses_of, toy_trainer
 
+from sem.config import SEMConfig
 from sem.training.checkpoint import CheckpointStore
 from sem.training.health import wave_criteria
 from sem.training.logging import read_csv
@@ -118,7 +119,7 @@ def test_departures_from_health_are_reported_once(tmp_path):
     display = RecordingDisplay()
     trainer.build_loop(display=display).run()
     assert display.messages == ["step 1: unitarity_deviation is 0.5, expected: < 0.0001"]
-    assert not [row for row in wave_criteria() if not row.judge(HEALTHY).passed]
+    assert not [row for row in wave_criteria(SEMConfig()) if not row.judge(HEALTHY).passed]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -76,7 +76,7 @@ def test_float32_stays_float32_on_a_device_that_reports_bfloat16(tmp_path, monke
 def test_bfloat16_is_there_when_the_configuration_names_it(tmp_path):
     model, _ = train(tmp_path, "training.precision_mode=bf16-mixed")
     assert model.autocast == {True}
-    assert model.product_dtypes == {torch.bfloat16}
+    assert model.product_dtypes == {torch.bfloat16, torch.float32}  # propagator and head stay
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
 
@@ -94,7 +94,7 @@ def test_the_effective_precision_is_said_once_and_kept(tmp_path, mode, encoder, 
     assert f"{mode} on cpu: encoder {encoder}" in line and f"propagator {propagator}" in line
     kept = json.loads((tmp_path / "precision.json").read_text())
     assert kept["mode"] == mode and kept["parameters"] == "float32"
-    assert kept["stages"] == {"encoder": encoder, "spinor": encoder, "propagator": propagator, "head": encoder}
+    assert kept["stages"] == {"encoder": encoder, "spinor": encoder, "propagator": propagator, "head": propagator}
     assert bool(kept["autocast_reached"]) == reached
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from sem.bench.language_models import ENTRANTS, Entrant
+from sem.bench.language_models import Entrant
 from sem.config import SEMConfig
 from sem.data import Corpus, EvalLoader
 from sem.training.evaluation import evaluate
@@ -95,9 +95,13 @@ def run_config(base: SEMConfig, entrant: Entrant, minutes: float, seed: int, thr
 
 
 def learn(
-    configs: Mapping[tuple[str, int], SEMConfig], corpus: Corpus, stop: StopRequest, console: Console
+    configs: Mapping[tuple[str, int], SEMConfig],
+    entrants: Mapping[str, Entrant],
+    corpus: Corpus,
+    stop: StopRequest,
+    console: Console,
 ) -> Iterator[Run]:
-    """Train the models of ``configs``, keyed by name and seed, in that order; gives each run once it is finished.
+    """Train the ``entrants`` of ``configs``, keyed by name and seed, in that order; gives each run once it is finished.
 
     A run that ``stop`` cuts short is not given.
     """
@@ -111,7 +115,7 @@ def learn(
 
         with ProgressDisplay(SHOWN, console) as display:
             display.message(f"run {index + 1} of {len(configs)}: {name}, seed {seed}")
-            run = train(ENTRANTS[name], config, corpus, stop, show)
+            run = train(entrants[name], config, corpus, stop, show)
             if run is None:
                 return
             display.message(run.problem or f"all held-out text: {run.bits_per_byte:.4f} bits/byte")

@@ -9,6 +9,8 @@ import argparse
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 from rich.console import Console
 
@@ -16,7 +18,7 @@ from sem.bench import learning_report, report
 from sem.bench.arguments import at_least, picture, threads, writable
 from sem.bench.language_models import ENTRANTS
 from sem.bench.learning import Run, learn, order, run_config
-from sem.config import add_config_arguments, check_option_names, config_from_arguments
+from sem.config import SEMConfig, add_config_arguments, check_option_names, config_from_arguments
 from sem.data import load_corpus
 from sem.files import write_text
 from sem.training.memory import keep_freed_memory
@@ -34,16 +36,19 @@ def main(arguments: Sequence[str]) -> int:
         base = config_from_arguments(options)
         if base.data.dataset is not None:
             raise ValueError(f"data.dataset = {base.data.dataset!r}: expected null: a stream holds out other text")
+        bases = dict.fromkeys(options.models, base) | _ablations(options)
+        entrants = ENTRANTS | {name: replace(ENTRANTS["sem"], name=name) for name in bases if name not in ENTRANTS}
         configs = {
-            (name, seed): run_config(base, ENTRANTS[name], options.minutes, seed, options.threads)
-            for name, seed in order(options.models, options.seeds)
+            (name, seed): run_config(bases[name], entrants[name], options.minutes, seed, options.threads)
+            for name, seed in order(list(bases), options.seeds)
         }
         data = base.data
         corpus = load_corpus(data.paths, corpus=data.corpus, validation_share=data.validation_share)
     except ValueError as error:
         parser.error(str(error))
-    by_model = {name: configs[name, options.seeds[0]] for name in options.models}
-    settings = {name: getattr(options, name) for name in ("minutes", "seeds", "models", "threads", "config")}
+    by_model = {name: configs[name, options.seeds[0]] for name in bases}
+    asked = ("minutes", "seeds", "models", "ablations", "threads", "config")
+    settings = {name: getattr(options, name) for name in asked}
     settings["held_out_bytes"] = corpus.validation.num_bytes
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     runs: list[Run] = []
@@ -51,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
     with threads(options.threads), stop_on_signals() as stop:
         where = {**report.machine(), "load_before": report.load_average()}
         result = learning_report.document(runs, by_model, where, settings)
-        for run in learn(configs, corpus, stop, console):
+        for run in learn(configs, entrants, corpus, stop, console):
             runs.append(run)
             where["load_after"] = report.load_average()
             result = learning_report.document(runs, by_model, where, settings)
@@ -75,6 +80,8 @@ def _parser() -> argparse.ArgumentParser:
     names = list(ENTRANTS)
     models = f"who takes part, in this order (default: {' '.join(names)})"
     parser.add_argument("--models", nargs="+", choices=names, default=names, help=models)
+    ablations = "the model once more for each FILE, whose settings win over those of --config"
+    parser.add_argument("--ablations", nargs="+", default=[], metavar="FILE", help=ablations)
     parser.add_argument("--threads", type=at_least(1), default=1, metavar="N", help="CPU threads (default: 1)")
     results = "write every figure and curve to FILE, anew after each run"
     parser.add_argument("--json", type=writable, metavar="FILE", help=results)
@@ -85,6 +92,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_config_arguments(group)
     return parser
+
+
+def _ablations(options: argparse.Namespace) -> dict[str, SEMConfig]:
+    """A configuration for each file of ``--ablations``, by the file's name."""
+    found: dict[str, SEMConfig] = {}
+    given = options.config or []
+    for file in options.ablations:
+        name = Path(file).stem
+        if name in ENTRANTS or name in found:
+            raise ValueError(f"--ablations {file}: expected a name of its own, there is another {name!r}")
+        found[name] = config_from_arguments(argparse.Namespace(**{**vars(options), "config": [*given, file]}))
+    return found
 
 
 def _minutes(text: str) -> float:

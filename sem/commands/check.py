@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sem.config import SEMConfig, add_config_arguments, config_from_arguments, config_from_cli
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from jsonargparse import ArgumentParser, Namespace
 
@@ -64,14 +64,14 @@ def _config(options: Namespace) -> SEMConfig:
     return config.with_overrides(*alone, *(f"{key}={value}" for key, value in short.items() if value is not None))
 
 
-def _default_folder(path: str | None, config: SEMConfig) -> str:
-    name = "defaults" if path is None else Path(path).stem
+def _default_folder(paths: Sequence[str] | None, config: SEMConfig) -> str:
+    name = "defaults" if paths is None else "-".join(Path(path).stem for path in paths)
     return f"runs/check-{name}-{config.training.precision_mode}"
 
 
-def _differences(config: SEMConfig, path: str | None) -> dict[str, Any]:
+def _differences(config: SEMConfig, paths: Sequence[str] | None) -> dict[str, Any]:
     """The settings that the command line changed, by dotted key."""
-    base = config_from_cli(path).to_dict()
+    base = config_from_cli(paths).to_dict()
     return {
         f"{section}.{name}": value
         for section, values in config.to_dict().items()

@@ -93,7 +93,7 @@ def _resumed_config(options: Namespace) -> SEMConfig:
     if not Path(options.resume).exists():
         raise ValueError(f"--resume {options.resume}: expected a checkpoint, a run's folder or 'auto'")
     folder = run_folder_of(Path(options.resume))
-    options.config = str(folder / "config.yaml")
+    options.config = [str(folder / "config.yaml")]
     config = config_from_arguments(options)
     moved = options.training.output_dir is None
     return config.with_overrides(f"training.output_dir={folder}") if moved else config

@@ -1,5 +1,7 @@
 """Lifting tokens to complex waves, causally."""
 
+from sem.encoder.carrier import Carrier
+from sem.encoder.embedding import EmbeddingState, EmbeddingWeights, TokenEmbedding
 from sem.encoder.mesh_sdr import EncoderWeights, MeshSDREncoder
 from sem.encoder.transport import (
     TransportPlan,
@@ -12,8 +14,12 @@ from sem.encoder.transport import (
 from sem.ops.composed import sparsify
 
 __all__ = [
+    "Carrier",
+    "EmbeddingState",
+    "EmbeddingWeights",
     "EncoderWeights",
     "MeshSDREncoder",
+    "TokenEmbedding",
     "TransportPlan",
     "TransportState",
     "continue_transport",

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from sem.diagnostics import Diagnostics
-from sem.layers import intensity
+from sem.layers import Affine, ComplexRMSNorm, NormWeights, RealReadout, intensity
 from sem.ops import OnFailure, Topology, phase_entropy, pit, reference
 from sem.ops.boundary import choice, count, finite, positive, wave_rows
 from sem.ops.cayley import cayley_forward
+from sem.ops.complex_rms_norm import complex_rms_norm_forward
 from sem.ops.pit import RULES, bin_count
+from sem.ops.potential_step import potential_step_forward
 from sem.ops.soliton_step import soliton_step_forward
 from sem.ops.solve import ON_FAILURE, SolveInfo, solution
 from sem.precision import note_autocast, outside_autocast
@@ -20,6 +25,9 @@ from sem.propagator.hamiltonian import MultiScaleHamiltonian
 
 KERR = 0.01
 """Kerr rotation that a layer begins with, radians at mean intensity."""
+POTENTIAL = 0.5
+"""Size of a layer's potential at the start: standard deviation of its map's entries, times the square root of their
+number in a row."""
 
 
 def kerr_rotation(psi: Tensor, kerr: Tensor) -> Tensor:
@@ -67,10 +75,41 @@ def cayley_residual(
     return defect.norm(dim=-1) / before.norm(dim=-1).clamp_min(torch.finfo(torch.float64).tiny)
 
 
+class PotentialWeights(NamedTuple):
+    """A potential as it is computed: ``readout`` on the real blocks of the normalised wave."""
+
+    norm: NormWeights
+    readout: Affine
+
+    def values(self, rows: Tensor) -> Tensor:
+        """Radians ``[N, dim]`` at real blocks ``rows [N, dim, 2]``."""
+        with outside_autocast(rows.device.type):
+            return functional.linear(complex_rms_norm_forward(rows, *self.norm).flatten(1), *self.readout)
+
+
+class Potential(nn.Module):
+    """``V = Lin [Re z, Im z]`` with ``z`` the token's normalised wave: a phase for each channel, in radians, that
+    depends on all of them. A layer turns its wave by it, ``psi_d e^{i V_d}``, which keeps every modulus."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm = ComplexRMSNorm(dim)
+        self.readout = RealReadout(dim, dim)
+        with torch.no_grad():
+            self.readout.weight.normal_(std=POTENTIAL / math.sqrt(2 * dim))
+            self.readout.bias.zero_()
+        self.readout.weight._linear_map = "real"  # type: ignore[attr-defined]
+
+    def weights(self) -> PotentialWeights:
+        """What the potential is computed with."""
+        return PotentialWeights(self.norm.weights(), self.readout.affine())
+
+
 class PropagatorWeights(NamedTuple):
     """What a layer computes with, from its parameters, as the compiled operators take it: float32, ``strength`` and
     ``half_dt`` 0-d, ``graph`` packed."""
 
+    potential: PotentialWeights | None
     kerr: Tensor
     strength: Tensor
     edge_weight: Tensor
@@ -79,7 +118,7 @@ class PropagatorWeights(NamedTuple):
 
 
 class CayleySolitonPropagator(nn.Module):
-    """One propagator layer: Kerr rotation, phase equalisation, Cayley step. It keeps the norm of every token.
+    """One propagator layer: potential, Kerr rotation, phase equalisation, Cayley step. It keeps every token's norm.
 
     Args:
         dim: ``D``, the complex width of a token.
@@ -89,6 +128,7 @@ class CayleySolitonPropagator(nn.Module):
         laplacian_sparsity, num_scales, long_range_share, seed: the graph, see :class:`MultiScaleHamiltonian`.
         pit_enabled, pit_num_bins, pit_strength_init, pit_rule: phase equalisation, see :func:`sem.ops.pit`; its
             strength is learned and acts by its magnitude, at most 1.
+        potential: whether there is a :class:`Potential`.
         on_failure: what to do about tokens whose solve did not converge, see :func:`sem.ops.cayley`.
         nonlinear_alpha: the old name of ``kerr``. State dicts with its old name, ``alpha``, load too.
 
@@ -117,6 +157,7 @@ class CayleySolitonPropagator(nn.Module):
         pit_rule: str = "score",
         on_failure: OnFailure = "ignore",
         seed: int = 0,
+        potential: bool = False,
         *,
         nonlinear_alpha: float | None = None,
     ) -> None:
@@ -137,6 +178,7 @@ class CayleySolitonPropagator(nn.Module):
         self._rule_number = RULES.index(pit_rule)
         self.on_failure = choice("on_failure", on_failure, ON_FAILURE)
         self.hamiltonian = MultiScaleHamiltonian(dim, laplacian_sparsity, num_scales, long_range_share, seed)
+        self.potential = Potential(dim) if potential else None
         self.kerr = nn.Parameter(torch.full((dim,), kerr))
         # without equalisation the strength is no part of any gradient, which gradient reduction has to know
         self.pit_strength = nn.Parameter(torch.tensor(pit_strength_init), requires_grad=pit_enabled)
@@ -156,7 +198,10 @@ class CayleySolitonPropagator(nn.Module):
             # a strength that training drove below 0 would bunch the phases instead; (0, 1] is where entropy must rise
             strength = self.pit_strength.abs().clamp(max=1)
         half_dt = torch.full((), self.half_dt, dtype=torch.float32, device=device)
-        return PropagatorWeights(self.kerr, strength, edge_weight, half_dt, self.hamiltonian.topology.packed(device))
+        potential = None if self.potential is None else self.potential.weights()
+        return PropagatorWeights(
+            potential, self.kerr, strength, edge_weight, half_dt, self.hamiltonian.topology.packed(device)
+        )
 
     def forward(self, psi: Tensor, diagnostics: Diagnostics | None = None) -> Tensor:
         weights = self.weights()
@@ -176,22 +221,32 @@ class CayleySolitonPropagator(nn.Module):
         limits = self.cg_tol, self.cg_max_iter, self.on_failure
         args: tuple[Any, ...]
         if self.pit_enabled:  # the wave between the two steps is not kept for the backward pass
-            args = (rows, *weights, self.pit_num_bins, self._rule_number, *limits)
+            _, *parameters = weights
+            args = (_turned(rows, weights, kerr=False), *parameters, self.pit_num_bins, self._rule_number, *limits)
             return solution("soliton_step", soliton_step_forward, args, restore, shape, self.on_failure, return_info)
-        turned = torch.view_as_real(kerr_rotation(torch.view_as_complex(rows), weights.kerr))
-        args = (turned, weights.edge_weight, weights.half_dt, weights.graph, *limits)
+        args = (_turned(rows, weights), weights.edge_weight, weights.half_dt, weights.graph, *limits)
         return solution("cayley", cayley_forward, args, restore, shape, self.on_failure, return_info)
 
     @torch.no_grad()
     def _record_waves(self, diagnostics: Diagnostics, psi: Tensor, out: Tensor, weights: PropagatorWeights) -> None:
-        turned = kerr_rotation(psi, weights.kerr)
+        rows, restore, _ = wave_rows("psi", psi, len(weights.kerr))
+        turned = restore(_turned(rows, weights))
         if self.pit_enabled:
             diagnostics.record("phase_entropy_before", phase_entropy(turned, self.pit_num_bins))
-            turned = pit(psi, None, weights.strength, self.pit_num_bins, self.pit_rule, kerr=weights.kerr)
+            moved = restore(_turned(rows, weights, kerr=False))
+            turned = pit(moved, None, weights.strength, self.pit_num_bins, self.pit_rule, kerr=weights.kerr)
             diagnostics.record("phase_entropy_after", phase_entropy(turned, self.pit_num_bins))
         if diagnostics.thorough:
             residual = cayley_residual(turned, out, weights.edge_weight, self.hamiltonian.topology, self.half_dt)
             diagnostics.record("cg_true_residual", residual, "max")
+
+
+def _turned(rows: Tensor, weights: PropagatorWeights, kerr: bool = True) -> Tensor:
+    """Real blocks ``rows [N, dim, 2]`` turned by the potential and, if asked, by the Kerr rotation too."""
+    if weights.potential is None:
+        return torch.view_as_real(kerr_rotation(torch.view_as_complex(rows), weights.kerr)) if kerr else rows
+    rotation = weights.kerr if kerr else torch.zeros_like(weights.kerr)
+    return potential_step_forward(rows, weights.potential.values(rows), rotation)
 
 
 class CayleySolitonStack(nn.Module):
@@ -204,11 +259,12 @@ class CayleySolitonStack(nn.Module):
             for k in range(num_layers)
         )
 
-    def forward(self, psi: Tensor, diagnostics: Diagnostics | None = None) -> Tensor:
+    def forward(self, psi: Tensor, diagnostics: Diagnostics | None = None, layers: slice = slice(None)) -> Tensor:
+        """The layers, or some of them."""
         before = psi
-        for layer in self.layers:
+        for layer in islice(self.layers, layers.start, layers.stop):
             psi = layer(psi, diagnostics)
-        if diagnostics is not None:
+        if diagnostics is not None and psi is not before:
             _record_waves(diagnostics, before, psi)
         return psi
 
@@ -216,9 +272,9 @@ class CayleySolitonStack(nn.Module):
         """Those of the layers."""
         return tuple(layer.weights() for layer in self.layers)  # type: ignore[operator]
 
-    def step(self, psi: Tensor, weights: tuple[PropagatorWeights, ...]) -> Tensor:
+    def step(self, psi: Tensor, weights: tuple[PropagatorWeights, ...], layers: slice = slice(None)) -> Tensor:
         """What :meth:`forward` does, with :meth:`weights` of now or before."""
-        for layer, held in zip(self.layers, weights, strict=True):
+        for layer, held in zip(islice(self.layers, layers.start, layers.stop), weights[layers], strict=True):
             psi = layer.step(psi, held)  # type: ignore[operator]
         return psi
 

@@ -1,5 +1,7 @@
-"""Reading the wave out: Born's rule."""
+"""Reading probabilities of the next token from a wave."""
 
-from sem.sampler.born import BornHead, BornLoss, HeadWeights
+from sem.sampler.born import BornHead, BornWeights
+from sem.sampler.chunked import IGNORED, HeadLoss
+from sem.sampler.coherent import CoherentHead, CoherentWeights
 
-__all__ = ["BornHead", "BornLoss", "HeadWeights"]
+__all__ = ["IGNORED", "BornHead", "BornWeights", "CoherentHead", "CoherentWeights", "HeadLoss"]

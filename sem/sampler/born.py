@@ -1,33 +1,22 @@
-"""The Born head: probabilities of the next token are squared moduli of amplitudes."""
+"""The head of amplitudes: probabilities of the next token are squared moduli of ``W psi``."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from sem.layers import complex_of, interleaved, pair_sum, real_matrix
 from sem.ops.born_step import born_step
 from sem.ops.kernels import takes_step
-from sem.precision import product_dtype
+from sem.sampler.chunked import Chunk, HeadGradients, HeadLoss, chunked_loss
 
 _FLOOR = 1e-6
-IGNORED = -100
 
 
-class BornLoss(NamedTuple):
-    """0-d tensors. ``loss`` is what to differentiate; the others are reports without gradient."""
-
-    loss: Tensor
-    nll_sum: Tensor
-    unitary_divergence: Tensor
-
-
-class HeadWeights(NamedTuple):
+class BornWeights(NamedTuple):
     """A Born head as it is computed: ``matrix [vocab_size, 2 dim]``, re and im of each entry side by side."""
 
     matrix: Tensor
@@ -65,28 +54,18 @@ class BornHead(nn.Module):
         """Log-probabilities, float32 ``[..., vocab_size]``."""
         return self.weights().log_probabilities(psi)
 
-    def weights(self) -> HeadWeights:
+    def weights(self) -> BornWeights:
         """What the head computes with, from its parameters."""
-        return HeadWeights(self.weight.flatten(1), self.bias)
+        return BornWeights(self.weight.flatten(1), self.bias)
 
-    def loss(self, psi: Tensor, targets: Tensor, unitary_lambda: float) -> BornLoss:
+    def loss(self, psi: Tensor, targets: Tensor, unitary_lambda: float) -> HeadLoss:
         """Mean negative log-likelihood (nats per target) plus ``unitary_lambda`` times the unitary divergence.
 
         ``psi`` complex64 ``[..., dim]``, ``targets`` int64 ``[...]``; -100 is ignored. The unitary divergence is the
         mean over tokens of ``log(sum_v |amp_v|^2)^2``.
         """
-        blocks = torch.view_as_real(psi.resolve_conj()).reshape(-1, 2 * psi.shape[-1])
-        return BornLoss(
-            *_ChunkedLoss.apply(
-                blocks,
-                self.weight,
-                self.bias,
-                targets.reshape(-1),
-                unitary_lambda,
-                self.chunk_tokens,
-                torch.is_grad_enabled(),
-            )
-        )
+        matrix = real_matrix(self.weight)
+        return chunked_loss(_chunk_loss, psi, matrix, self.bias, targets, unitary_lambda, self.chunk_tokens)
 
 
 def _floored_log(power: Tensor, bias: Tensor) -> Tensor:
@@ -95,86 +74,20 @@ def _floored_log(power: Tensor, bias: Tensor) -> Tensor:
     return raised.clamp_min(torch.finfo(power.dtype).tiny).log() + bias
 
 
-class _Gradients(NamedTuple):
-    """Accumulated over chunks; ``matrix [2 V, 2 dim]`` is that of the weight's real matrix."""
-
-    blocks: Tensor
-    matrix: Tensor
-    bias: Tensor
-
-
-class _ChunkedLoss(Function):
-    """The loss and its gradients chunk by chunk, both in the forward, so the memory of ``[tokens, V]`` is that of one
-    chunk; the backward only scales.
+def _chunk_loss(given: Chunk, piece: slice, grads: HeadGradients | None) -> tuple[Tensor, Tensor]:
+    """The :data:`~sem.sampler.chunked.ChunkLoss` of amplitudes; ``matrix [2 V, 2 dim]`` is the real one of ``W``.
 
     With ``p_v = |amp_v|^2 / V``, ``q_v = p_v + floor`` and a bias ``b``, the likelihood of v is ``q_v e^{b_v}`` over
     its sum: one logarithm per token, not one per entry, and a gradient to ``q_v`` that is the same ``e^{b_v} / sum``
     for all tokens but for a factor, plus ``-1 / q_v`` at the target.
     """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        blocks: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        targets: Tensor,
-        unitary_lambda: float,
-        chunk: int,
-        recording: bool,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        counted = (targets != IGNORED).sum().clamp_min(1)
-        tokens = max(blocks.shape[0], 1)
-        matrix = real_matrix(weight)
-        wants_grad = recording and any(ctx.needs_input_grad[:3])
-        grads = None
-        if wants_grad:
-            grads = _Gradients(torch.empty_like(blocks), torch.zeros_like(matrix), torch.zeros_like(bias))
-        nll_sum = blocks.new_zeros(())
-        divergence = blocks.new_zeros(())
-        for start in range(0, blocks.shape[0], chunk):
-            piece = slice(start, start + chunk)
-            nll, spread = _chunk(
-                blocks, matrix, bias, targets, piece, 1 / counted, unitary_lambda / tokens, product_dtype(blocks), grads
-            )
-            nll_sum += nll
-            divergence += spread / tokens
-        if grads is not None:
-            to_real, to_imag = torch.view_as_complex(grads.matrix.view(len(weight), 2, -1, 2)).unbind(1)
-            grad_weight = torch.view_as_real((to_real - 1j * to_imag).conj_physical_())
-            ctx.save_for_backward(grads.blocks, grad_weight, grads.bias)
-        loss = nll_sum / counted + unitary_lambda * divergence
-        ctx.mark_non_differentiable(nll_sum, divergence)
-        return loss, nll_sum, divergence
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
-        return *(held * grad for held in ctx.saved_tensors), None, None, None, None
-
-
-def _chunk(
-    blocks: Tensor,
-    matrix: Tensor,
-    bias: Tensor,
-    targets: Tensor,
-    piece: slice,
-    nll_weight: Tensor,
-    spread_weight: float,
-    dtype: torch.dtype,
-    grads: _Gradients | None,
-) -> tuple[Tensor, Tensor]:
-    """Sums over the tokens of ``piece``, of the negative log-likelihood and of the squared log of the total; their
-    weighted gradients are put into, or on top of, ``grads``."""
-    vocab, tiny = len(bias), torch.finfo(blocks.dtype).tiny
-    rows = blocks[piece].to(dtype)
-    amplitudes = (rows @ matrix.to(dtype).T).float()
+    rows, matrix, bias, target, counts, nll_weight, spread_weight = given
+    vocab, tiny = len(bias), torch.finfo(bias.dtype).tiny
+    amplitudes = (rows @ matrix.T).float()
     power = pair_sum(amplitudes.square()).div_(vocab)
     total = power.sum(-1, keepdim=True)
     floored = power.add_(total * (_FLOOR / vocab)).clamp_min_(tiny)
 
-    counts = (targets[piece] != IGNORED).unsqueeze(-1)
-    target = targets[piece].unsqueeze(-1).where(counts, 0)
     at_target = floored.gather(1, target)
     peak = bias.max()
     factor = (bias - peak).exp()
@@ -191,7 +104,7 @@ def _chunk(
     grads.bias.add_((likelihood.mul_(common)).sum(0)).index_add_(0, target.flatten(), each.flatten(), alpha=-1)
     spread = (2 * spread_weight) * log_total / total + (common * factor.sum() - own) * (_FLOOR / vocab)
     grad_power = torch.addcmul(spread.where(total >= tiny, 0), common, factor).scatter_add_(1, target, -own)
-    grad_amplitudes = interleaved(complex_of(amplitudes) * grad_power.mul_(2 / vocab)).to(dtype)
-    grads.blocks[piece] = grad_amplitudes @ matrix.to(dtype)
+    grad_amplitudes = interleaved(complex_of(amplitudes) * grad_power.mul_(2 / vocab)).to(rows.dtype)
+    grads.blocks[piece] = grad_amplitudes @ matrix
     grads.matrix.add_(grad_amplitudes.T @ rows)
     return sums

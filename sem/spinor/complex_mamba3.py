@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sem.layers import ComplexLinear, ComplexRMSNorm, NormWeights
+from sem.layers import Affine, ComplexLinear, ComplexRMSNorm, NormWeights, RealReadout
 from sem.ops import causal_conv
 from sem.ops.causal_conv import causal_conv_forward
 from sem.ops.complex_rms_norm import complex_rms_norm_forward
 from sem.ops.kernels import takes_step
 from sem.ops.spinor_step import spinor_step
+from sem.ops.wave_gate import wave_gate_forward
 from sem.spinor.gates import GatedBlockRotation, RotationWeights
 from sem.spinor.states import DT_RANGE, SelectiveStates, StateWeights
 
@@ -31,33 +32,41 @@ class SpinorState(NamedTuple):
 
 
 class SpinorWeights(NamedTuple):
-    """A layer as it is computed: ``offset [dim, 2]`` is the convolution's bias, ``out`` the real matrix of the last
-    map with the residual's scale in it; the rest as it is learned."""
+    """A layer as it is computed: ``offset [dim, 2]`` is the convolution's bias, ``gate`` the output gate's map of real
+    blocks, ``out`` the real matrix of the last map with the residual's scale in it; the rest as it is learned."""
 
     norm: NormWeights
-    rotation: RotationWeights
+    rotation: RotationWeights | None
     taps: Tensor
     offset: Tensor
     theta: Tensor
     states: StateWeights
+    gate: Affine | None
     out: Tensor
 
     def mix(
         self, x: Tensor, history: Tensor | None = None, states: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The layer for real blocks ``x [B, S, dim, 2]``, the convolution's inputs, and the scan's last state."""
-        turned = self.rotation.rotate(complex_rms_norm_forward(x.flatten(0, 1), *self.norm)).view(x.shape)
+        normed = complex_rms_norm_forward(x.flatten(0, 1), *self.norm)
+        turned = (normed if self.rotation is None else self.rotation.rotate(normed)).view(x.shape)
         if history is None:
             history = x.new_zeros(len(x), len(self.taps) - 1, *x.shape[2:])
         gated = causal_conv_forward(turned, history, self.taps, self.offset, self.theta)
         mixed, last = self.states.advance(gated, states)
+        if self.gate is not None:
+            logits = functional.linear(normed.flatten(1), *self.gate).float()
+            mixed = wave_gate_forward(mixed.flatten(0, 1), logits).view(x.shape)
         return x + functional.linear(mixed.flatten(-2), self.out).float().view(x.shape), turned, last
 
     def _arguments(self) -> tuple[Any, ...]:
         """Those of :data:`spinor_step` between the state and the limits of the time steps."""
-        (gate, blocks), (time_steps, *maps) = self.rotation, self.states
-        none = self.out.new_empty(0)  # no gate of the output
-        return (*self.norm, *gate, blocks, self.taps, self.offset, self.theta, *time_steps, *maps, none, none, self.out)
+        nothing = self.out.new_empty(0)  # stands for what the layer does without
+        rotation = (nothing,) * 3 if self.rotation is None else (*self.rotation.gate, self.rotation.blocks)
+        gate = (nothing,) * 2 if self.gate is None else self.gate
+        conv = self.taps, self.offset, self.theta
+        time_steps, *maps = self.states
+        return (*self.norm, *rotation, *conv, *time_steps, *maps, *gate, self.out)
 
     def advance(self, x: Tensor, state: SpinorState) -> tuple[Tensor, SpinorState]:
         """What the layer gives for real blocks ``x [B, S, dim, 2]`` behind the positions that left ``state``, and the
@@ -73,11 +82,16 @@ class SpinorWeights(NamedTuple):
 
 
 class ComplexMamba3Layer(nn.Module):
-    """RMS norm, gated block rotation, causal convolution, magnitude gate, selective scan, projection, residual.
+    """RMS norm, gated block rotation, causal convolution, magnitude gate, selective scan, output gate, projection,
+    residual; rotation and output gate are optional.
+
+    The output gate ``silu(Lin [Re z, Im z])`` of the normalised input ``z``, one real number per channel, is the only
+    product behind the scan that depends on the data.
 
     Args:
-        dim: ``D``, the complex width of a token; divisible by ``block_size`` and ``mimo_groups``.
-        block_size: size of the blocks of the gated rotation.
+        dim: ``D``, the complex width of a token; divisible by ``mimo_groups``, with a rotation by ``block_size``.
+        rotation: whether there is a gated rotation. block_size: size of its blocks.
+        output_gate: whether there is an output gate.
         state_dim: complex states per group.
         mimo_groups: groups of ``dim / mimo_groups`` channels; a group shares its states and its time steps.
         d_conv: width of the causal depthwise convolution.
@@ -94,17 +108,20 @@ class ComplexMamba3Layer(nn.Module):
         mimo_groups: int = 16,
         d_conv: int = 4,
         num_layers: int = 1,
+        rotation: bool = False,
+        output_gate: bool = True,
     ) -> None:
         super().__init__()
-        if dim % block_size or dim % mimo_groups:
-            raise ValueError(
-                f"dim: expected a multiple of block_size {block_size} and mimo_groups {mimo_groups}, got {dim}"
-            )
+        if dim % mimo_groups:
+            raise ValueError(f"dim: expected a multiple of mimo_groups = {mimo_groups}, got {dim}")
+        if rotation and dim % block_size:
+            raise ValueError(f"dim: expected a multiple of block_size = {block_size}, got {dim}")
         self.norm = ComplexRMSNorm(dim)
-        self.rotation = GatedBlockRotation(dim, block_size)
+        self.rotation = GatedBlockRotation(dim, block_size) if rotation else None
         self.conv = CausalConv(dim, d_conv)
         self.gate_theta = nn.Parameter(torch.zeros(dim))
         self.mixer = SelectiveStates(dim, state_dim, mimo_groups)
+        self.gate = _output_gate(dim) if output_gate else None
         self.out = ComplexLinear(dim, dim)
         self.residual = nn.Parameter(torch.tensor(1 / math.sqrt(2 * num_layers)))
         self.gate_theta._no_weight_decay = True  # type: ignore[attr-defined]
@@ -113,11 +130,12 @@ class ComplexMamba3Layer(nn.Module):
         """What the layer computes with, from its parameters."""
         return SpinorWeights(
             self.norm.weights(),
-            self.rotation.weights(),
+            None if self.rotation is None else self.rotation.weights(),
             self.conv.taps,
             self.conv.offset(),
             self.gate_theta,
             self.mixer.weights(),
+            None if self.gate is None else self.gate.affine(),
             self.out.matrix(self.residual),
         )
 
@@ -131,6 +149,16 @@ class ComplexMamba3Layer(nn.Module):
         width, dim, _ = taps.shape
         history = taps.new_zeros(batch, width - 1, dim, 2)
         return SpinorState(history, taps.new_zeros(batch, len(self.mixer.frequency), 2))
+
+
+def _output_gate(dim: int) -> RealReadout:
+    """Half open at the start."""
+    gate = RealReadout(dim, dim)
+    with torch.no_grad():
+        gate.weight.normal_(std=1 / math.sqrt(2 * dim))
+        gate.bias.fill_(0.5)
+    gate.weight._linear_map = "real"  # type: ignore[attr-defined]
+    return gate
 
 
 class CausalConv(nn.Module):

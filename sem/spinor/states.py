@@ -14,6 +14,7 @@ from sem.ops.state_space import state_space_forward
 from sem.precision import product_dtype
 
 DT_RANGE = (1e-4, 2.0)
+_LOG_DT_RANGE = tuple(map(math.log, DT_RANGE))
 
 
 class StateWeights(NamedTuple):
@@ -29,7 +30,8 @@ class StateWeights(NamedTuple):
         """The output for real blocks ``x [B, S, dim, 2]`` behind ``state [B, groups * state_dim, 2]`` (zeros if None),
         and the last state."""
         log_dt = functional.linear(x.flatten(-2), *self.time_steps).float()
-        dt_mag, dt_phase = log_dt.exp().clamp(*DT_RANGE).chunk(2, dim=-1)
+        # bounded before the exponential, whose overflow would make a gradient of inf * 0
+        dt_mag, dt_phase = log_dt.clamp(*_LOG_DT_RANGE).exp().chunk(2, dim=-1)
         if state is None:
             state = x.new_zeros(len(x), len(self.frequency), 2)
         steps = dt_mag.contiguous(), dt_phase.contiguous()
@@ -59,6 +61,8 @@ class SelectiveStates(nn.Module):
         rate = torch.exp(torch.empty(groups * state_dim).uniform_(math.log(0.1), math.log(2.0)))
         self.raw_decay = nn.Parameter(torch.log(torch.expm1(rate)))
         self.frequency = nn.Parameter(torch.empty(groups * state_dim).uniform_(-math.pi, math.pi))
+        for parameter in (self.into, self.out_of):
+            parameter._linear_map = "complex"  # type: ignore[attr-defined]
         for parameter in (self.raw_decay, self.frequency):
             parameter._no_weight_decay = True  # type: ignore[attr-defined]
 

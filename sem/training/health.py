@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+from sem.config import SEMConfig
+
 Judged = TypeVar("Judged", "HealthRow", "RunRow")
 
 ROUNDING = 1e-6
@@ -138,28 +140,31 @@ def rises(name: str, before: str, after: str) -> Criterion:
     )
 
 
-def wave_criteria(*, pit_enabled: bool = True, thorough: bool = False) -> tuple[Criterion, ...]:
+def wave_criteria(config: SEMConfig, *, thorough: bool = False) -> tuple[Criterion, ...]:
     """The table for a model made of unitary steps on a complex wave.
 
     Args:
-        pit_enabled: whether phases are equalised, so that their entropy is expected to rise.
+        config: the model's. With transport, plans are expected to be sparse; with phase equalisation, the phases'
+            entropy to rise.
         thorough: whether the measurement recomputes the solver's residual, see :class:`sem.diagnostics.Diagnostics`.
 
     Example:
-        >>> rows = judge(wave_criteria(), {"unitary_divergence": 2.66})
+        >>> rows = judge(wave_criteria(SEMConfig()), {"unitary_divergence": 2.66})
         >>> rows[0].name, rows[0].passed
         ('unitary_divergence', False)
     """
-    criteria = (
+    moves = config.propagator.num_layers != 0
+    plan = (above("sdr_sparsity", 0.3),) if config.encoder.kind == "transport" else ()
+    solve = (below("unitarity_deviation", 1e-4), below("cg_residual", 1e-4))
+    checked = (below("cg_true_residual", 1e-4),) if thorough else ()
+    phases = (rises("phase_entropy", "phase_entropy_before", "phase_entropy_after"),)
+    return (
         below("unitary_divergence", 2.0),
-        below("unitarity_deviation", 1e-4),
-        below("cg_residual", 1e-4),
-        *((below("cg_true_residual", 1e-4),) if thorough else ()),
-        above("sdr_sparsity", 0.3),
-        below("phase_coherence", 0.95),
+        *((*solve, *checked) if moves else ()),
+        *plan,
+        *((below("phase_coherence", 0.95),) if moves else ()),
+        *(phases if moves and config.propagator.pit_enabled else ()),
     )
-    entropy = rises("phase_entropy", "phase_entropy_before", "phase_entropy_after")
-    return (*criteria, entropy) if pit_enabled else criteria
 
 
 def judge(criteria: Iterable[Criterion], figures: Mapping[str, float]) -> list[HealthRow]:

@@ -1,8 +1,8 @@
-"""AdamW with parameter groups.
+"""Optimizers with parameter groups: AdamW, and muon for the maps between channels beside it.
 
 Weight decay acts on matrices only: biases, gains and other vectors, and whatever a module marks with the
 attribute ``_no_weight_decay``, are left alone. A parameter may carry ``_lr_scale``, a factor on its learning
-rate.
+rate, and ``_linear_map``, which says that it is one, ``"real"`` or ``"complex"``.
 """
 
 from __future__ import annotations
@@ -13,33 +13,68 @@ from typing import Any
 import torch
 from torch import nn
 
+from sem.config_sections import TrainingConfig
+from sem.training.muon import MuonWithAdamW
+
 FUSED_DEVICES = ("cpu", "cuda", "xpu")
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Optimizer groups of the trainable parameters, one per (weight decay, learning-rate scale).
+def parameter_groups(model: nn.Module, weight_decay: float, maps: bool = False) -> list[dict[str, Any]]:
+    """Optimizer groups of the trainable parameters, one per (weight decay, learning-rate scale, kind of linear map).
 
     The order follows ``model.named_parameters()`` and nothing else, so optimizer states load back into the
     right place. Shared parameters appear once.
 
     Args:
-        model: any module; ``_no_weight_decay`` and ``_lr_scale`` on its parameters are honoured.
+        model: any module; what its parameters are marked with is honoured.
         weight_decay: decay of parameters with two or more dimensions.
+        maps: tell linear maps apart from the rest.
 
     Returns:
-        Dicts with ``params``, ``weight_decay`` and ``lr_scale``, as torch optimizers take them.
+        Dicts with ``params``, ``weight_decay`` and ``lr_scale``, as torch optimizers take them, and ``linear_map``
+        where maps are told apart: None for the rest.
     """
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, float, str | None], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         if not parameter.requires_grad:
             continue
         decays = parameter.ndim >= 2 and not getattr(parameter, "_no_weight_decay", False)
-        key = (weight_decay if decays else 0.0, float(getattr(parameter, "_lr_scale", 1.0)))
+        kind = getattr(parameter, "_linear_map", None) if maps else None
+        key = (weight_decay if decays else 0.0, float(getattr(parameter, "_lr_scale", 1.0)), kind)
         groups.setdefault(key, []).append(parameter)
     return [
-        {"params": parameters, "weight_decay": decay, "lr_scale": scale}
-        for (decay, scale), parameters in groups.items()
+        {"params": parameters, "weight_decay": decay, "lr_scale": scale, **({"linear_map": kind} if maps else {})}
+        for (decay, scale, kind), parameters in groups.items()
     ]
+
+
+def build_optimizer(model: nn.Module, training: TrainingConfig) -> torch.optim.Optimizer:
+    """The optimizer that ``training.optimizer`` names, over :func:`parameter_groups` of ``model``.
+
+    Raises:
+        ValueError: the model has no trainable parameter, or there is no such optimizer.
+
+    Example:
+        >>> type(build_optimizer(nn.Linear(2, 2), TrainingConfig(optimizer="adamw"))).__name__
+        'AdamW'
+    """
+    betas = training.beta1, training.beta2
+    if training.optimizer == "adamw":
+        rate, decay = training.learning_rate, training.weight_decay
+        return build_adamw(model, learning_rate=rate, weight_decay=decay, betas=betas)
+    if training.optimizer != "muon":
+        raise ValueError(f"training.optimizer = {training.optimizer!r}: expected adamw or muon")
+    groups = _some(parameter_groups(model, training.weight_decay, maps=True))
+    for group in groups:
+        if group["linear_map"] is not None:
+            group["lr_scale"] *= training.muon_learning_rate / training.learning_rate
+    return MuonWithAdamW(
+        groups,
+        lr=training.learning_rate,
+        betas=betas,
+        momentum=training.muon_momentum,
+        fused=_fused_works(parameter for group in groups for parameter in group["params"]),
+    )
 
 
 def build_adamw(
@@ -55,9 +90,7 @@ def build_adamw(
         >>> [group["weight_decay"] for group in optimizer.param_groups]
         [0.1, 0.0]
     """
-    groups = parameter_groups(model, weight_decay)
-    if not groups:
-        raise ValueError("model: expected at least one trainable parameter, got none")
+    groups = _some(parameter_groups(model, weight_decay))
     fused = _fused_works(parameter for group in groups for parameter in group["params"])
     implementation = {"fused": True} if fused else {"foreach": True}
     return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, **implementation)
@@ -67,6 +100,12 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
     """Give every group ``learning_rate`` times its ``lr_scale``."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate * group.get("lr_scale", 1.0)
+
+
+def _some(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    if not groups:
+        raise ValueError("model: expected at least one trainable parameter, got none")
+    return groups
 
 
 def _fused_works(parameters: Iterable[nn.Parameter]) -> bool:

@@ -28,7 +28,7 @@ from sem.training.health import wave_criteria
 from sem.training.language import LanguageModelObjective
 from sem.training.logging import check_loggers, open_logs
 from sem.training.loop import LoopSettings, TrainingLoop
-from sem.training.optim import build_adamw
+from sem.training.optim import build_optimizer
 from sem.training.plot import plot_curves
 from sem.training.progress import ProgressDisplay, Shown
 from sem.training.run_folder import AUTO_RESUME, find_checkpoint, holds_run, remove_run, save_precision
@@ -179,13 +179,7 @@ class SEMTrainer:
 
     def build_loop(self, **options: Any) -> TrainingLoop:
         """The loop of this run, at its start; ``options`` replace or complete what is handed to it."""
-        training = self.config.training
-        optimizer = build_adamw(
-            self.model,
-            learning_rate=training.learning_rate,
-            weight_decay=training.weight_decay,
-            betas=(training.beta1, training.beta2),
-        )
+        optimizer = build_optimizer(self.model, self.config.training)
         self.device_note = prepare_for_device(self.model, optimizer, self.device)
         parts: dict[str, Any] = {
             "model": self.model,
@@ -196,7 +190,7 @@ class SEMTrainer:
             "settings": build_settings(self.config, self.ranks.world_size),
             "validate": self.validate,
             "diagnostics": self.diagnostics,
-            "criteria": wave_criteria(pit_enabled=self.config.propagator.pit_enabled),
+            "criteria": wave_criteria(self.config),
             "extra": {"config": self.config.to_dict()},
             "autocast": self.precision.forward_context,
             "ranks": self.ranks,

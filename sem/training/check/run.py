@@ -160,7 +160,7 @@ def check_health(
         finite("loss"),
         finite("grad_norm"),
         _zero("skipped_steps"),
-        *wave_criteria(pit_enabled=trainer.config.propagator.pit_enabled, thorough=True),
+        *wave_criteria(trainer.config, thorough=True),
     )
     precision = effective_precision(trainer.model, trainer.precision)
     reached = autocast_reached()

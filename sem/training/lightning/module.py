@@ -20,7 +20,7 @@ from sem.training.language import LanguageModelObjective
 from sem.training.lightning.data import SEMDataModule
 from sem.training.lightning.processes import processes_of
 from sem.training.loop import TrainingLoop
-from sem.training.optim import build_adamw
+from sem.training.optim import build_optimizer
 from sem.training.trainer import build_schedule, build_settings
 
 OWN_STATE = "sem"
@@ -129,16 +129,10 @@ class SEMLightningModule(LightningModule):
         self._resumed = {**checkpoint[OWN_STATE], "model": model, "optimizer": checkpoint["optimizer_states"][0]}
 
     def _compose_loop(self) -> TrainingLoop:
-        training = self.config.training
         data = self.trainer.datamodule  # type: ignore[attr-defined]  # the Trainer gets it at run time
         if not isinstance(data, SEMDataModule):
             raise ValueError("datamodule: expected trainer.fit(module, datamodule=SEMDataModule(config)), got none")
-        optimizer = build_adamw(
-            self.model,
-            learning_rate=training.learning_rate,
-            weight_decay=training.weight_decay,
-            betas=(training.beta1, training.beta2),
-        )
+        optimizer = build_optimizer(self.model, self.config.training)
         prepare_for_device(self.model, optimizer, self.device)
         return TrainingLoop(
             model=self.model,
@@ -148,7 +142,7 @@ class SEMLightningModule(LightningModule):
             batches=data.train_batches,
             settings=build_settings(self.config, self.ranks.world_size),
             diagnostics=self.diagnostics,
-            criteria=wave_criteria(pit_enabled=self.config.propagator.pit_enabled),
+            criteria=wave_criteria(self.config),
             extra={"config": self.config.to_dict()},
             autocast=self.policy.forward_context,
             ranks=self.ranks,
