@@ -84,6 +84,24 @@ def test_shipped_configs_load_and_keep_their_runs_apart(path: Path) -> None:
     assert config.training.output_dir == f"runs/{path.stem}"
 
 
+@pytest.mark.parametrize("path", sorted((CONFIGS / "ablations").glob("*.yaml")), ids=lambda path: path.stem)
+def test_ablations_change_the_small_configuration(path: Path) -> None:
+    assert SEMConfig.from_yaml([CONFIGS / "tiny.yaml", path]) != SEMConfig.from_yaml(CONFIGS / "tiny.yaml")
+
+
+def test_later_files_win_over_earlier_ones_and_options_over_both(tmp_path: Path) -> None:
+    one, two, three = (tmp_path / f"{name}.yaml" for name in ("one", "two", "three"))
+    one.write_text("model:\n  hidden_dim: 64\n  num_layers: 3\ntraining:\n  max_minutes: 5\n")
+    two.write_text("model:\n  num_layers: 5\nspinor:\ntraining:\n  max_minutes: null\n")
+    three.write_text("")
+    config = config_from_cli([one, two, three], ["model.vocab_size=300"])
+    assert (config.model.hidden_dim, config.model.num_layers, config.model.vocab_size) == (64, 5, 300)
+    assert config.training.max_minutes is None
+    with pytest.raises(ValueError, match=r"one.yaml, .*two.yaml: model.num_layers = 0: expected"):
+        two.write_text("model: {num_layers: 0}")
+        config_from_cli([one, two])
+
+
 def test_saved_config_reads_back_equal(tmp_path: Path) -> None:
     config = config_from_cli(CONFIGS / "tiny.yaml", ["data.paths=[a b, 'c*.txt']", "generation.prompt=né: [x"])
     config.save(tmp_path / "config.yaml")

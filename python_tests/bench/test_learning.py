@@ -194,6 +194,34 @@ class TestCommand:
         assert "run 6 of 6: gpt, seed 1" in shown.err
         assert "left 0:00:0" in shown.err
 
+    def test_ablations_train_beside_the_model(self, options, tmp_path, capsys):
+        path, born, wide = (tmp_path / name for name in ("learning.json", "born.yaml", "wide.yaml"))
+        born.write_text("sampler:\n  kind: born\n")
+        wide.write_text("model:\n  hidden_dim: 32\ntraining:\n  optimizer: adamw\n")
+        files = ("--ablations", str(born), str(wide), "--json", str(path))
+        # what the command line says wins over the files, here as everywhere
+        options = [option for option in options if not option.startswith("--model.hidden_dim")]
+        assert main([*options, "--seeds", "0", "--models", "sem", *files]) == 0
+        document = json.loads(path.read_text())
+        assert [run["model"] for run in document["runs"]] == ["sem", "born", "wide"]
+        configs = {name: model["config"] for name, model in document["models"].items()}
+        assert {name: config["sampler"]["kind"] for name, config in configs.items()} == {
+            "sem": "coherent",
+            "born": "born",
+            "wide": "coherent",
+        }
+        assert configs["wide"]["model"]["hidden_dim"] == 32
+        assert configs["sem"]["training"]["max_minutes"] == configs["wide"]["training"]["max_minutes"]
+        assert document["models"]["sem"]["training"].startswith("muon 0.02 and AdamW")
+        assert document["models"]["wide"]["training"].startswith("AdamW")
+        assert "run 3 of 3: wide, seed 0" in capsys.readouterr().err
+
+    def test_two_ablations_of_one_name_are_an_error(self, options, tmp_path, capsys):
+        (tmp_path / "gru.yaml").write_text("")
+        with pytest.raises(SystemExit):
+            main([*options, "--ablations", str(tmp_path / "gru.yaml")])
+        assert "expected a name of its own, there is another 'gru'" in capsys.readouterr().err
+
     def test_what_was_measured_outlives_an_interruption(self, options, tmp_path, capsys, monkeypatch):
         path = tmp_path / "learning.json"
         whole = learning.train

@@ -56,8 +56,9 @@ def training(config: SEMConfig) -> str:
     """What a model trains with, in a few words."""
     t = config.training
     fall = "cosine" if t.scheduler == "cosine" else f"linear over the last {min(1.0, t.decay_steps / t.max_steps):.0%}"
+    maps = f"muon {t.muon_learning_rate:g} and " if t.optimizer == "muon" else ""
     return (
-        f"AdamW {t.learning_rate:g}, weight decay {t.weight_decay:g}, betas {t.beta1:g} {t.beta2:g}, "
+        f"{maps}AdamW {t.learning_rate:g}, weight decay {t.weight_decay:g}, betas {t.beta1:g} {t.beta2:g}, "
         f"clip {t.gradient_clip:g}, {t.batch_size} x {config.seq_length} tokens, warmup {t.warmup_steps} steps, "
         f"{fall} to {t.lr_min_ratio:g}"
     )

@@ -32,13 +32,15 @@ def polar_factor(matrices: Tensor, steps: int = _STEPS) -> Tensor:
         True
     """
     a, b, c = _POLYNOMIAL
-    x = matrices / matrices.norm(dim=(-2, -1), keepdim=True).clamp_min(_LEAST_NORM)
-    tall = x.shape[-2] > x.shape[-1]  # the smaller Gram matrix is the cheaper one
+    x = matrices.reshape(-1, *matrices.shape[-2:])
+    parts = torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
+    x = x / parts.flatten(1).norm(dim=1).clamp_min(_LEAST_NORM).view(-1, 1, 1)
+    tall = x.shape[1] > x.shape[2]  # the smaller Gram matrix is the cheaper one
     for _ in range(steps):
         gram = x.mH @ x if tall else x @ x.mH
-        factor = b * gram + c * (gram @ gram)
-        x = a * x + (x @ factor if tall else factor @ x)
-    return x
+        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.baddbmm(x, x, factor, beta=a) if tall else torch.baddbmm(x, factor, x, beta=a)
+    return x.view(matrices.shape)
 
 
 class MuonWithAdamW(Optimizer):
