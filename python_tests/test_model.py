@@ -3,7 +3,7 @@ import torch
 
 from sem.config import SEMConfig
 from sem.diagnostics import Diagnostics
-from sem.model import SEMModel
+from sem.model import SEMModel, _propagators_behind
 from sem.training.health import judge, wave_criteria
 
 WHOLE = ("encoder.kind=transport", "propagator.pit_enabled=true", "spinor.rotation=true")
@@ -119,7 +119,7 @@ def test_model_without_propagators_has_nothing_to_say_of_them():
     assert [row.name for row in rows] == ["unitary_divergence"] and rows[0].passed
 
 
-@pytest.mark.parametrize(("layout", "order"), [("interleaved", "sspsp"), ("stacked", "ssspp")])
+@pytest.mark.parametrize(("layout", "order"), [("interleaved", "spssp"), ("stacked", "ssspp")])
 def test_layers_come_in_the_order_of_the_layout(layout, order):
     model = SEMModel(small_config(f"model.layout={layout}", "model.num_layers=3", "propagator.num_layers=2"))
     called = []
@@ -129,6 +129,16 @@ def test_layers_come_in_the_order_of_the_layout(layout, order):
         layer.register_forward_hook(lambda *_: called.append("p"))
     model(torch.zeros(1, 4, dtype=torch.int64))
     assert "".join(called) == order
+
+
+@pytest.mark.parametrize(
+    ("mixing", "propagators", "order"),
+    [(1, 1, "sp"), (3, 1, "ssps"), (3, 3, "spspsp"), (2, 5, "sppsppp"), (6, 2, "sspsssps"), (3, 0, "sss")],
+)
+def test_interleaved_propagators_are_spread_evenly(mixing, propagators, order):
+    slices = _propagators_behind(mixing, propagators, "interleaved")
+    assert "".join("s" + "p" * (where.stop - where.start) for where in slices) == order
+    assert slices[0].start == 0 and slices[-1].stop == propagators
 
 
 def test_plan_spreads_over_at_least_k_candidates_at_initialisation(whole):

@@ -280,15 +280,17 @@ def _encoder(config: SEMConfig) -> TokenEmbedding | MeshSDREncoder:
 
 
 def _propagators_behind(mixing: int, propagators: int, layout: str) -> list[slice]:
-    """Which propagator layers stand behind each mixing layer; interleaved, the last one always has one.
+    """Which propagator layers stand behind each mixing layer; interleaved, they are spread evenly about the middle.
 
     Example:
-        >>> _propagators_behind(3, 2, "interleaved")
-        [slice(0, 0, None), slice(0, 1, None), slice(1, 2, None)]
+        >>> _propagators_behind(3, 1, "interleaved")
+        [slice(0, 0, None), slice(0, 1, None), slice(1, 1, None)]
     """
     if layout == "stacked":
         return [slice(0, 0)] * (mixing - 1) + [slice(0, propagators)]
-    return [slice(k * propagators // mixing, (k + 1) * propagators // mixing) for k in range(mixing)]
+    # the j-th of P stands behind mixing layer floor((j + 1/2) L / P)
+    before = [(2 * k * propagators + mixing - 1) // (2 * mixing) for k in range(mixing + 1)]
+    return list(map(slice, before, before[1:]))
 
 
 def _copies(weights: Any) -> Any:
