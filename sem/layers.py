@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sem.ops import complex_rms_norm
-from sem.ops.blocks import complex_of, intensity, interleaved, pair_sum, real_matrix
+from sem.ops.blocks import complex_of, interleaved, pair_sum, real_matrix
 
 __all__ = [
     "Affine",
@@ -22,7 +22,6 @@ __all__ = [
     "NormWeights",
     "RealReadout",
     "complex_of",
-    "intensity",
     "pair_sum",
     "interleaved",
     "real_matrix",

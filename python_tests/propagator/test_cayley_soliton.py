@@ -2,27 +2,36 @@ import pytest
 import torch
 
 from sem.diagnostics import Diagnostics
-from sem.ops import SolveError, Topology, pit, reference
+from sem.ops import SolveError, Topology, pit, potential_step, reference
 from sem.propagator import CayleySolitonPropagator, CayleySolitonStack
-from sem.propagator.cayley_soliton import cayley_residual, kerr_rotation
+from sem.propagator.cayley_soliton import cayley_residual
 
 
 def norms(psi):
     return torch.view_as_real(psi).double().square().sum((-1, -2))
 
 
+def without_graph(**options):
+    """A layer whose unitary step does nothing that float32 could see."""
+    return CayleySolitonPropagator(2, dt=1e-12, pit_enabled=False, laplacian_sparsity=2, **options)
+
+
 def test_kerr_rotation_by_hand():
     psi = torch.tensor([1.0 + 0j, 0 + 3j])  # intensities 1 and 9, mean 5
-    kerr = torch.tensor([0.5, 1.0])
+    layer = without_graph()
+    layer.kerr.data = torch.tensor([0.5, 1.0])
     expected = psi * torch.exp(1j * torch.tensor([0.5 * 1 / 5, 1.0 * 9 / 5]))
-    torch.testing.assert_close(kerr_rotation(psi, kerr), expected)
+    torch.testing.assert_close(layer(psi), expected)
 
 
-def test_kerr_rotation_gradient():
-    torch.manual_seed(0)
-    psi = torch.randn(3, 4, dtype=torch.complex128, requires_grad=True)
-    kerr = torch.randn(4, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(kerr_rotation, (psi, kerr))
+def test_potential_by_hand():
+    psi = torch.tensor([1.0 + 0j, 0 + 3j])
+    layer = without_graph(kerr=0.0, potential=True)
+    weight, bias = torch.randn(2, 4), torch.randn(2)
+    layer.potential.readout.weight.data, layer.potential.readout.bias.data = weight, bias
+    z = psi / psi.abs().square().mean().sqrt()
+    expected = psi * torch.exp(1j * (weight @ torch.cat([z.real, z.imag]) + bias))
+    torch.testing.assert_close(layer(psi), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("pit_enabled", [True, False])
@@ -74,7 +83,8 @@ def test_training_keeps_one_wave_a_layer():
 def test_kerr_alone_and_kerr_of_pit_are_the_same_rotation():
     torch.manual_seed(0)
     psi, kerr = torch.randn(7, 33, dtype=torch.complex64), torch.randn(33)
-    torch.testing.assert_close(kerr_rotation(psi, kerr), pit(psi, None, 0.0, kerr=kerr), rtol=1e-5, atol=1e-5)
+    turned = potential_step(psi, torch.zeros(7, 33), kerr)
+    torch.testing.assert_close(turned, pit(psi, None, 0.0, kerr=kerr), rtol=1e-5, atol=1e-5)
 
 
 def test_zero_tokens_stay_zero_with_finite_gradients():

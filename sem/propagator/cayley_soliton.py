@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sem.diagnostics import Diagnostics
-from sem.layers import Affine, ComplexRMSNorm, NormWeights, RealReadout, intensity
+from sem.layers import Affine, ComplexRMSNorm, NormWeights, RealReadout
 from sem.ops import OnFailure, Topology, phase_entropy, pit, reference
 from sem.ops.boundary import choice, count, finite, positive, wave_rows
 from sem.ops.cayley import cayley_forward
@@ -28,17 +28,6 @@ KERR = 0.01
 POTENTIAL = 0.5
 """Size of a layer's potential at the start: standard deviation of its map's entries, times the square root of their
 number in a row."""
-
-
-def kerr_rotation(psi: Tensor, kerr: Tensor) -> Tensor:
-    """Turns each entry's phase by ``kerr_d |psi_d|^2 / mean_d |psi_d|^2`` (0 for an all-zero token).
-
-    ``psi`` complex64 ``[..., D]``, ``kerr`` real ``[D]``, in radians. Moduli do not change. What :func:`sem.ops.pit`
-    does with it before anything else, for layers without phase equalisation.
-    """
-    power = intensity(psi)
-    share = power / power.mean(-1, keepdim=True).clamp_min(torch.finfo(power.dtype).tiny)
-    return psi * torch.polar(torch.ones_like(share), kerr * share)
 
 
 @torch.no_grad()
@@ -243,10 +232,10 @@ class CayleySolitonPropagator(nn.Module):
 
 def _turned(rows: Tensor, weights: PropagatorWeights, kerr: bool = True) -> Tensor:
     """Real blocks ``rows [N, dim, 2]`` turned by the potential and, if asked, by the Kerr rotation too."""
-    if weights.potential is None:
-        return torch.view_as_real(kerr_rotation(torch.view_as_complex(rows), weights.kerr)) if kerr else rows
-    rotation = weights.kerr if kerr else torch.zeros_like(weights.kerr)
-    return potential_step_forward(rows, weights.potential.values(rows), rotation)
+    if weights.potential is None and not kerr:
+        return rows
+    potential = rows.new_zeros(rows.shape[:2]) if weights.potential is None else weights.potential.values(rows)
+    return potential_step_forward(rows, potential, weights.kerr if kerr else torch.zeros_like(weights.kerr))
 
 
 class CayleySolitonStack(nn.Module):
