@@ -78,6 +78,8 @@ def test_a_thousand_steps_are_the_full_forward():
         FORMER,
         ("propagator.pit_enabled=true",),
         ("propagator.potential=none",),
+        ("propagator.echo=true", "propagator.cayley_dt=1"),
+        ("propagator.echo=true", "propagator.pit_enabled=true"),
         ("propagator.num_layers=0",),
         ("propagator.num_layers=5",),
         ("model.layout=stacked",),

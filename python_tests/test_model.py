@@ -11,6 +11,7 @@ WHOLE = ("encoder.kind=transport", "propagator.pit_enabled=true", "spinor.rotati
 VARIANTS = {
     "default": (),
     "whole": WHOLE,
+    "echo": ("propagator.echo=true", "propagator.laplacian_sparsity=2", "propagator.long_range_share=0"),
     "stacked": ("model.layout=stacked", *WHOLE),
     "born": ("sampler.kind=born", "encoder.carrier=demodulated", "propagator.potential=none"),
 }

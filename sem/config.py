@@ -243,7 +243,7 @@ FORMER_KINDS: dict[str, dict[str, Any]] = {
     "model": {"layout": "stacked"},
     "encoder": {"kind": "transport", "direct": False, "carrier": "absolute"},
     "spinor": {"rotation": True, "output_gate": False},
-    "propagator": {"potential": "none"},
+    "propagator": {"potential": "none", "echo": False},
     "sampler": {"kind": "born"},
     "training": {"optimizer": "adamw"},
 }

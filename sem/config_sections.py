@@ -80,6 +80,7 @@ class PropagatorConfig(Section):
     section: ClassVar[str] = "propagator"
     num_layers: int | None = setting(None, "number of propagator layers; null: model.num_layers", ge=0)
     potential: Literal["linear", "none"] = setting("linear", "phase per channel that depends on the whole token")
+    echo: bool = setting(False, "move forward in time in front of the phases and back behind them")
     cayley_dt: float = setting(0.3, "time step dt of the unitary step", gt=0)
     cg_max_iter: int = setting(50, "most conjugate-gradient iterations per token", ge=1)
     cg_tol: float = setting(1e-5, "relative residual at which a token's solve is converged", gt=0, lt=1)

@@ -114,6 +114,7 @@ class SEMModel(StagedModule):
             pit_strength_init=propagator.pit_strength_init,
             pit_rule=propagator.pit_rule,
             potential=propagator.potential == "linear",
+            echo=propagator.echo,
         )
         self._behind = _propagators_behind(model.num_layers, len(self.propagator.layers), model.layout)
         self.final_norm = ComplexRMSNorm(model.hidden_dim)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from sem.diagnostics import Diagnostics
-from sem.ops import SolveError, Topology, pit, potential_step, reference
+from sem.ops import SolveError, Topology, cayley, pit, potential_step, reference
 from sem.propagator import CayleySolitonPropagator, CayleySolitonStack
 from sem.propagator.cayley_soliton import cayley_residual
 
@@ -218,3 +218,40 @@ def test_the_old_name_of_the_argument_kerr():
     assert torch.equal(CayleySolitonPropagator(16, nonlinear_alpha=0.25).kerr, torch.full((16,), 0.25))
     with pytest.raises(ValueError, match=r"nonlinear_alpha: expected none beside kerr = 0.5, .* got 0.25"):
         CayleySolitonPropagator(16, kerr=0.5, nonlinear_alpha=0.25)
+
+
+@pytest.mark.parametrize("pit_enabled", [True, False])
+def test_echo_is_a_step_forward_the_phases_and_the_step_back(pit_enabled):
+    torch.manual_seed(0)
+    options = {"kerr": 0.4, "pit_enabled": pit_enabled, "pit_strength_init": 0.5, "laplacian_sparsity": 4}
+    layer = CayleySolitonPropagator(24, dt=0.9, echo=True, potential=True, **options)
+    psi = torch.randn(5, 24, dtype=torch.complex64)
+    weights = layer.weights()
+    graph, edge_weight = layer.hamiltonian.topology, weights.edge_weight
+    potential = weights.potential.values(torch.view_as_real(psi))
+    moved = cayley(psi, edge_weight, graph, 0.45)
+    if pit_enabled:
+        turned = potential_step(moved, potential, torch.zeros(24))
+        turned = pit(turned, None, weights.strength, kerr=layer.kerr)
+    else:
+        turned = potential_step(moved, potential, layer.kerr)
+    torch.testing.assert_close(layer(psi), cayley(turned, edge_weight, graph, -0.45), rtol=1e-4, atol=1e-5)
+
+
+def test_echo_without_phases_is_nothing_and_with_them_it_changes_amplitudes():
+    torch.manual_seed(0)
+    psi = torch.randn(5, 24, dtype=torch.complex64)
+    quiet = CayleySolitonPropagator(24, dt=1.0, kerr=0.0, echo=True, pit_enabled=False)
+    torch.testing.assert_close(quiet(psi), psi, rtol=1e-4, atol=1e-5)
+    loud = CayleySolitonPropagator(24, dt=1.0, kerr=0.0, echo=True, pit_enabled=False, potential=True)
+    assert float((loud(psi).abs() - psi.abs()).abs().max().detach()) > 1e-2
+
+
+def test_echo_reports_the_worse_of_its_two_solves():
+    torch.manual_seed(0)
+    layer = CayleySolitonPropagator(24, dt=3.0, echo=True, pit_enabled=False, cg_max_iter=1)
+    diagnostics = Diagnostics(thorough=True)
+    layer(torch.randn(2, 5, 24, dtype=torch.complex64), diagnostics)
+    summary = diagnostics.summary()
+    assert summary["cg_unconverged"] == 1 and summary["cg_iterations_max"] == 2
+    assert summary["cg_residual"] > 1e-3 and summary["cg_true_residual"] > 1e-3

@@ -25,7 +25,7 @@ from sem.propagator.hamiltonian import MultiScaleHamiltonian
 
 KERR = 0.01
 """Kerr rotation that a layer begins with, radians at mean intensity."""
-POTENTIAL = 0.5
+POTENTIAL = 0.1
 """Size of a layer's potential at the start: standard deviation of its map's entries, times the square root of their
 number in a row."""
 
@@ -95,10 +95,11 @@ class Potential(nn.Module):
 
 
 class PropagatorWeights(NamedTuple):
-    """What a layer computes with, from its parameters, as the compiled operators take it: float32, ``strength`` and
-    ``half_dt`` 0-d, ``graph`` packed."""
+    """What a layer computes with, from its parameters, as the compiled operators take it: float32, ``strength``,
+    ``half_dt`` (of the step behind the phases) and ``ahead`` (of the step in front of them) 0-d, ``graph`` packed."""
 
     potential: PotentialWeights | None
+    ahead: Tensor | None
     kerr: Tensor
     strength: Tensor
     edge_weight: Tensor
@@ -109,6 +110,9 @@ class PropagatorWeights(NamedTuple):
 class CayleySolitonPropagator(nn.Module):
     """One propagator layer: potential, Kerr rotation, phase equalisation, Cayley step. It keeps every token's norm.
 
+    With ``echo`` the wave first moves forward in time, meets the phases, and moves back: ``U^-1 e^{i phi} U``. Without
+    phases that is nothing at all; with them, phases become interference, and amplitudes depend on the token.
+
     Args:
         dim: ``D``, the complex width of a token.
         dt: time step; the graph's own strength is learned through its edge weights.
@@ -117,7 +121,8 @@ class CayleySolitonPropagator(nn.Module):
         laplacian_sparsity, num_scales, long_range_share, seed: the graph, see :class:`MultiScaleHamiltonian`.
         pit_enabled, pit_num_bins, pit_strength_init, pit_rule: phase equalisation, see :func:`sem.ops.pit`; its
             strength is learned and acts by its magnitude, at most 1.
-        potential: whether there is a :class:`Potential`.
+        potential: whether there is a :class:`Potential`, of the wave as it comes.
+        echo: move forward in front of the phases and back behind them.
         on_failure: what to do about tokens whose solve did not converge, see :func:`sem.ops.cayley`.
         nonlinear_alpha: the old name of ``kerr``. State dicts with its old name, ``alpha``, load too.
 
@@ -147,6 +152,7 @@ class CayleySolitonPropagator(nn.Module):
         on_failure: OnFailure = "ignore",
         seed: int = 0,
         potential: bool = False,
+        echo: bool = False,
         *,
         nonlinear_alpha: float | None = None,
     ) -> None:
@@ -158,7 +164,9 @@ class CayleySolitonPropagator(nn.Module):
                 )
             kerr = nonlinear_alpha
         # the operators behind the boundary take them as they are
-        self.half_dt = finite("dt", dt) / 2
+        half_dt = finite("dt", dt) / 2
+        self.half_dt = -half_dt if echo else half_dt
+        self.echo = echo
         self.cg_max_iter = count("cg_max_iter", cg_max_iter)
         self.cg_tol = positive("cg_tol", cg_tol)
         self.pit_enabled = pit_enabled
@@ -187,10 +195,10 @@ class CayleySolitonPropagator(nn.Module):
             # a strength that training drove below 0 would bunch the phases instead; (0, 1] is where entropy must rise
             strength = self.pit_strength.abs().clamp(max=1)
         half_dt = torch.full((), self.half_dt, dtype=torch.float32, device=device)
+        ahead = -half_dt if self.echo else None
         potential = None if self.potential is None else self.potential.weights()
-        return PropagatorWeights(
-            potential, self.kerr, strength, edge_weight, half_dt, self.hamiltonian.topology.packed(device)
-        )
+        graph = self.hamiltonian.topology.packed(device)
+        return PropagatorWeights(potential, ahead, self.kerr, strength, edge_weight, half_dt, graph)
 
     def forward(self, psi: Tensor, diagnostics: Diagnostics | None = None) -> Tensor:
         weights = self.weights()
@@ -207,22 +215,50 @@ class CayleySolitonPropagator(nn.Module):
         may be real blocks ``[..., dim, 2]`` too."""
         note_autocast("propagator", psi.device.type)
         rows, restore, shape = wave_rows("psi", psi, len(weights.kerr))
+        turned, ahead = self._turned(rows, weights, return_info)
         limits = self.cg_tol, self.cg_max_iter, self.on_failure
-        args: tuple[Any, ...]
         if self.pit_enabled:  # the wave between the two steps is not kept for the backward pass
-            _, *parameters = weights
-            args = (_turned(rows, weights, kerr=False), *parameters, self.pit_num_bins, self._rule_number, *limits)
-            return solution("soliton_step", soliton_step_forward, args, restore, shape, self.on_failure, return_info)
-        args = (_turned(rows, weights), weights.edge_weight, weights.half_dt, weights.graph, *limits)
-        return solution("cayley", cayley_forward, args, restore, shape, self.on_failure, return_info)
+            _, _, *parameters = weights
+            args: tuple[Any, ...] = (turned, *parameters, self.pit_num_bins, self._rule_number, *limits)
+            name, operator = "soliton_step", soliton_step_forward
+        else:
+            args = (turned, weights.edge_weight, weights.half_dt, weights.graph, *limits)
+            name, operator = "cayley", cayley_forward
+        found = solution(name, operator, args, restore, shape, self.on_failure, return_info)
+        if ahead is None:
+            return found
+        out, info = found
+        return out, _worse(info, ahead)
+
+    def _turned(
+        self, rows: Tensor, weights: PropagatorWeights, return_info: bool = False, kerr: bool | None = None
+    ) -> tuple[Tensor, SolveInfo | None]:
+        """Real blocks ``rows [N, dim, 2]`` as the last operator takes them: turned by the potential and, where that is
+        not the operator's affair, by the Kerr rotation; and the report of the step in front, if there is one and it was
+        asked for."""
+        kerr = not self.pit_enabled if kerr is None else kerr
+        potential = None if weights.potential is None else weights.potential.values(rows)
+        info = None
+        if weights.ahead is not None:
+            args = (rows, weights.edge_weight, weights.ahead, weights.graph)
+            limits = self.cg_tol, self.cg_max_iter, self.on_failure
+            found = solution(
+                "cayley", cayley_forward, (*args, *limits), _as_it_is, rows.shape[:1], self.on_failure, return_info
+            )
+            rows, info = found if return_info else (found, None)
+        if potential is None and not kerr:
+            return rows, info
+        if potential is None:
+            potential = rows.new_zeros(rows.shape[:2])
+        return potential_step_forward(rows, potential, weights.kerr if kerr else torch.zeros_like(weights.kerr)), info
 
     @torch.no_grad()
     def _record_waves(self, diagnostics: Diagnostics, psi: Tensor, out: Tensor, weights: PropagatorWeights) -> None:
         rows, restore, _ = wave_rows("psi", psi, len(weights.kerr))
-        turned = restore(_turned(rows, weights))
+        turned = restore(self._turned(rows, weights, kerr=True)[0])
         if self.pit_enabled:
             diagnostics.record("phase_entropy_before", phase_entropy(turned, self.pit_num_bins))
-            moved = restore(_turned(rows, weights, kerr=False))
+            moved = restore(self._turned(rows, weights)[0])
             turned = pit(moved, None, weights.strength, self.pit_num_bins, self.pit_rule, kerr=weights.kerr)
             diagnostics.record("phase_entropy_after", phase_entropy(turned, self.pit_num_bins))
         if diagnostics.thorough:
@@ -230,12 +266,15 @@ class CayleySolitonPropagator(nn.Module):
             diagnostics.record("cg_true_residual", residual, "max")
 
 
-def _turned(rows: Tensor, weights: PropagatorWeights, kerr: bool = True) -> Tensor:
-    """Real blocks ``rows [N, dim, 2]`` turned by the potential and, if asked, by the Kerr rotation too."""
-    if weights.potential is None and not kerr:
-        return rows
-    potential = rows.new_zeros(rows.shape[:2]) if weights.potential is None else weights.potential.values(rows)
-    return potential_step_forward(rows, potential, weights.kerr if kerr else torch.zeros_like(weights.kerr))
+def _as_it_is(rows: Tensor) -> Tensor:
+    return rows
+
+
+def _worse(one: SolveInfo, other: SolveInfo) -> SolveInfo:
+    """The report of two solves of each token."""
+    status = torch.maximum(one.status, other.status.view_as(one.status))
+    residual = torch.maximum(one.residual, other.residual.view_as(one.residual))
+    return SolveInfo(status, one.iterations + other.iterations.view_as(one.iterations), residual)
 
 
 class CayleySolitonStack(nn.Module):
