@@ -1,7 +1,8 @@
-// The first guess of common/cayley_polynomial.hpp, found in double and applied to a tile.
+// The first guess of common/cayley_polynomial.hpp, found in double and applied to a tile; on a ring, the solution.
 #pragma once
 
 #include "common/cayley_polynomial.hpp"
+#include "cpu/ring_solve.hpp"
 #include "cpu/spectrum.hpp"
 
 namespace sem::cpu::SEM_ISA {
@@ -17,7 +18,10 @@ class CayleyGuess {
   static constexpr int kMaxDegree = common::CayleyPolynomial<double>::kMaxDegree;
 
   // No guess costs more products than `max_iter` iterations would.
-  CayleyGuess(const TileGraph& h, float half_dt, float tol, std::int32_t max_iter) : h_(h) {
+  CayleyGuess(const Graph& graph, const float* edge_weight, const TileGraph& h, float half_dt, float tol,
+              std::int32_t max_iter)
+      : h_(h), ring_(graph, edge_weight, half_dt), solves_(ring_.applies() && max_iter > 0) {
+    if (solves_) return;
     constexpr double kShare = 0.96;  // of the tolerance: leaves room for rounding
     common::CayleyPolynomial<double> found;
     common::find_cayley_polynomial<GuessMath>(spectrum(h), half_dt, kShare * tol, max_iter, found);
@@ -31,11 +35,12 @@ class CayleyGuess {
   }
 
   // What the guess costs, in iterations of two products.
-  std::int32_t iterations() const { return (degree_ + 1) / 2; }
+  std::int32_t iterations() const { return solves_ ? 1 : (degree_ + 1) / 2; }
 
   // y = p(H) psi by Clenshaw's recurrence b_n = c_n psi + 2z(H) b_(n+1) - b_(n+2), y = c_0 psi + z(H) b_1 - b_2, whose
   // b of the highest degree is a multiple of psi and not formed; `one` and `two` are working memory.
   void apply(const float* psi, float* one, float* two, float* y) const {
+    if (solves_) return ring_.apply(psi, y);
     if (degree_ == 0) return multiple(psi, y);
     first_step(psi, degree_ == 1 ? y : one);
     for (int n = degree_ - 2; n >= 0; --n) {
@@ -91,7 +96,9 @@ class CayleyGuess {
   }
 
   const TileGraph& h_;
-  int degree_;
+  const RingSolve ring_;
+  const bool solves_;
+  int degree_ = 0;
   float scale_, shift_;  // 2z(H) = scale H - shift
   float re_[kMaxDegree + 1], im_[kMaxDegree + 1];
 };

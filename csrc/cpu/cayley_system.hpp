@@ -21,7 +21,7 @@ struct CayleySystem {
         max_iter(settings.max_iter),
         h(graph, edge_weight),
         normal_form(h, {1.0f, 0.0f, a * a}),
-        guess(h, a, tol, max_iter) {}
+        guess(graph, edge_weight, h, a, tol, max_iter) {}
 
   const float half_dt, tol;
   const std::int32_t max_iter;

@@ -104,13 +104,15 @@ TEST(CayleyReference, GradientsByDifferences) {
 struct Case {
   int rows, nodes;
   float dt, tol;
+  bool ring = false;
 };
 
 class CayleyBackend : public ::testing::TestWithParam<Case> {};
 
 TEST_P(CayleyBackend, MatchesReference) {
-  const auto [rows, nodes, dt, tol] = GetParam();
-  const OwnedGraph graph = OwnedGraph::small_world(nodes, 4, 3 * nodes, 1);
+  const auto [rows, nodes, dt, tol, ring] = GetParam();
+  const OwnedGraph graph =
+      ring ? OwnedGraph::small_world(nodes, 1, 0, 1) : OwnedGraph::small_world(nodes, 4, 3 * nodes, 1);
   const std::size_t size = static_cast<std::size_t>(rows) * nodes * 2;
   const auto weight = uniform_array<float>(graph.edges(), 0.1, 1, 2);
   const auto psi = normal_array<float>(size, 3), g = normal_array<float>(size, 4);
@@ -159,7 +161,9 @@ TEST_P(CayleyBackend, MatchesReference) {
 INSTANTIATE_TEST_SUITE_P(Cases, CayleyBackend,
                          ::testing::Values(Case{0, 5, 0.1f, 1e-5f}, Case{1, 2, 0.1f, 1e-5f}, Case{15, 3, 1.0f, 1e-5f},
                                            Case{16, 17, 0.01f, 1e-6f}, Case{17, 64, 0.1f, 1e-6f},
-                                           Case{33, 64, 1.0f, 1e-5f}, Case{600, 17, 0.1f, 1e-4f}));
+                                           Case{33, 64, 1.0f, 1e-5f}, Case{600, 17, 0.1f, 1e-4f},
+                                           Case{1, 3, 0.1f, 1e-6f, true}, Case{17, 4, 1.0f, 1e-6f, true},
+                                           Case{33, 65, 1.5f, 1e-6f, true}, Case{600, 128, 20.0f, 1e-5f, true}));
 
 TEST(CayleyBackend, BadRowsAreContained) {
   const int nodes = 17, rows = 20;

@@ -204,6 +204,50 @@ def test_info_has_the_shape_of_the_rows():
         assert info.status.shape == info.iterations.shape == info.residual.shape == shape
 
 
+def ring(nodes):
+    """Every node between the one before it and the one behind it, edges in no order."""
+    edges = torch.tensor([[j, (j + 1) % nodes] for j in range(nodes)])
+    return Topology(nodes, edges[torch.randperm(nodes, generator=torch.Generator().manual_seed(0))])
+
+
+@pytest.mark.parametrize("nodes", [3, 4, 65, 256])
+@pytest.mark.parametrize("a", [0.05, 1.0, -30.0])
+def test_a_ring_is_solved_at_once_whatever_the_time_step(nodes, a):
+    topology = ring(nodes)
+    psi, weight = rows(20, nodes), weights(topology)
+    exact, cotangent, exact_grads = exact_step(psi, rows(20, nodes, seed=1), weight, topology, a)
+    out, info, grads, adjoint_status = step_and_gradients(
+        psi, weight, topology, a, cotangent.to(torch.complex64), 1e-5, max_iter=1
+    )
+    assert info.converged.all() and (adjoint_status == 0).all() and (info.iterations == 1).all()
+    assert (row_errors(out, exact) <= 2e-5).all()
+    for grad, exact_grad in zip(grads, exact_grads, strict=True):
+        assert relative_error(grad, exact_grad) <= 5e-5
+    assert not cayley(psi, weight, topology, a, max_iter=0, return_info=True)[1].converged.any()
+
+
+def test_a_row_of_a_ring_keeps_its_bits_and_its_nans():
+    topology = ring(33)
+    psi, weight = rows(40, 33), weights(topology)
+    whole = cayley(psi, weight, topology, 0.7)
+    assert torch.equal(cayley(psi[17:18], weight, topology, 0.7), whole[17:18])
+    psi[5, 3] = torch.nan
+    spoiled = cayley(psi, weight, topology, 0.7)
+    assert spoiled[5].isnan().all()
+    kept = torch.arange(40) != 5
+    assert torch.equal(spoiled[kept], whole[kept])
+
+
+def test_a_ring_with_a_broken_link_or_a_chord_is_solved_as_any_graph():
+    edges = ring(16).edges
+    chord = torch.cat([edges, torch.tensor([[0, 8]])])
+    for graph_of in (edges[1:], chord, torch.cat([edges[1:], torch.tensor([[0, 8]])])):
+        topology = Topology(16, graph_of)
+        psi, weight = rows(4, 16), weights(topology)
+        expected = reference.cayley(double(psi), double(weight), topology, 0.3)
+        assert (row_errors(cayley(psi, weight, topology, 0.3), expected) <= 3e-5).all()
+
+
 def test_what_cannot_converge_says_so():
     topology = graph(256)
     psi, weight = rows(4, 256), weights(topology)
