@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from sem.diagnostics import Diagnostics
-from sem.layers import Affine, ComplexRMSNorm, NormWeights, RealReadout
 from sem.ops import OnFailure, Topology, phase_entropy, pit, reference
 from sem.ops.boundary import choice, count, finite, positive, wave_rows
 from sem.ops.cayley import cayley_forward
-from sem.ops.complex_rms_norm import complex_rms_norm_forward
 from sem.ops.pit import RULES, bin_count
 from sem.ops.potential_step import potential_step_forward
 from sem.ops.soliton_step import soliton_step_forward
 from sem.ops.solve import ON_FAILURE, SolveInfo, solution
 from sem.precision import note_autocast, outside_autocast
 from sem.propagator.hamiltonian import MultiScaleHamiltonian
+from sem.propagator.potential import Potential, PotentialWeights
 
 KERR = 0.01
 """Kerr rotation that a layer begins with, radians at mean intensity."""
-POTENTIAL = 0.1
-"""Size of a layer's potential at the start: standard deviation of its map's entries, times the square root of their
-number in a row."""
 
 
 @torch.no_grad()
@@ -62,36 +56,6 @@ def cayley_residual(
     y = (after + before) / 2
     defect = before - y - 1j * half_dt * reference.laplacian_matvec(y, edge_weight.cpu().double(), topology)
     return defect.norm(dim=-1) / before.norm(dim=-1).clamp_min(torch.finfo(torch.float64).tiny)
-
-
-class PotentialWeights(NamedTuple):
-    """A potential as it is computed: ``readout`` on the real blocks of the normalised wave."""
-
-    norm: NormWeights
-    readout: Affine
-
-    def values(self, rows: Tensor) -> Tensor:
-        """Radians ``[N, dim]`` at real blocks ``rows [N, dim, 2]``."""
-        with outside_autocast(rows.device.type):
-            return functional.linear(complex_rms_norm_forward(rows, *self.norm).flatten(1), *self.readout)
-
-
-class Potential(nn.Module):
-    """``V = Lin [Re z, Im z]`` with ``z`` the token's normalised wave: a phase for each channel, in radians, that
-    depends on all of them. A layer turns its wave by it, ``psi_d e^{i V_d}``, which keeps every modulus."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.norm = ComplexRMSNorm(dim)
-        self.readout = RealReadout(dim, dim)
-        with torch.no_grad():
-            self.readout.weight.normal_(std=POTENTIAL / math.sqrt(2 * dim))
-            self.readout.bias.zero_()
-        self.readout.weight._linear_map = "real"  # type: ignore[attr-defined]
-
-    def weights(self) -> PotentialWeights:
-        """What the potential is computed with."""
-        return PotentialWeights(self.norm.weights(), self.readout.affine())
 
 
 class PropagatorWeights(NamedTuple):
