@@ -167,6 +167,13 @@ def token_cases(rows: int, width: int, spoil: Callable[[Tensor], Tensor] = lambd
         lambda t: ops.potential_step(t["psi"], t["potential"], t["kerr"]),
         {"psi": psi, "potential": 5 * real, "kerr": draw.normal(width)},
     )
+    if width >= 3:
+        given = {"psi": psi, "potential": 5 * real, "kerr": draw.normal(width), "weight": draw.normal(width).abs()}
+        yield Case(
+            f"ring_echo {size}",
+            lambda t: ops.ring_echo(t["psi"], t["potential"], t["kerr"], t["weight"], 0.7),
+            given,
+        )
 
 
 def spoilt_cases() -> Iterator[Case]:

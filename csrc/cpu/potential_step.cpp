@@ -1,9 +1,9 @@
 #include "sem/potential_step.hpp"
 
+#include "cpu/phase.hpp"
 #include "cpu/rows.hpp"
 #include "cpu/scratch.hpp"
 #include "cpu/tile.hpp"
-#include "cpu/vector_math.hpp"
 
 // Lanes run across the entries of one row, which stays in the first-level cache from its first pass to its last.
 namespace sem::cpu::SEM_ISA {
@@ -26,13 +26,6 @@ struct MeanIntensity {
     inverse = 1.0f / (held ? kLeast : mean);
   }
 };
-
-// exp(i phi). Beyond 2^21 float32 has too few bits left for a phase to mean anything: none is taken, and NaN of Inf.
-SEM_INLINE Complex turn(vfloat phi) {
-  Complex out;
-  vsincos(select(vabs(phi) < 0x1p21f, phi, phi * 0.0f), out.im, out.re);
-  return out;
-}
 
 void forward_row(std::int64_t width, const float* psi, const float* potential, const float* kerr, float* out) {
   const float inverse = MeanIntensity(psi, width).inverse;

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from sem.diagnostics import Diagnostics
-from sem.ops import SolveError, Topology, cayley, pit, potential_step, reference
+from sem.ops import SolveError, SolveStatus, Topology, cayley, pit, potential_step, reference
 from sem.propagator import CayleySolitonPropagator, CayleySolitonStack
 from sem.propagator.cayley_soliton import cayley_residual
 
@@ -255,3 +255,29 @@ def test_echo_reports_the_worse_of_its_two_solves():
     summary = diagnostics.summary()
     assert summary["cg_unconverged"] == 1 and summary["cg_iterations_max"] == 2
     assert summary["cg_residual"] > 1e-3 and summary["cg_true_residual"] > 1e-3
+
+
+def test_an_echo_on_a_ring_is_solved_by_elimination_with_the_same_result():
+    layer = CayleySolitonPropagator(
+        32, 1.0, laplacian_sparsity=2, num_scales=1, long_range_share=0.0, pit_enabled=False, potential=True, echo=True
+    )
+    psi = torch.randn(2, 9, 32, dtype=torch.complex64)
+    weights = layer.weights()
+    assert weights.ring is not None
+    out = layer(psi)
+    torch.testing.assert_close(out, layer.step(psi, weights._replace(ring=None)), rtol=1e-5, atol=1e-5)
+    diagnostics = Diagnostics(thorough=True)
+    assert torch.equal(layer(psi, diagnostics), out)
+    found = diagnostics.summary()
+    assert 0 < found["cg_residual"] < 1e-5 and found["cg_unconverged"] == 0 and found["cg_iterations_max"] == 0
+    psi[1, 3, 5] = float("nan")
+    broken, info = layer.step(psi, weights, return_info=True)
+    assert broken[1, 3].isnan().all() and torch.equal(broken[0], out[0])
+    assert info.status.shape == (2, 9) and info.status.count_nonzero() == 1
+    assert int(info.status[1, 3]) == SolveStatus.NONFINITE
+
+
+@pytest.mark.parametrize("other", [{"pit_enabled": True}, {"laplacian_sparsity": 4}, {"on_failure": "raise"}])
+def test_other_echoes_are_solved_by_iteration(other):
+    ring = {"laplacian_sparsity": 2, "num_scales": 1, "long_range_share": 0.0, "pit_enabled": False}
+    assert CayleySolitonPropagator(16, 0.5, echo=True, **(ring | other)).weights().ring is None

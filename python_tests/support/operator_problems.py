@@ -160,6 +160,23 @@ def potential_of_kerr() -> Problem:
     return Problem({"psi": wave(0, 6), "kerr": normal(1, 6)}, ("psi", "kerr", "kerr"))
 
 
+def echo_problem(rows: int = 5, seed: int = 0) -> Problem:
+    return Problem.of(
+        psi=wave(seed, rows, 6),
+        potential=normal(seed + 1, rows, 6),
+        kerr=normal(seed + 2, 6),
+        edge_weight=positive(seed + 3, 6, low=0.1, high=2),
+        half_dt=torch.tensor(0.4),
+    )
+
+
+def echo_of_kerr() -> Problem:
+    problem = echo_problem()
+    tensors = {name: tensor for name, tensor in problem.tensors.items() if name != "edge_weight"}
+    tensors["kerr"] = problem.tensors["edge_weight"]
+    return Problem(tensors, ("psi", "potential", "kerr", "kerr", "half_dt"))
+
+
 def convolution_problem(rows: int = 5, seed: int = 0) -> Problem:
     steps, channels, taps = 7, 6, 4
     return Problem.of(

@@ -25,6 +25,7 @@ from sem.ops import (
     pit,
     potential_step,
     reference,
+    ring_echo,
     scan,
     soliton_step,
     state_space,
@@ -69,6 +70,7 @@ def waves(psi: Tensor, real: Tensor, weight: Tensor, graph: Topology) -> None:
     assert_type(complex_rms_norm(psi, real), Tensor)
     assert_type(wave_gate(psi, real), Tensor)
     assert_type(potential_step(psi, real, real), Tensor)
+    assert_type(ring_echo(psi, real, real, real, 0.5), Tensor)
 
 
 def images(detector: DetectorFrame, sources: Sources, domains: Domains) -> None:

@@ -24,6 +24,7 @@ from sem.ops.patches import Patches
 from sem.ops.pit import phase_entropy, pit
 from sem.ops.potential_step import potential_step
 from sem.ops.ptychographic_loss import PtychographicLoss, ptychographic_loss
+from sem.ops.ring_echo import ring_echo
 from sem.ops.scan import scan
 from sem.ops.shift_ramp import shift_ramp
 from sem.ops.soliton_step import soliton_step
@@ -68,6 +69,7 @@ __all__ = [
     "potential_step",
     "ptychographic_loss",
     "reference_diffraction",
+    "ring_echo",
     "scan",
     "shift_ramp",
     "soliton_step",

@@ -151,6 +151,15 @@ def potential_step(psi: Tensor, potential: Tensor, kerr: Tensor) -> Tensor:
     return psi * torch.complex(phase.cos(), phase.sin())
 
 
+def ring_echo(
+    psi: Tensor, potential: Tensor, kerr: Tensor, edge_weight: Tensor, half_dt: Tensor | float = 0.05
+) -> Tensor:
+    """Twin of :func:`sem.ops.ring_echo`. ``psi`` complex ``[..., D]``."""
+    ring = Topology.ring(psi.shape[-1])
+    turned = potential_step(cayley(psi, edge_weight, ring, half_dt), potential, kerr)
+    return cayley(turned, edge_weight, ring, -half_dt)
+
+
 def causal_conv(
     x: Tensor, taps: Tensor, bias: Tensor, theta: Tensor | None = None, history: Tensor | None = None
 ) -> Tensor:

@@ -83,6 +83,33 @@ class Topology:
                     chords.append(pair)
         return cls(nodes, sorted(ring + chords))
 
+    @classmethod
+    def ring(cls, nodes: int) -> Topology:
+        """At least three nodes in a circle: edge ``j`` joins node ``j`` to the next one, the last edge the last node to
+        the first.
+
+        Example:
+            >>> Topology.ring(3).edges.tolist()
+            [[0, 1], [1, 2], [0, 2]]
+        """
+        _check_int("nodes", nodes)
+        if nodes < 3:
+            raise ValueError(f"nodes: expected at least 3 for a ring, got {nodes}")
+        return cls(nodes, [(j, (j + 1) % nodes) for j in range(nodes)])
+
+    def ring_order(self) -> Tensor | None:
+        """The numbers of this graph's edges in the order of :meth:`ring`, or None if it is another graph.
+
+        Example:
+            >>> Topology(3, [(2, 0), (0, 1), (1, 2)]).ring_order().tolist()
+            [1, 2, 0]
+        """
+        number = {tuple(pair): e for e, pair in enumerate(self.edges.tolist())}
+        if self.nodes < 3 or len(number) != self.nodes:
+            return None
+        order = [number.get(_ordered(j, (j + 1) % self.nodes)) for j in range(self.nodes)]
+        return None if None in order else torch.tensor(order, device="cpu")
+
     @property
     def num_edges(self) -> int:
         return self.edges.shape[0]

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from sem.diagnostics import Diagnostics
-from sem.ops import OnFailure, Topology, phase_entropy, pit, reference
+from sem.ops import OnFailure, SolveStatus, Topology, laplacian_matvec, phase_entropy, pit, reference
 from sem.ops.boundary import choice, count, finite, positive, wave_rows
 from sem.ops.cayley import cayley_forward
+from sem.ops.constants import Constant
 from sem.ops.pit import RULES, bin_count
 from sem.ops.potential_step import potential_step_forward
+from sem.ops.ring_echo import ring_echo_forward
 from sem.ops.soliton_step import soliton_step_forward
 from sem.ops.solve import ON_FAILURE, SolveInfo, solution
 from sem.precision import note_autocast, outside_autocast
@@ -60,9 +62,11 @@ def cayley_residual(
 
 class PropagatorWeights(NamedTuple):
     """What a layer computes with, from its parameters, as the compiled operators take it: float32, ``strength``,
-    ``half_dt`` (of the step behind the phases) and ``ahead`` (of the step in front of them) 0-d, ``graph`` packed."""
+    ``half_dt`` (of the step behind the phases) and ``ahead`` (of the step in front of them) 0-d, ``graph`` packed,
+    ``ring`` the edges' weights in the order of a ring where an echo on one is all that the layer does."""
 
     potential: PotentialWeights | None
+    ring: Tensor | None
     ahead: Tensor | None
     kerr: Tensor
     strength: Tensor
@@ -139,6 +143,8 @@ class CayleySolitonPropagator(nn.Module):
         self._rule_number = RULES.index(pit_rule)
         self.on_failure = choice("on_failure", on_failure, ON_FAILURE)
         self.hamiltonian = MultiScaleHamiltonian(dim, laplacian_sparsity, num_scales, long_range_share, seed)
+        order = self.hamiltonian.topology.ring_order() if echo and not pit_enabled and on_failure == "ignore" else None
+        self._ring_order = None if order is None else Constant(order)
         self.potential = Potential(dim) if potential else None
         self.kerr = nn.Parameter(torch.full((dim,), kerr))
         # without equalisation the strength is no part of any gradient, which gradient reduction has to know
@@ -162,7 +168,8 @@ class CayleySolitonPropagator(nn.Module):
         ahead = -half_dt if self.echo else None
         potential = None if self.potential is None else self.potential.weights()
         graph = self.hamiltonian.topology.packed(device)
-        return PropagatorWeights(potential, ahead, self.kerr, strength, edge_weight, half_dt, graph)
+        ring = None if self._ring_order is None else edge_weight[self._ring_order.on(device)]
+        return PropagatorWeights(potential, ring, ahead, self.kerr, strength, edge_weight, half_dt, graph)
 
     def forward(self, psi: Tensor, diagnostics: Diagnostics | None = None) -> Tensor:
         weights = self.weights()
@@ -179,10 +186,13 @@ class CayleySolitonPropagator(nn.Module):
         may be real blocks ``[..., dim, 2]`` too."""
         note_autocast("propagator", psi.device.type)
         rows, restore, shape = wave_rows("psi", psi, len(weights.kerr))
+        if weights.ring is not None and weights.ahead is not None:
+            out = restore(ring_echo_forward(rows, _values(weights, rows), weights.kerr, weights.ring, weights.ahead))
+            return (out, self._checked(rows, out, weights, shape)) if return_info else out
         turned, ahead = self._turned(rows, weights, return_info)
         limits = self.cg_tol, self.cg_max_iter, self.on_failure
         if self.pit_enabled:  # the wave between the two steps is not kept for the backward pass
-            _, _, *parameters = weights
+            _, _, _, *parameters = weights
             args: tuple[Any, ...] = (turned, *parameters, self.pit_num_bins, self._rule_number, *limits)
             name, operator = "soliton_step", soliton_step_forward
         else:
@@ -201,7 +211,8 @@ class CayleySolitonPropagator(nn.Module):
         not the operator's affair, by the Kerr rotation; and the report of the step in front, if there is one and it was
         asked for."""
         kerr = not self.pit_enabled if kerr is None else kerr
-        potential = None if weights.potential is None else weights.potential.values(rows)
+        turns = kerr or weights.potential is not None
+        potential = _values(weights, rows) if turns else None
         info = None
         if weights.ahead is not None:
             args = (rows, weights.edge_weight, weights.ahead, weights.graph)
@@ -210,11 +221,25 @@ class CayleySolitonPropagator(nn.Module):
                 "cayley", cayley_forward, (*args, *limits), _as_it_is, rows.shape[:1], self.on_failure, return_info
             )
             rows, info = found if return_info else (found, None)
-        if potential is None and not kerr:
-            return rows, info
         if potential is None:
-            potential = rows.new_zeros(rows.shape[:2])
+            return rows, info
         return potential_step_forward(rows, potential, weights.kerr if kerr else torch.zeros_like(weights.kerr)), info
+
+    @torch.no_grad()
+    def _checked(self, rows: Tensor, out: Tensor, weights: PropagatorWeights, shape: tuple[int, ...]) -> SolveInfo:
+        """The report of the step behind the phases where it was solved by elimination: no iteration, and the residual
+        that it has."""
+        turned = self._turned(rows, weights, kerr=True)[0]
+        after = wave_rows("psi", out, len(weights.kerr))[0]
+        y = torch.view_as_complex(after + turned) / 2
+        moved = laplacian_matvec(y, weights.edge_weight, self.hamiltonian.topology)
+        defect = torch.view_as_complex(turned) - y - 1j * weights.half_dt * moved
+        norm = torch.linalg.vector_norm(turned, dim=(1, 2))
+        tiny = torch.finfo(norm.dtype).tiny
+        residual = (torch.linalg.vector_norm(defect, dim=1) / norm.clamp_min(tiny)).view(shape)
+        status = torch.where(residual <= self.cg_tol, SolveStatus.CONVERGED, SolveStatus.STAGNATED)
+        status = torch.where(residual.isfinite(), status, SolveStatus.NONFINITE).to(torch.int32)
+        return SolveInfo(status, torch.zeros_like(status), residual)
 
     @torch.no_grad()
     def _record_waves(self, diagnostics: Diagnostics, psi: Tensor, out: Tensor, weights: PropagatorWeights) -> None:
@@ -228,6 +253,11 @@ class CayleySolitonPropagator(nn.Module):
         if diagnostics.thorough:
             residual = cayley_residual(turned, out, weights.edge_weight, self.hamiltonian.topology, self.half_dt)
             diagnostics.record("cg_true_residual", residual, "max")
+
+
+def _values(weights: PropagatorWeights, rows: Tensor) -> Tensor:
+    """The potential of real blocks ``rows [N, dim, 2]``, zeros if there is none."""
+    return rows.new_zeros(rows.shape[:2]) if weights.potential is None else weights.potential.values(rows)
 
 
 def _as_it_is(rows: Tensor) -> Tensor:

@@ -14,6 +14,7 @@
 #include "sem/laplacian_matvec.hpp"
 #include "sem/pit.hpp"
 #include "sem/potential_step.hpp"
+#include "sem/ring_echo.hpp"
 #include "sem/scan.hpp"
 #include "sem/shift_ramp.hpp"
 #include "sem/soliton_step.hpp"
@@ -46,6 +47,8 @@
   X(WaveGateBackward)        \
   X(PotentialStepForward)    \
   X(PotentialStepBackward)   \
+  X(RingEchoForward)         \
+  X(RingEchoBackward)        \
   X(CausalConvForward)       \
   X(CausalConvBackward)      \
   X(StateSpaceForward)       \
