@@ -41,6 +41,12 @@ class LanguageModel(nn.Module):
         )
         return {"loss": nll / (targets != IGNORED_TARGET).sum().clamp_min(1), "nll_sum": nll.detach()}
 
+    def _tell_maps(self) -> None:
+        """To optimizers that treat maps between hidden states as such: all matrices but the first and the last."""
+        for name, parameter in self.named_parameters():
+            if parameter.ndim == 2 and not name.startswith(("tokens.", "positions.", "head.")):
+                parameter._linear_map = "real"  # type: ignore[attr-defined]
+
 
 class GPT(LanguageModel):
     """A pre-norm transformer with learned positions.
