@@ -84,3 +84,11 @@ def test_a_part_of_a_configuration_is_none_of_then(missing):
     values = former()
     del values[missing]
     assert SEMConfig.from_dict(values).sampler.kind == "coherent"
+
+
+def test_a_run_saved_before_the_last_map_had_a_kind_has_a_complex_one():
+    values = SEMConfig.from_dict(SIZES).to_dict()
+    assert saved_config({"config": values}).spinor.projection == "widely_linear"
+    del values["spinor"]["projection"]
+    assert saved_config({"config": values}).spinor.projection == "complex"
+    assert SEMConfig.from_dict({"spinor": {"output_gate": False}}).spinor.projection == "widely_linear"

@@ -242,7 +242,7 @@ def config_from_arguments(arguments: Any) -> SEMConfig:
 FORMER_KINDS: dict[str, dict[str, Any]] = {
     "model": {"layout": "stacked"},
     "encoder": {"kind": "transport", "direct": False, "carrier": "absolute"},
-    "spinor": {"rotation": True, "output_gate": False},
+    "spinor": {"rotation": True, "output_gate": False, "projection": "complex"},
     "propagator": {"potential": "none", "echo": False},
     "sampler": {"kind": "born"},
     "training": {"optimizer": "adamw"},
@@ -252,8 +252,15 @@ FORMER_KINDS: dict[str, dict[str, Any]] = {
 
 def _as_of_now(values: Any) -> Any:
     """``values``, with :data:`FORMER_KINDS` in it where an earlier version wrote it: :meth:`SEMConfig.save` and
-    checkpoints hold all sections, and there was no ``sampler``."""
-    if not isinstance(values, Mapping) or set(values) != set(SECTIONS) - {"sampler"}:
+    checkpoints hold all sections with all of their settings, and there was no ``sampler``, later no
+    ``spinor.projection``."""
+    if not isinstance(values, Mapping):
+        return values
+    if set(values) == set(SECTIONS) and isinstance(values["spinor"], Mapping):
+        known = {info.name for info in setting_infos(SpinorConfig)}
+        if set(values["spinor"]) == known - {"projection"}:
+            return {**values, "spinor": {**values["spinor"], "projection": FORMER_KINDS["spinor"]["projection"]}}
+    if set(values) != set(SECTIONS) - {"sampler"}:
         return values
     told = ", ".join(f"{name}.{key} = {value}" for name, kinds in FORMER_KINDS.items() for key, value in kinds.items())
     _log.warning("a configuration that an earlier version saved: what it could not choose is %s", told)

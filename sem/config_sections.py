@@ -68,6 +68,9 @@ class SpinorConfig(Section):
     rotation: bool = setting(False, "gated block rotation in front of the convolution")
     block_size: int = setting(8, "side of the blocks of the gated rotation", ge=1)
     output_gate: bool = setting(True, "gate each channel behind the scan by the layer's input")
+    projection: Literal["widely_linear", "complex"] = setting(
+        "widely_linear", "last map of a layer: W z + V conj(z), or W z, which costs the same"
+    )
     state_dim: int = setting(128, "complex states per group", ge=1)
     mimo_groups: int = setting(16, "number of scan groups G", ge=1)
     d_conv: int = setting(4, "width in tokens of the causal convolution", ge=1)

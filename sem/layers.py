@@ -21,6 +21,7 @@ __all__ = [
     "ComplexRMSNorm",
     "NormWeights",
     "RealReadout",
+    "WidelyLinear",
     "complex_of",
     "pair_sum",
     "interleaved",
@@ -28,8 +29,27 @@ __all__ = [
 ]
 
 
-class ComplexLinear(nn.Module):
-    """A linear map of complex vectors, ``[..., in_features]`` to ``[..., out_features]``, complex64, no bias.
+class _BlockMap(nn.Module):
+    """A map of complex vectors, ``[..., in_features]`` to ``[..., out_features]``, complex64, no bias, by a real matrix
+    on their real blocks; subclasses say which."""
+
+    weight: nn.Parameter
+
+    def matrix(self, scale: Tensor | None = None) -> Tensor:
+        """The real matrix ``[2 out, 2 in]``, or ``scale`` times it: a scalar is taken into the weights, which are
+        smaller than the wave."""
+        raise NotImplementedError
+
+    def forward(self, z: Tensor, scale: Tensor | None = None) -> Tensor:
+        """The map of ``z``, or ``scale`` times that."""
+        return complex_of(functional.linear(interleaved(z), self.matrix(scale)).float())
+
+    def _scaled(self, scale: Tensor | None) -> Tensor:
+        return self.weight if scale is None else scale * self.weight
+
+
+class ComplexLinear(_BlockMap):
+    """``W z``, a linear map.
 
     ``weight`` is ``[out, in, 2]`` (real and imaginary part), normal with variance ``gain^2 / in`` of the complex entry.
     The product is one real one on ``[..., 2 in]``, which costs what the four real products of a complex one cost.
@@ -41,13 +61,23 @@ class ComplexLinear(nn.Module):
         self.weight._linear_map = "complex"  # type: ignore[attr-defined]
 
     def matrix(self, scale: Tensor | None = None) -> Tensor:
-        """The real matrix ``[2 out, 2 in]`` of ``W``, or of ``scale W``: a scalar is taken into the matrix, which is
-        smaller than the wave."""
-        return real_matrix(self.weight if scale is None else scale * self.weight)
+        return real_matrix(self._scaled(scale))
 
-    def forward(self, z: Tensor, scale: Tensor | None = None) -> Tensor:
-        """``W z``, or ``scale W z``."""
-        return complex_of(functional.linear(interleaved(z), self.matrix(scale)).float())
+
+class WidelyLinear(_BlockMap):
+    """``W z + V conj(z)``, a widely linear map: any map that is linear over the real numbers. It costs what ``W z``
+    costs, and has twice the parameters.
+
+    ``weight`` is ``[2 out, 2 in]`` on real blocks, normal with variance ``1 / (2 in)``.
+    """
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(2 * out_features, 2 * in_features) / (2 * in_features) ** 0.5)
+        self.weight._linear_map = "real"  # type: ignore[attr-defined]
+
+    def matrix(self, scale: Tensor | None = None) -> Tensor:
+        return self._scaled(scale)
 
 
 class Affine(NamedTuple):

@@ -96,6 +96,7 @@ class SEMModel(StagedModule):
                 num_layers=model.num_layers,
                 rotation=spinor.rotation,
                 output_gate=spinor.output_gate,
+                projection=spinor.projection,
             )
             for _ in range(model.num_layers)
         )

@@ -2,7 +2,7 @@ import pytest
 import torch
 from helpers import relative_error
 
-from sem.layers import ComplexLinear, ComplexRMSNorm
+from sem.layers import ComplexLinear, ComplexRMSNorm, WidelyLinear
 from sem.ops import scan
 from sem.ops.testing import composed_on_cpu_tensors
 from sem.spinor import ComplexMamba3Layer
@@ -192,3 +192,19 @@ def test_one_position_in_one_kernel_is_the_layer(batch, d_conv, gate, rotation):
     assert parts.requires_grad and not out.requires_grad
     for value, exact in zip((out, *after), (parts, *parts_after), strict=True):
         assert value.shape == exact.shape and relative_error(value, exact) < 1e-6
+
+
+def test_a_widely_linear_map_is_one_of_the_wave_and_its_conjugate():
+    layer, z, scale = WidelyLinear(6, 4), torch.randn(3, 6, dtype=torch.complex64), torch.tensor(0.3)
+    blocks = layer.weight.detach().view(4, 2, 6, 2)
+    of_re, of_im = (torch.complex(blocks[:, 0, :, k], blocks[:, 1, :, k]) for k in (0, 1))
+    w, v = (of_re - 1j * of_im) / 2, (of_re + 1j * of_im) / 2
+    torch.testing.assert_close(layer(z).detach(), z @ w.T + z.conj() @ v.T)
+    torch.testing.assert_close(layer(z, scale), 0.3 * layer(z))
+
+
+@pytest.mark.parametrize(("projection", "shape"), [("widely_linear", (48, 48)), ("complex", (24, 24, 2))])
+def test_kinds_of_the_last_map(projection, shape):
+    layer = ComplexMamba3Layer(24, state_dim=4, mimo_groups=4, projection=projection)
+    assert layer.out.weight.shape == shape
+    assert layer(torch.randn(1, 3, 24, dtype=torch.complex64)).shape == (1, 3, 24)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sem.layers import Affine, ComplexLinear, ComplexRMSNorm, NormWeights, RealReadout
+from sem.layers import Affine, ComplexLinear, ComplexRMSNorm, NormWeights, RealReadout, WidelyLinear
 from sem.ops import causal_conv
 from sem.ops.causal_conv import causal_conv_forward
 from sem.ops.complex_rms_norm import complex_rms_norm_forward
@@ -92,6 +92,7 @@ class ComplexMamba3Layer(nn.Module):
         dim: ``D``, the complex width of a token; divisible by ``mimo_groups``, with a rotation by ``block_size``.
         rotation: whether there is a gated rotation. block_size: size of its blocks.
         output_gate: whether there is an output gate.
+        projection: the last map, ``"widely_linear"`` or ``"complex"``.
         state_dim: complex states per group.
         mimo_groups: groups of ``dim / mimo_groups`` channels; a group shares its states and its time steps.
         d_conv: width of the causal depthwise convolution.
@@ -110,6 +111,7 @@ class ComplexMamba3Layer(nn.Module):
         num_layers: int = 1,
         rotation: bool = False,
         output_gate: bool = True,
+        projection: Literal["widely_linear", "complex"] = "widely_linear",
     ) -> None:
         super().__init__()
         if dim % mimo_groups:
@@ -122,7 +124,7 @@ class ComplexMamba3Layer(nn.Module):
         self.gate_theta = nn.Parameter(torch.zeros(dim))
         self.mixer = SelectiveStates(dim, state_dim, mimo_groups)
         self.gate = _output_gate(dim) if output_gate else None
-        self.out = ComplexLinear(dim, dim)
+        self.out = (WidelyLinear if projection == "widely_linear" else ComplexLinear)(dim, dim)
         self.residual = nn.Parameter(torch.tensor(1 / math.sqrt(2 * num_layers)))
         self.gate_theta._no_weight_decay = True  # type: ignore[attr-defined]
 
