@@ -71,6 +71,7 @@ class GPT(LanguageModel):
                 nn.init.normal_(parameter, std=0.02 / (2 * layers) ** 0.5 if to_residual else 0.02)
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
+        self._tell_maps()
 
     def logits(self, tokens: Tensor) -> Tensor:
         if tokens.shape[1] > CONTEXT:
@@ -115,6 +116,7 @@ class GRU(LanguageModel):
         self.tokens = nn.Embedding(vocab_size, embedding)
         self.recurrence = nn.GRU(embedding, width, layers, batch_first=True)
         self.head = nn.Linear(width, vocab_size)
+        self._tell_maps()
 
     def logits(self, tokens: Tensor) -> Tensor:
         return self.head(self.recurrence(self.tokens(tokens))[0])
@@ -137,6 +139,7 @@ class MinGRU(LanguageModel):
         self.blocks = nn.ModuleList(_MinGRUBlock(width, int(width * expansion)) for _ in range(layers))
         self.norm = nn.RMSNorm(width)
         self.head = nn.Linear(width, vocab_size)
+        self._tell_maps()
 
     def logits(self, tokens: Tensor) -> Tensor:
         x = self.tokens(tokens)
@@ -232,6 +235,19 @@ ENTRANTS = {
             (
                 *_PEERS,
                 *_rows(8),
+                "training.learning_rate=3e-3",
+                "training.warmup_steps=50",
+                "training.weight_decay=0.1",
+            ),
+        ),
+        Entrant(
+            "mingru_muon",
+            lambda config: MinGRU(config.model.vocab_size),
+            (
+                *_PEERS,
+                *_rows(8),
+                "training.optimizer=muon",
+                "training.muon_learning_rate=0.02",
                 "training.learning_rate=3e-3",
                 "training.warmup_steps=50",
                 "training.weight_decay=0.1",
