@@ -384,3 +384,20 @@ def test_importing_the_config_needs_no_torch_nor_yaml() -> None:
     code = "import sys, sem.config; print([name for name in ('torch', 'yaml', 'numpy') if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: &a [x]\nmodel: *a\n", "line 2: expected every value written out, got an alias"),
+        ("model:\n  hidden_dim: !!int ''\n", "not valid YAML"),
+        ("model: " + "[" * 5000, "not valid YAML"),
+        ("# " + "x" * 2_000_000, "expected settings, got more than"),
+    ],
+)
+def test_hostile_yaml_is_one_line(tmp_path, text, message):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message) as caught:
+        SEMConfig.from_yaml(path)
+    assert len(str(caught.value)) < 1000

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "sem"
 # From the bottom up. A part may import the parts of the layers below it, and itself; parts of one layer do not know
 # each other.
 LAYERS = (
-    ("files", "diagnostics", "ipex", "native", "precision"),
+    ("files", "diagnostics", "ipex", "masking", "native", "precision", "run_names"),
     ("settings",),
     ("config_sections",),
     ("config", "system_info", "ops"),

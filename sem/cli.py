@@ -1,24 +1,30 @@
 """The command ``sem`` and its subcommands; each is a module of :mod:`sem.commands`.
 
-Exit status: 0 done (a run that Ctrl-C ended included), 1 failed, 2 wrong arguments or configuration. An error
-is one line; the environment variable ``SEM_TRACEBACK=1`` shows where it came from.
+Exit status: 0 done (a run that Ctrl-C ended included), 1 failed, 2 wrong arguments or configuration, 130 ended by
+Ctrl-C where nothing is kept. An error is one line; ``sem --debug ...``, or ``SEM_TRACEBACK=1`` in the environment,
+shows where it came from. What is no error of the user or the machine is a bug, and shows it in any case. Secrets the
+process knows are masked in all that it prints.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from sem.commands import check, diffraction, generate, info, launch, report, tokenizer, trace, train
 from sem.config import check_option_names
+from sem.masking import masking
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
-FAILED, WRONG_USE = 1, 2
+FAILED, WRONG_USE, STOPPED = 1, 2, 130
 COMMANDS: dict[str, ModuleType] = {
     "train": train,
     "generate": generate,
@@ -34,22 +40,40 @@ COMMANDS: dict[str, ModuleType] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``sem`` with ``arguments`` (those of the process by default) and return its exit status."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = arguments[:1] == ["--debug"] or os.environ.get("SEM_TRACEBACK", "0") != "0"
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that knows few letters gets the rest spelled out
+            stream.reconfigure(errors="backslashreplace")
+    with masking():
+        try:
+            status = _run(arguments[1:] if arguments[:1] == ["--debug"] else arguments)
+            sys.stdout.flush()
+            return status
+        except BrokenPipeError:  # whoever read the output has had enough
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return FAILED
+        except KeyboardInterrupt:
+            print("\nsem: stopped by Ctrl-C", file=sys.stderr)
+            return STOPPED
+        except Exception as error:
+            if debug:
+                raise
+            return _fail(error)
+
+
+def _run(arguments: list[str]) -> int:
     if arguments[:1] == ["bench"]:
         return _bench(arguments[1:])
-    try:
-        if arguments[:1] == ["diffraction"]:  # its flags have one dash, which the parser below does not know
-            return diffraction.main(arguments[1:])
-        parser = _parser()
-        check_option_names(arguments)
-        parsed = parser.parse_args(arguments)
-        if parsed.command is None:
-            parser.print_help()
-            return WRONG_USE
-        return COMMANDS[parsed.command].run(parsed[parsed.command])
-    except ValueError as error:
-        return _fail(error, WRONG_USE)
-    except (RuntimeError, ArithmeticError, OSError, ImportError) as error:
-        return _fail(error, FAILED)
+    if arguments[:1] == ["diffraction"]:  # its flags have one dash, which the parser below does not know
+        return diffraction.main(arguments[1:])
+    parser = _parser()
+    check_option_names(arguments)
+    parsed = parser.parse_args(arguments)
+    if parsed.command is None:
+        parser.print_help()
+        return WRONG_USE
+    return COMMANDS[parsed.command].run(parsed[parsed.command])
 
 
 def _bench(arguments: list[str]) -> int:
@@ -78,11 +102,20 @@ def _parser() -> ArgumentParser:
     return root
 
 
-def _fail(error: Exception, status: int) -> int:
-    if os.environ.get("SEM_TRACEBACK", "0") != "0":
-        raise error
-    print(f"sem: {error}", file=sys.stderr)
-    return status
+def _fail(error: Exception) -> int:
+    """Say in one line what went wrong; of a bug, all that a report needs."""
+    text = " ".join(str(error).split("\n")) if isinstance(error, OSError) else str(error)
+    if isinstance(error, ValueError):
+        print(f"sem: {text}", file=sys.stderr)
+        return WRONG_USE
+    if isinstance(error, MemoryError):
+        print(f"sem: not enough memory{f' ({text})' if text else ''}", file=sys.stderr)
+    elif isinstance(error, (RuntimeError, ArithmeticError, OSError, ImportError, EOFError)):
+        print(f"sem: {text or type(error).__name__}", file=sys.stderr)
+    else:
+        traceback.print_exception(error)
+        print("sem: this is a bug; please report it with the lines above and what sem info prints", file=sys.stderr)
+    return FAILED
 
 
 if __name__ == "__main__":

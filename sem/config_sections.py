@@ -119,6 +119,7 @@ class DataConfig(Section):
     text_field: str = setting("text", "field of a record that holds its text", pattern=".+")
     score_field: str | None = setting(None, "field of a record that holds its quality score")
     min_score: float | None = setting(None, "records with a lower score are left out")
+    bad_rows: Literal["refuse", "skip"] = setting("refuse", "what to do about a row of a stream that is no record")
     shuffle_buffer: int = setting(10_000, "documents of a stream that are shuffled together; 1: as they come", ge=1)
     validation_documents: int = setting(256, "most held-out documents of a stream that are scored", ge=1)
     retries: int = setting(8, "attempts in a row, ever further apart, to go on after a stream failed", ge=0)

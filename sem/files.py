@@ -45,6 +45,15 @@ def replacing(target: str | Path) -> Iterator[IO[bytes]]:
     _sync_folder(target.parent)
 
 
+def free_name(path: Path) -> Path:
+    """``path``, or with ``-2``, ``-3``, ... behind its name, if there is something of that name."""
+    number, free = 1, path
+    while os.path.lexists(free):
+        number += 1
+        free = path.with_name(f"{path.name}-{number}")
+    return free
+
+
 def write_text(target: str | Path, text: str) -> None:
     """Make ``text`` (UTF-8) the content of ``target``, all of it or nothing.
 

@@ -204,6 +204,9 @@ def shorten(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+_LONGEST_YAML = 1 << 20
+
+
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """The mapping in a YAML file; an empty file is an empty mapping.
 
@@ -213,7 +216,14 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     import yaml
 
     class Loader(yaml.SafeLoader):
-        """SafeLoader that refuses a repeated key, where YAML would silently keep the last."""
+        """SafeLoader that refuses a repeated key, where YAML would silently keep the last, and what repeats by alias:
+        a few lines of that are a billion entries to whoever walks through them."""
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                line = self.peek_event().start_mark.line + 1
+                raise ValueError(f"line {line}: expected every value written out, got an alias")
+            return super().compose_node(parent, index)
 
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
             seen: set[str] = set()
@@ -225,11 +235,17 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
             return super().construct_mapping(node, deep)
 
     try:
-        values = yaml.load(Path(path).read_text(encoding="utf-8"), Loader)
+        with open(path, encoding="utf-8") as file:
+            text = file.read(_LONGEST_YAML + 1)
+        if len(text) > _LONGEST_YAML:
+            raise ValueError(f"expected settings, got more than {_LONGEST_YAML} characters")
+        values = yaml.load(text, Loader)
     except OSError as error:
         raise ValueError(f"cannot be read ({error.strerror})") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"not valid YAML: {' '.join(str(error).split())}") from None
+    except (IndexError, TypeError, AttributeError, OverflowError, RecursionError) as error:  # of values with tags
+        raise ValueError(f"not valid YAML: {' '.join(str(error).split()) or type(error).__name__}") from None
     if values is None:
         return {}
     if not isinstance(values, dict):

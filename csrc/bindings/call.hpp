@@ -15,8 +15,13 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#ifdef __unix__
+#include <pthread.h>
+#endif
+
 #include <cmath>
 #include <cstdint>
+#include <stdexcept>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -261,6 +266,19 @@ std::vector<Describing::Field> fields_of() {
   return describing.fields;
 }
 
+// Whether this process was forked after its first call: it has none of the threads that OpenMP remembers, and would
+// wait for them. It computes on its own thread, with the same bits.
+inline bool is_forked_child() {
+#ifdef __unix__
+  static bool forked = false;
+  static const int registered = pthread_atfork(nullptr, nullptr, [] { forked = true; });
+  static_cast<void>(registered);
+  return forked;
+#else
+  return false;
+#endif
+}
+
 // The arguments of one call. Positional ones are the first four of the comment above.
 constexpr Py_ssize_t kPositional = 4;
 
@@ -273,6 +291,7 @@ Args arguments_from(PyObject* const* given, Py_ssize_t positional, PyObject* nam
   queue.device = static_cast<int>(PyLong_AsLong(given[1]));
   queue.threads = static_cast<int>(PyLong_AsLong(given[2]));
   if (PyErr_Occurred()) throw py::error_already_set();
+  if (is_forked_child()) queue.threads = 1;
   static std::vector<PyObject*> keys;
   Args args;
   Filling filling(Args::kName, given + positional, names, keys, readable);
@@ -292,6 +311,8 @@ PyObject* translated(Body body) {
     error.set_error();
   } catch (const std::bad_alloc&) {
     PyErr_NoMemory();
+  } catch (const std::invalid_argument& error) {
+    PyErr_SetString(PyExc_ValueError, error.what());
   } catch (const std::exception& error) {
     PyErr_SetString(PyExc_RuntimeError, error.what());
   }

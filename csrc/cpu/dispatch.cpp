@@ -2,6 +2,9 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <stdexcept>
+#include <string>
+#include <utility>
 
 #include "sem/operators.hpp"
 
@@ -23,10 +26,10 @@ SimdLevel choose_level() {
   const SimdLevel best = best_level();
   const char* asked = std::getenv("SEM_SIMD");
   if (asked == nullptr) return best;
-  SimdLevel level = best;
-  if (std::strcmp(asked, "baseline") == 0) level = SimdLevel::baseline;
-  if (std::strcmp(asked, "avx2") == 0) level = SimdLevel::avx2;
-  return level < best ? level : best;
+  for (const auto& [name, level] : {std::pair{"baseline", SimdLevel::baseline}, std::pair{"avx2", SimdLevel::avx2},
+                                    std::pair{"avx512", SimdLevel::avx512}})
+    if (std::strcmp(asked, name) == 0) return level < best ? level : best;
+  throw std::invalid_argument(std::string("SEM_SIMD: expected baseline, avx2 or avx512, got ") + asked);
 }
 
 }  // namespace

@@ -207,3 +207,27 @@ def test_the_header_describes_the_experiment_so_that_reading_it_gives_the_same(t
         "CLOSE_DISTANCE": 80,
     }
     assert {name: float(header[name]) for name in expected} == pytest.approx(expected)
+
+
+def test_an_smv_header_takes_the_room_it_needs(tmp_path):
+    image = torch.arange(6).view(2, 3)
+    entries = {f"ENTRY_{k}": f"{k / 7:.15f}" for k in range(40)}
+    images.write_smv(tmp_path / "a.img", image, entries)
+    found, header = images.read_smv(tmp_path / "a.img")
+    assert torch.equal(found, image.int()) and header["HEADER_BYTES"] == "1536"
+    assert (tmp_path / "a.img").stat().st_size == 1536 + 12
+    assert {name: header[name] for name in entries} == entries
+
+
+def test_hostile_images_and_tables_are_one_line(tmp_path):
+    (tmp_path / "a.pgm").write_bytes(b"P5" + b"\n" * 5_000_000)
+    with pytest.raises(ValueError, match="expected a binary PGM image"):
+        images.read_image(tmp_path / "a.pgm")
+    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000, 1000000), }"
+    header += b" " * (117 - len(header)) + b"\n"
+    (tmp_path / "a.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    with pytest.raises(ValueError, match="a.npy: expected an array of numpy's"):
+        images.read_image(tmp_path / "a.npy")
+    (tmp_path / "a.hkl").write_text("0 0 0 1\n1000 1000 1000 2\n")
+    with pytest.raises(ValueError, match="expected indices that span at most 16777216 reflections"):
+        Reflections.read(tmp_path / "a.hkl")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sem.ops import Topology, cayley, laplacian_cg, laplacian_matvec
+from sem.ops import Topology, cayley, laplacian_cg, laplacian_matvec, phase_entropy, state_space
 
 PATH = Topology(3, [(0, 1), (1, 2)])
 WAVE = torch.ones(4, 3, dtype=torch.complex64)
@@ -113,3 +113,39 @@ def test_nonfinite_weights_spoil_the_result_visibly(operator, weight):
     function, _, arguments = arguments_of(operator)
     out = function(**arguments | {"edge_weight": torch.tensor([1.0, weight])})
     assert not out.isfinite().all(dim=1).any()
+
+
+def test_numbers_beyond_floats_and_other_kinds_of_tensors_are_refused():
+    graph, psi = Topology.small_world(8, 2), torch.randn(3, 8, dtype=torch.complex64)
+    weight = torch.ones(graph.num_edges)
+    with pytest.raises(ValueError, match="half_dt: expected a number within the range of floats, got a larger one"):
+        cayley(psi, weight, graph, 10**400)
+    with pytest.raises(ValueError, match="tol: expected a number within the range of floats"):
+        cayley(psi, weight, graph, 0.1, tol=10**400)
+    with pytest.raises(TypeError, match="psi: expected a dense tensor, got one of layout torch.sparse_coo"):
+        cayley(psi.to_sparse(), weight, graph, 0.1)
+    with pytest.raises(TypeError, match="edges: expected pairs of integers"):
+        Topology(5, [[None, 1]])
+    with pytest.raises(TypeError, match="seed: expected an int, got str"):
+        Topology.small_world(8, 2, seed="a")
+
+
+def test_shapes_are_looked_at_before_anything_is_copied():
+    """Expanded tensors of terabytes."""
+    graph = Topology.small_world(8, 2)
+    weight, huge = torch.ones(graph.num_edges), torch.zeros(1).expand(2**20, 2**20)
+    with pytest.raises(ValueError, match="psi: expected D = 8"):
+        cayley(torch.zeros(1, dtype=torch.complex64).expand(2**20, 2**20), weight, graph, 0.1)
+    with pytest.raises(ValueError, match=r"x: expected shape \[..., 8\]"):
+        laplacian_matvec(huge, weight, graph)
+    wave = torch.zeros(1, dtype=torch.complex64)
+    x, dt = wave.expand(1, 4, 4), torch.ones(1, 4, 2)
+    with pytest.raises(ValueError, match=r"into: expected shape \[2, N, 2\]"):
+        state_space(x, dt, dt, wave.expand(2, 2**20, 2**20), wave.expand(2, 2, 1), torch.ones(2), torch.ones(2))
+    with pytest.raises(ValueError, match=r"dt_mag: expected shape \[1, 4, G\]"):
+        state_space(x, huge, dt, wave.expand(2, 1, 2), wave.expand(2, 2, 1), torch.ones(2), torch.ones(2))
+
+
+def test_blocks_that_begin_between_two_complex_numbers():
+    blocks = torch.randn(2 * 64 * 2 + 1)[1:].view(2, 64, 2)
+    torch.testing.assert_close(phase_entropy(blocks), phase_entropy(blocks.clone()))

@@ -96,7 +96,7 @@ def test_agrees_with_the_twin(kind, subpixel):
     exact_leaves = [leaf.requires_grad_() for leaf in exact_leaves]
     settings["weight"] = settings["weight"].double()
     exact = reference.ptychographic_loss(*exact_leaves, data.double(), **settings)
-    assert of_largest(result.loss, exact.detach()) < 5e-6  # the squares of intensities have twice their error
+    assert of_largest(result.loss, exact.detach()) < 1e-5  # the squares of intensities have twice their error
     grads = torch.autograd.grad(3 * result.total, leaves)
     expected = torch.autograd.grad(3 * exact.sum(), exact_leaves, allow_unused=True)
     looser = 4 if kind == "intensity" else 1

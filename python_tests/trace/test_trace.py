@@ -115,3 +115,9 @@ def test_traces_without_a_common_name_and_bad_tolerances_are_refused():
             compare(trace(a=1.0), trace(a=1.0), bad)
         with pytest.raises(ValueError, match="absolute"):
             compare(trace(a=1.0), trace(a=1.0), absolute=bad)
+
+
+def test_long_lines_take_no_longer_than_their_length(tmp_path):
+    path = tmp_path / "trace.txt"
+    path.write_text("TRACE: h = 1.5 A\n" + ("a" + " " * 200_000 + "b\n") * 3 + "k" * 200_000 + "\nTRACE: k=2\n")
+    assert [(entry.name, entry.values) for entry in read_trace(path).entries] == [("h", (1.5,)), ("k", (2.0,))]

@@ -1,16 +1,21 @@
 import json
 import math
+import shutil
+import warnings
 
 import pytest
 import torch
 from toy import HEALTHY, RecordingDisplay, ToyModel, toy_config, toy_trainer
 
 from sem.config import SEMConfig
-from sem.training.checkpoint import CheckpointError
+from sem.run_names import LOCK_FILE
+from sem.training.checkpoint import CheckpointError, write_atomically
 from sem.training.evaluation import evaluate
 from sem.training.language import LanguageModelObjective
 from sem.training.logging import read_csv
+from sem.training.loop import TrainingDiverged
 from sem.training.run_folder import open_checkpoint, run_folder_of, saved_config
+from sem.training.run_lock import RunInUse, RunLock
 
 
 def fit(trainer, **options):
@@ -28,6 +33,7 @@ def test_run_folder_holds_everything(tmp_path):
         "curves.png",
         "sample.txt",
         "final.json",
+        LOCK_FILE,
     }
     assert SEMConfig.from_yaml(tmp_path / "config.yaml") == toy_config(tmp_path)
     last = read_csv(tmp_path / "metrics.csv")[-1]
@@ -141,3 +147,89 @@ def test_the_end_is_scored_on_all_held_out_text(tmp_path):
     assert final["val_bits_per_byte"] == everything["bits_per_byte"]
     assert final["step"] == trainer.config.training.max_steps
     assert len(trainer.validation_loader) > trainer.config.training.eval_batches
+
+
+def test_an_overwritten_run_is_there_until_the_new_one_has_a_checkpoint(tmp_path):
+    fit(toy_trainer(tmp_path))
+    before = (tmp_path / "checkpoints" / "step_00000012.pt").read_bytes()
+    with pytest.raises(TrainingDiverged):
+        fit(toy_trainer(tmp_path, fail_from=1), overwrite=True)
+    assert (tmp_path / "overwritten" / "checkpoints" / "step_00000012.pt").read_bytes() == before
+    assert (tmp_path / "overwritten" / "metrics.csv").exists()
+    assert fit(toy_trainer(tmp_path), overwrite=True).step == 12
+    assert not (tmp_path / "overwritten-2").exists()
+
+
+def test_nobody_else_trains_in_the_folder(tmp_path):
+    with RunLock(tmp_path):
+        for how in ({}, {"overwrite": True}, {"resume": "auto"}):
+            with pytest.raises(RunInUse, match=r"training.output_dir = .*held by this process"):
+                fit(toy_trainer(tmp_path), **how)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run.lock"]
+
+
+def test_auto_resume_never_begins_anew_over_checkpoints(tmp_path):
+    fit(toy_trainer(tmp_path))
+    folder = tmp_path / "checkpoints"
+    for path in folder.iterdir():
+        path.write_bytes(path.read_bytes()[:100])
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match=r"step_00000012.pt"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            fit(toy_trainer(tmp_path), resume="auto")
+    assert len(list(folder.iterdir())) == 2
+    assert len(read_csv(tmp_path / "metrics.csv")) == 12
+
+
+def test_auto_resume_begins_anew_where_there_is_a_log_alone(tmp_path):
+    fit(toy_trainer(tmp_path))
+    shutil.rmtree(tmp_path / "checkpoints")
+    assert fit(toy_trainer(tmp_path), resume="auto").step == 12
+    assert len(read_csv(tmp_path / "unfinished" / "metrics.csv")) == 12
+
+
+def test_what_changes_on_resume_is_applied_and_said(tmp_path):
+    fit(toy_trainer(tmp_path))
+    trainer, display = toy_trainer(tmp_path, "training.weight_decay=0.5", "training.max_steps=14"), RecordingDisplay()
+    optimizers = []
+    build = trainer.build_loop
+    trainer.build_loop = lambda **parts: optimizers.append(build(**parts)) or optimizers[-1]
+    trainer.fit(resume="auto", display=display)
+    assert {group["weight_decay"] for group in optimizers[0].optimizer.param_groups} == {0.5, 0.0}
+    changes = [message for message in display.messages if message.startswith("changed since the checkpoint: ")]
+    assert [change.partition(": ")[2] for change in changes] == [
+        "training.weight_decay = 0.5, was 0.1",
+        "training.max_steps = 14, was 12",
+    ]
+
+
+def spoilt_optimizer_states():
+    yield "exp_avg of 1 element", lambda entry: entry.update(exp_avg=torch.zeros(1)), r"exp_avg to be torch.float32 \["
+    yield "exp_avg_sq of 7", lambda entry: entry.update(exp_avg_sq=torch.zeros(7)), "exp_avg_sq to be"
+    yield "no exp_avg", lambda entry: entry.pop("exp_avg"), r"\['exp_avg', 'exp_avg_sq', 'step'\], got"
+    yield "float64", lambda entry: entry.update(exp_avg=entry["exp_avg"].double()), "exp_avg to be torch.float32"
+    yield "step a text", lambda entry: entry.update(step="x"), "step to be a tensor, got str"
+    yield "exp_avg a number", lambda entry: entry.update(exp_avg=3), "exp_avg to be a tensor, got int"
+    yield "sparse", lambda entry: entry.update(exp_avg=entry["exp_avg"].to_sparse()), "exp_avg to be"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"), [pytest.param(*case[1:], id=case[0]) for case in spoilt_optimizer_states()]
+)
+def test_an_optimizer_state_of_another_shape_is_refused(tmp_path, change, message):
+    fit(toy_trainer(tmp_path))
+    path, content = open_checkpoint(tmp_path)
+    for entry in content["optimizer"]["state"].values():
+        change(entry)
+    write_atomically(path, content)
+    with pytest.raises(ValueError, match=f"checkpoint: it does not fit .*optimizer: parameter 0: expected {message}"):
+        fit(toy_trainer(tmp_path, "training.max_steps=14"), resume="auto")
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 100, bytes(range(256)) * 3, b"a,b\n1,2\n"])
+def test_a_damaged_table_of_metrics_blocks_nothing(tmp_path, content):
+    fit(toy_trainer(tmp_path))
+    (tmp_path / "metrics.csv").write_bytes(content)
+    assert fit(toy_trainer(tmp_path, "training.max_steps=14"), resume="auto").step == 14
+    assert [row["step"] for row in read_csv(tmp_path / "metrics.csv")] == [13, 14]
+    assert (tmp_path / "metrics.csv.damaged").read_bytes() == content

@@ -29,7 +29,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "'auto' or nothing: continue what training.output_dir holds, or start there"
     )
     parser.add_argument("--resume", nargs="?", const="auto", metavar="WHERE", help=where)
-    parser.add_argument("--overwrite", action="store_true", help="delete the run in training.output_dir first")
+    parser.add_argument("--overwrite", action="store_true", help="replace the run in training.output_dir")
     for name, key in SHORT.items():
         option = name.replace("_", "-")
         parser.add_argument(f"--{option}", metavar=name.upper(), help=f"short for --{key}")

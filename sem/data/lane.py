@@ -174,7 +174,7 @@ def usable_text(record: Record, config: DataConfig) -> str | None:
         score = record.score
         if score is not None and not isinstance(score, (int, float)):
             raise ValueError(f"data.score_field = {config.score_field!r}: expected numbers, got {score!r}")
-        if score is None or score < config.min_score:
+        if score is None or not score >= config.min_score:  # NaN is none
             return None
     return record.text or None
 

@@ -17,14 +17,16 @@ from sem.data.source import DataSourceError
 
 _AHEAD = 16
 _SECONDS_TO_END = 5.0
+_BEAT = 1.0  # seconds after which a process that has nothing to send says that it lives
+_SILENCE = 60.0  # seconds after which one that says nothing is given up
 _PASSED_ON = {kind.__name__: kind for kind in (ValueError, ImportError, DataSourceError)}
-_ITEM, _ERROR, _END = "item", "error", "end"
+_ITEM, _ERROR, _END, _ALIVE = "item", "error", "end", "alive"
 
 Item = TypeVar("Item")
 
 
 class ReaderDied(RuntimeError):
-    """A reader process ended before it was told to."""
+    """A reader process ended before it was told to, or fell silent."""
 
 
 class ReaderProcess(Generic[Item]):
@@ -61,14 +63,20 @@ class ReaderProcess(Generic[Item]):
         """The next item.
 
         Raises:
-            ReaderDied: the process was killed or crashed.
+            ReaderDied: the process was killed or crashed, or has been silent for a minute: it is stopped, or starves.
             ValueError, ImportError, DataSourceError: raised by the iterator.
             RuntimeError: any other error of the iterator, with its traceback.
         """
-        try:
-            kind, content = self._connection.recv()
-        except (EOFError, OSError):
-            raise ReaderDied(self._obituary()) from None
+        kind: str = _ALIVE
+        content: Any = None
+        while kind == _ALIVE:
+            try:
+                if not self._connection.poll(_SILENCE):
+                    self.close()
+                    raise ReaderDied(f"the process that reads {self.name} said nothing for {_SILENCE:.0f} seconds")
+                kind, content = self._connection.recv()
+            except (EOFError, OSError):
+                raise ReaderDied(self._obituary()) from None
         if kind == _ITEM:
             return content
         self.close()
@@ -84,6 +92,9 @@ class ReaderProcess(Generic[Item]):
         self._connection.close()
         self.process.terminate()
         self.process.join(_SECONDS_TO_END)
+        if self.process.exitcode is None:  # a stopped one hears nothing else
+            self.process.kill()
+            self.process.join(_SECONDS_TO_END)
 
     def _obituary(self) -> str:
         self.process.join(_SECONDS_TO_END)
@@ -119,11 +130,13 @@ def _serve(connection: Connection, items: Iterable[Any]) -> None:
     threading.Thread(target=_produce, args=(items, ready), daemon=True).start()
     with contextlib.suppress(BrokenPipeError):
         while parent is not None and parent.is_alive():
-            with contextlib.suppress(queue.Empty):
-                kind, content = ready.get(timeout=1.0)
-                connection.send((kind, content))
-                if kind != _ITEM:
-                    break
+            try:
+                kind, content = ready.get(timeout=_BEAT)
+            except queue.Empty:
+                kind, content = _ALIVE, None
+            connection.send((kind, content))
+            if kind in (_ERROR, _END):
+                break
     connection.close()
     # Not sys.exit: it would wait for threads that may be in the middle of a download.
     os._exit(0)

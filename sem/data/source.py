@@ -12,18 +12,19 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from sem.config_sections import DataConfig
+from sem.data.shards import KINDS, Fields, check_fields, read_rows, suffix_of
 
 FIRST_DELAY, LONGEST_DELAY = 1.0, 60.0
 """Seconds before the first and at most before any later attempt to go on after a failure."""
-_ROWS_PER_READ = 256
-_KINDS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".ndjson": "json"}
-_COMPRESSIONS = (".gz", ".zst", ".bz2", ".xz")
+CONTENT = "content"
+"""The entry of a source's identity that says what files of this machine hold; earlier versions wrote none."""
+_BLOCKS, _BLOCK = 16, 4096  # what is looked at of a file
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _COMMIT = re.compile(r"@([0-9a-f]{40})/")
 
@@ -71,105 +72,78 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class DatasetSource:
-    """A dataset of the hub by its name, or parquet or jsonl files of this machine, through the datasets library.
-
-    Build it with :func:`open_source`. It can be pickled as long as the library's streaming dataset can.
-    """
+class FileSource:
+    """Parquet or jsonl files, of this machine or of a dataset on the hub. Build it with :func:`open_source`."""
 
     name: str
     identity: dict[str, str]
-    text_field: str
-    score_field: str | None
-    dataset: Any
+    files: tuple[str, ...]
+    fields: Fields
 
     @property
     def num_shards(self) -> int:
-        return self.dataset.num_shards
+        return len(self.files)
 
     def read(self, shard: int, begin: Position) -> Iterator[Record]:
         """The records of ``shard`` from ``begin`` on.
 
         Raises:
-            ValueError: a field is missing, or is no text or no number.
+            ValueError: the file is damaged, a field is missing, or a row is no record.
             OSError: the source failed; reading may go on behind the last record.
         """
-        parts = self.dataset.shard(num_shards=self.num_shards, index=shard).reshard()
-        for part in range(begin.part, parts.num_shards):
-            row = 0
-            first = begin.row if part == begin.part else 0
-            tables = parts.shard(num_shards=parts.num_shards, index=part).with_format("arrow")
-            for table in tables.iter(batch_size=_ROWS_PER_READ):
-                fresh = table.slice(min(max(first - row, 0), table.num_rows))
-                row += table.num_rows - fresh.num_rows
-                texts = self._column(fresh, self.text_field)
-                scores = self._column(fresh, self.score_field) if self.score_field else [None] * len(texts)
-                for text, score in zip(texts, scores, strict=True):
-                    row += 1
-                    yield Record(self._checked(text), score, Position(part, row))
-
-    def _column(self, table: Any, field: str) -> list[Any]:
-        if field not in table.column_names:
-            key = "text_field" if field == self.text_field else "score_field"
-            raise ValueError(
-                f"data.{key} = {field!r}: expected a field of data.dataset = {self.name!r}, "
-                f"it has {', '.join(table.column_names)}"
-            )
-        return table.column(field).to_pylist()
-
-    def _checked(self, text: Any) -> str | None:
-        if text is not None and not isinstance(text, str):
-            raise ValueError(f"data.text_field = {self.text_field!r}: expected text, got {type(text).__name__}")
-        return text
+        for text, score, part, row in read_rows(self.files[shard], self.fields, *begin):
+            yield Record(text, score, Position(part, row))
 
 
-def open_source(config: DataConfig, *, sleep: Callable[[float], None] = time.sleep) -> DatasetSource:
+def open_source(config: DataConfig, *, sleep: Callable[[float], None] = time.sleep) -> FileSource:
     """The dataset that ``config`` names, ready to be streamed.
 
     Raises:
-        ValueError: there is no such dataset, or it has other fields.
+        ValueError: there is no such dataset, or its files are of another kind.
         DataSourceError: it could not be reached after ``config.retries`` more attempts.
         ImportError: the datasets library is not installed.
     """
     name = config.dataset
     if name is None:
         raise ValueError("data.dataset = null: expected the name of a dataset or a folder of its files")
-    try:
-        from datasets import load_dataset_builder
-    except ImportError:
-        raise ImportError("data.dataset needs the datasets library: pip install 'sem[hub]'") from None
-
-    files = _local_files(name)
-    if files is None:
-        arguments: dict[str, Any] = {
-            "path": name,
-            "name": config.dataset_config,
-            "revision": config.dataset_revision,
-        }
+    local = _local_files(name)
+    if local is None:
+        files = _hub_files(name, config, Attempts(name, config.retries, sleep=sleep))
     else:
         for key in ("dataset_config", "dataset_revision"):
             if getattr(config, key) is not None:
                 raise ValueError(f"data.{key} = {getattr(config, key)!r}: expected null for files of this machine")
-        kind = _KINDS[_suffix(files[0])]
-        arguments = {"path": kind, "data_files": {config.dataset_split: [str(path) for path in files]}}
+        files = [str(path) for path in local]
+    fields = Fields(config.text_field, config.score_field, config.bad_rows == "skip")
+    if local is not None:
+        try:
+            check_fields(files[0], fields)
+        except ValueError as error:
+            raise error if str(error).startswith("data.") else ValueError(f"data.dataset = {name!r}: {error}") from None
+    return FileSource(name, _identity(config, local, files), tuple(files), fields)
 
-    def load() -> tuple[Any, list[str]]:
-        builder = load_dataset_builder(**arguments)
-        dataset = builder.as_streaming_dataset(split=config.dataset_split)
-        found = builder.config.data_files or {}
-        return dataset, [str(path) for path in found.get(config.dataset_split, [])]
 
-    attempts = Attempts(name, config.retries, sleep=sleep)
+def _hub_files(name: str, config: DataConfig, attempts: Attempts) -> list[str]:
+    """Where the files of a dataset on the hub are, those of its split, as its card and their names say."""
+    try:
+        from datasets import load_dataset_builder
+    except ImportError:
+        raise ImportError("data.dataset needs the datasets library: pip install 'sem[hub]'") from None
     while True:
         try:
-            dataset, urls = load()
+            builder = load_dataset_builder(name, config.dataset_config, revision=config.dataset_revision)
             break
         except _source_errors() as error:
             attempts.failed(error)
         except ValueError as error:
             raise ValueError(f"data.dataset = {name!r}: {error}") from error
-    dataset = _select_fields(config, dataset)
-    return DatasetSource(name, _identity(config, files, urls), config.text_field, config.score_field, dataset)
+    splits = builder.config.data_files or {}
+    if config.dataset_split not in splits:
+        known = ", ".join(map(str, splits)) or "none"
+        raise ValueError(f"data.dataset_split = {config.dataset_split!r}: expected a split of {name!r}, it has {known}")
+    files = [str(path) for path in splits[config.dataset_split]]
+    _require_one_kind(name, files)
+    return files
 
 
 class Attempts:
@@ -258,7 +232,7 @@ def _local_files(name: str) -> list[Path] | None:
     """The files that ``name`` stands for on this machine, sorted; None for a name on the hub."""
     path = Path(name).expanduser()
     if path.is_dir():
-        found = sorted(file for file in path.rglob("*") if file.is_file() and _suffix(file) in _KINDS)
+        found = sorted(file for file in path.rglob("*") if file.is_file() and suffix_of(str(file)) in KINDS)
     elif path.is_file():
         found = [path]
     elif any(letter in name for letter in "*?["):
@@ -268,16 +242,15 @@ def _local_files(name: str) -> list[Path] | None:
         return None
     else:
         raise ValueError(f"data.dataset = {name!r}: expected a name on the hub, or files that exist on this machine")
-    kinds = {_KINDS.get(_suffix(file), f"no dataset ({file.name})") for file in found}
-    if kinds not in ({"parquet"}, {"json"}):
-        received = " and ".join(sorted(kinds)) or "nothing"
-        raise ValueError(f"data.dataset = {name!r}: expected parquet files or jsonl files, found {received}")
+    _require_one_kind(name, [str(file) for file in found])
     return found
 
 
-def _suffix(path: Path) -> str:
-    """The file's kind, without what it is compressed with."""
-    return Path(path.stem).suffix if path.suffix in _COMPRESSIONS else path.suffix
+def _require_one_kind(name: str, files: Sequence[str]) -> None:
+    kinds = {KINDS.get(suffix_of(file), f"no dataset ({file.rpartition('/')[2]})") for file in files}
+    if kinds not in ({"parquet"}, {"json"}):
+        received = " and ".join(sorted(kinds)) or "nothing"
+        raise ValueError(f"data.dataset = {name!r}: expected parquet files or jsonl files, found {received}")
 
 
 def _identity(config: DataConfig, files: list[Path] | None, urls: list[str]) -> dict[str, str]:
@@ -290,20 +263,23 @@ def _identity(config: DataConfig, files: list[Path] | None, urls: list[str]) -> 
     else:
         entries = [f"{path.name} {path.stat().st_size}" for path in files]
         names = {}
-    digest = hashlib.blake2b("\n".join(entries).encode(), digest_size=8).hexdigest()
-    return names | {"dataset_split": config.dataset_split, "files": f"{len(entries)} ({digest})"}
+    identity = names | {"dataset_split": config.dataset_split, "files": f"{len(entries)} ({_digest(entries)})"}
+    if files is not None:
+        identity[CONTENT] = _digest(_samples(path) for path in files)
+    return identity
 
 
-def _select_fields(config: DataConfig, dataset: Any) -> Any:
-    """The dataset's needed fields alone, and a complaint at once about a missing one, where it says which it has."""
-    names = dataset.column_names
-    if names is None:
-        return dataset
-    needed = {"text_field": config.text_field, "score_field": config.score_field}
-    for key, field in needed.items():
-        if field is not None and field not in names:
-            raise ValueError(
-                f"data.{key} = {field!r}: expected a field of data.dataset = {config.dataset!r}, "
-                f"it has {', '.join(names)}"
-            )
-    return dataset.select_columns(sorted({field for field in needed.values() if field is not None}))
+def _digest(texts: Iterable[str]) -> str:
+    return hashlib.blake2b("\n".join(texts).encode(), digest_size=8).hexdigest()
+
+
+def _samples(path: Path) -> str:
+    """A digest of blocks all over a file, the first and the last among them: who replaces it changes some of them, and
+    it takes a terabyte no longer than a page. Times of change would refuse a copy."""
+    digest = hashlib.blake2b(digest_size=8)
+    with open(path, "rb") as file:
+        last = max(file.seek(0, 2) - _BLOCK, 0)
+        for k in range(_BLOCKS):
+            file.seek(last * k // (_BLOCKS - 1))
+            digest.update(file.read(_BLOCK))
+    return digest.hexdigest()

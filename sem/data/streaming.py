@@ -10,7 +10,7 @@ from sem.data.corpus import Corpus, Documents
 from sem.data.lane import Batch, Lane, LaneState, is_held_out, usable_text
 from sem.data.loader import EvalLoader, as_batch, check_rank, check_shape
 from sem.data.reader import ReaderProcess
-from sem.data.source import Attempts, Position, Source, open_source, read_shard
+from sem.data.source import CONTENT, Attempts, Position, Source, open_source, read_shard
 from sem.data.tokenizer import Tokenizer
 
 
@@ -89,7 +89,8 @@ class StreamTrainLoader:
         if "identity" not in state:
             raise ValueError("the saved data position is of text in memory: expected one of a streamed dataset")
         saved, own = state["identity"], self._identity()
-        names = [name for name in {**own, **saved} if saved.get(name) != own.get(name)]
+        compared = [name for name in {**own, **saved} if name != CONTENT or name in saved]
+        names = [name for name in compared if saved.get(name) != own.get(name)]
         if names:
             pairs = "; ".join(f"{name}: saved {saved.get(name)}, now {own.get(name)}" for name in names)
             raise ValueError(f"the saved data position does not fit this run's data: {pairs}")

@@ -14,6 +14,7 @@ from torch import Tensor
 from sem.files import replacing
 
 SMV_HEADER = 512
+_PGM_HEADER = 4096  # bytes in which a header ends
 OVERLOAD = 65535
 ADC_OFFSET = 40.0
 AUTOMATIC_MAXIMUM = 55000.0
@@ -63,12 +64,13 @@ def counts(image: Tensor, scale: float | None = None, offset: float = ADC_OFFSET
 
 
 def write_smv(path: str | Path, image: Tensor, header: Mapping[str, str] | None = None) -> None:
-    """Whole counts ``[slow, fast]`` of 0 to 65535 as unsigned 16-bit numbers behind an SMV header of 512 bytes.
+    """Whole counts ``[slow, fast]`` of 0 to 65535 as unsigned 16-bit numbers behind an SMV header.
 
-    ``header`` is added to the entries that describe the data.
+    ``header`` is added to the entries that describe the data. The header has 512 bytes, or as many times that as it
+    takes, and says so.
 
     Raises:
-        ValueError: counts outside that range, or a header that does not fit.
+        ValueError: counts outside that range.
         OSError: the file could not be written.
     """
     array = _array(image)
@@ -84,13 +86,16 @@ def write_smv(path: str | Path, image: Tensor, header: Mapping[str, str] | None 
         "SIZE2": str(slow),
         **(header or {}),
     }
-    text = "{\n" + "".join(f"{name}={value};\n" for name, value in entries.items()) + "}\f"
-    raw = text.encode("ascii")
-    if len(raw) > SMV_HEADER:
-        raise ValueError(f"{path}: expected a header of at most {SMV_HEADER} bytes, got {len(raw)}")
+    size = SMV_HEADER
+    while len(raw := _smv_header({**entries, "HEADER_BYTES": str(size)})) > size:
+        size += SMV_HEADER
     with replacing(path) as file:
-        file.write(raw.ljust(SMV_HEADER, b" "))
+        file.write(raw.ljust(size, b" "))
         file.write(array.astype(np.uint16).tobytes())
+
+
+def _smv_header(entries: Mapping[str, str]) -> bytes:
+    return ("{\n" + "".join(f"{name}={value};\n" for name, value in entries.items()) + "}\f").encode("ascii")
 
 
 def read_smv(path: str | Path) -> tuple[Tensor, dict[str, str]]:
@@ -147,8 +152,9 @@ def read_pgm(path: str | Path) -> Tensor:
     raw = _read(path)
     fields: list[bytes] = []
     start = 0
-    while len(fields) < 4 and start < len(raw):
-        line, _, _ = raw[start:].partition(b"\n")
+    for line in raw[:_PGM_HEADER].split(b"\n"):
+        if len(fields) >= 4:
+            break
         start += len(line) + 1
         fields += line.partition(b"#")[0].split()
     try:
@@ -168,7 +174,10 @@ def read_image(path: str | Path) -> Tensor:
     """
     start = _read(path)[:6]
     if start == b"\x93NUMPY":
-        array = np.load(path, allow_pickle=False)
+        try:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)  # which asks the file before it asks for memory
+        except (ValueError, OSError, EOFError, OverflowError) as error:
+            raise ValueError(f"{path}: expected an array of numpy's, {' '.join(str(error).split())}") from None
         if array.ndim != 2:
             raise ValueError(f"{path}: expected an array of two dimensions, got {list(array.shape)}")
         return torch.from_numpy(array.astype(np.float64))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import math
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from torch import Tensor
 
 from sem.diffraction.beam import SourceRow
 from sem.diffraction.parameters import ANGSTROM
+
+_LARGEST = 1 << 28  # bytes of a text file, unpacked
 
 
 def read_matrix(path: str | Path, wavelength: float) -> Tensor:
@@ -73,11 +76,15 @@ def _numbers(path: str | Path, what: str, least: int) -> Iterator[list[float]]:
 
 def _lines(path: str | Path) -> list[str]:
     try:
-        raw = Path(path).read_bytes()
         if Path(path).suffix == ".gz":
-            raw = gzip.decompress(raw)
+            with gzip.open(path) as file:
+                raw = file.read(_LARGEST + 1)
+        else:
+            raw = Path(path).read_bytes()
+        if len(raw) > _LARGEST:
+            raise ValueError(f"{path}: expected at most {_LARGEST >> 20} MiB of text")
         return raw.decode("utf-8").splitlines()
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise ValueError(f"{path}: cannot be read ({reason})") from None
     except UnicodeDecodeError:

@@ -14,6 +14,8 @@ from sem.diffraction.readers import read_rows
 from sem.ops.diffraction.inputs import StructureFactors
 
 LARGEST_TABLE = 2**30
+SMALL_TABLE, SPARSEST = 2**24, 4096
+"""A table may have ``SMALL_TABLE`` entries, more only where one in ``SPARSEST`` is given: not 8 GiB for two lines."""
 
 
 class Reflections(nn.Module):
@@ -74,8 +76,9 @@ class Reflections(nn.Module):
             raise ValueError(f"{path}: expected whole numbers h k l in each row, got {shown}")
         lowest, highest = indices.min(axis=0), indices.max(axis=0)
         shape = tuple(int(size) for size in highest - lowest + 1)
-        if math.prod(shape) > LARGEST_TABLE:
-            raise ValueError(f"{path}: expected indices that span at most {LARGEST_TABLE} reflections, got {shape}")
+        largest = min(LARGEST_TABLE, max(SMALL_TABLE, len(rows) * SPARSEST))
+        if math.prod(shape) > largest:
+            raise ValueError(f"{path}: expected indices that span at most {largest} reflections, got {shape}")
         table = np.full(shape, float(default))
         table[tuple((indices - lowest).astype(np.int64).T)] = rows[:, 3]
         return cls(default, torch.from_numpy(table), (int(lowest[0]), int(lowest[1]), int(lowest[2])))

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from sem.hub.keeper import FAILED, Keeper
 from sem.hub.mirror import RunMirror
+from sem.masking import masking
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -17,6 +18,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", help="the run's folder, training.output_dir of the command")
     parser.add_argument("command", nargs="+", help="what to run, after --")
     options = parser.parse_args(arguments)
+    with masking():
+        return _keep(options)
+
+
+def _keep(options: argparse.Namespace) -> int:
     try:
         return Keeper(RunMirror(options.folder, options.repo)).run(options.command)
     except (RuntimeError, OSError, ImportError) as error:

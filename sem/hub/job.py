@@ -13,11 +13,13 @@ from typing import Any
 
 from sem.config import SEMConfig
 from sem.config_sections import TOKENIZER_SIZES
-from sem.hub.library import MASK, huggingface_hub
+from sem.hub.library import huggingface_hub
+from sem.masking import MASK, add_secrets
 
 TOKEN = "HF_TOKEN"
 _INSTALL_TOOL = "{{ command -v {tool} >/dev/null || {{ apt-get update -qq && apt-get install -y -qq {package}; }}; }}"
 _USER_INFO = re.compile(r"://([^/@]*)@")
+_QUERY_SECRET = re.compile(r"[?&#;][^=&#;]*(token|secret|passw|key|auth|sig)[^=&#;]*=", re.IGNORECASE)
 _VARIABLE = re.compile(r"(?:[\w.-]+:)?\$\{([A-Z_][A-Z0-9_]*)\}")
 
 
@@ -103,7 +105,9 @@ def read_secrets(names: tuple[str, ...]) -> dict[str, str]:
         found[TOKEN] = huggingface_hub().get_token()
     if missing := [name for name, value in found.items() if not value]:
         raise ValueError(f"launch.secrets: expected an environment variable of each name, {missing[0]} is not set")
-    return {name: value for name, value in found.items() if value}
+    values = {name: value for name, value in found.items() if value}
+    add_secrets(values.values())
+    return values
 
 
 def _problems(config: SEMConfig) -> Iterator[str]:
@@ -125,6 +129,8 @@ def _problems(config: SEMConfig) -> Iterator[str]:
             yield "launch.source: expected no password in it; write ${NAME} and add NAME to launch.secrets"
         elif variable[1] not in launch.secrets:
             yield f"launch.source: expected {variable[1]} among launch.secrets"
+    elif _QUERY_SECRET.search(launch.source):
+        yield "launch.source: expected no secret behind the ?; write ${NAME}@ in front of the host, in launch.secrets"
     if data.paths:
         yield f"data.paths = {list(data.paths)}: expected none, a job has no files of this machine; use data.dataset"
     if data.dataset is not None and Path(data.dataset).exists():

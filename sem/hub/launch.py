@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from sem.hub.job import Job, read_secrets
-from sem.hub.library import HubError, hub_errors, huggingface_hub, masked
+from sem.hub.library import HubError, hub_errors, huggingface_hub
 from sem.hub.mirror import is_checkpoint
+from sem.masking import masked
 
 if TYPE_CHECKING:
     from huggingface_hub import JobInfo
@@ -37,20 +37,20 @@ def launch(job: Job, hub_repo: str, *, resume: bool = False, overwrite: bool = F
             "https://huggingface.co/settings/tokens"
         )
     secrets = read_secrets(job.secrets)
-    _prepare_repository(hub_repo, resume, overwrite, secrets)
-    with hub_errors("the job was not started", secrets.values()):
+    _prepare_repository(hub_repo, resume, overwrite)
+    with hub_errors("the job was not started"):
         started = library.HfApi().run_job(**job.to_mapping(secrets))
     print(f"job {started.id}: {started.url}", flush=True)
     print(f"checkpoints: {library.constants.ENDPOINT}/{hub_repo}", flush=True)
-    return _follow(started, secrets) if follow else 0
+    return _follow(started) if follow else 0
 
 
-def _prepare_repository(repo: str, resume: bool, overwrite: bool, secrets: Mapping[str, str]) -> None:
+def _prepare_repository(repo: str, resume: bool, overwrite: bool) -> None:
     """See to it that the job finds in ``repo`` what it is meant to continue, and nothing else."""
     from huggingface_hub.errors import RepositoryNotFoundError
 
     api = huggingface_hub().HfApi()
-    with hub_errors(f"launch.hub_repo = {repo!r}", secrets.values()):
+    with hub_errors(f"launch.hub_repo = {repo!r}"):
         try:
             held = [file.rfilename for file in api.model_info(repo).siblings or () if is_checkpoint(file.rfilename)]
         except RepositoryNotFoundError as error:
@@ -66,18 +66,18 @@ def _prepare_repository(repo: str, resume: bool, overwrite: bool, secrets: Mappi
         )
 
 
-def _follow(job: JobInfo, secrets: Mapping[str, str]) -> int:
+def _follow(job: JobInfo) -> int:
     api, where = huggingface_hub().HfApi(), {"job_id": job.id, "namespace": job.owner.name}
     command = f"--namespace {job.owner.name} {job.id}"
     try:
-        with hub_errors("the job goes on, its log cannot be read", secrets.values()):
+        with hub_errors("the job goes on, its log cannot be read"):
             for line in api.fetch_job_logs(**where, follow=True):
-                print(masked(line.rstrip("\n"), secrets.values()), flush=True)
+                print(masked(line.rstrip("\n")), flush=True)
             status = api.inspect_job(**where).status
     except KeyboardInterrupt:
         print(f"\nthe job goes on; its log: hf jobs logs --follow {command}; end it: hf jobs cancel {command}")
         return 0
     stage = getattr(status.stage, "value", status.stage)
-    said = f" ({masked(status.message, secrets.values())})" if status.message else ""
+    said = f" ({masked(status.message)})" if status.message else ""
     print(f"job {job.id}: {stage}{said}")
     return 0 if stage == "COMPLETED" else FAILED

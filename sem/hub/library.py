@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
+
+from sem.masking import masked
 
 _ADVICE = {
     401: "log in again with: hf auth login",
@@ -34,8 +36,8 @@ def huggingface_hub() -> ModuleType:
 
 
 @contextmanager
-def hub_errors(doing: str, secrets: Iterable[str] = ()) -> Iterator[None]:
-    """Turn what the library raises into one line that says what was being done, without the values ``secrets``.
+def hub_errors(doing: str) -> Iterator[None]:
+    """Turn what the library raises into one line that says what was being done, without the secrets that are known.
 
     Raises:
         HubError: with the status, the hub's own words and what to do about it.
@@ -50,20 +52,10 @@ def hub_errors(doing: str, secrets: Iterable[str] = ()) -> Iterator[None]:
         advice = "try again later" if status >= 500 else _ADVICE.get(status)
         problem = f"the hub answered {status} ({said})" + (f"; {advice}" if advice else "")
         # not chained: a traceback would show the request's error unmasked
-        raise HubError(masked(f"{doing}: {_one_line(problem)}", secrets)) from None
+        raise HubError(masked(f"{doing}: {_one_line(problem)}")) from None
     except (HTTPError, OSError) as error:
         problem = f"the hub cannot be reached ({error or type(error).__name__})"
-        raise HubError(masked(f"{doing}: {_one_line(problem)}", secrets)) from None
-
-
-MASK = "********"
-
-
-def masked(text: str, secrets: Iterable[str]) -> str:
-    """``text`` with every one of the values ``secrets`` replaced, the longest first."""
-    for value in sorted(filter(None, secrets), key=len, reverse=True):
-        text = text.replace(value, MASK)
-    return text
+        raise HubError(masked(f"{doing}: {_one_line(problem)}")) from None
 
 
 def _one_line(text: str) -> str:

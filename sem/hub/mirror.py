@@ -9,11 +9,13 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from sem.hub.library import hub_errors, huggingface_hub
+from sem.run_names import LOCK_FILE, OVERWRITTEN, UNFINISHED
 
 CHECKPOINTS = ("checkpoints/*.pt", "checkpoints/*.ckpt")
 REPLACED = (*CHECKPOINTS, "tensorboard/*")
 """What an upload deletes from the repository when it is not in the folder any more; all else there stays."""
-_LEFT_HERE = (".*", "*.writing", "*.damaged", "*.superseded")
+_SNAPSHOT = ".upload-"
+_LEFT_HERE = (".*", "*.writing", "*.pt.*", LOCK_FILE, f"{OVERWRITTEN}*", f"{UNFINISHED}*")
 
 
 def is_checkpoint(name: str) -> bool:
@@ -58,7 +60,9 @@ class RunMirror:
             OSError: a file vanished meanwhile, or the disk is full.
         """
         # a snapshot first: the run goes on writing and deletes its oldest checkpoint
-        with tempfile.TemporaryDirectory(dir=self.folder.parent, prefix=".upload-") as snapshot:
+        for left in self.folder.glob(f"{_SNAPSHOT}*"):  # by a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(dir=self.folder, prefix=_SNAPSHOT) as snapshot:
             copy = Path(snapshot) / "run"
             shutil.copytree(self.folder, copy, copy_function=_snapshot, ignore=shutil.ignore_patterns(*_LEFT_HERE))
             with hub_errors(f"{self.repo}: the run cannot be uploaded"):
@@ -81,13 +85,16 @@ class RunMirror:
         return frozenset(found)
 
     def newest(self) -> str | None:
-        """The newest checkpoint's name without its ending."""
-        found = max(self.checkpoints(), key=lambda entry: entry[1], default=None)
-        return None if found is None else Path(found[0]).stem
+        """The name of the checkpoint of the latest step, without its ending."""
+        return max((Path(name).stem for name, _ in self.checkpoints()), default=None)
 
 
 def _snapshot(source: str, target: str) -> None:
     if Path(source).suffix == ".pt":
-        os.link(source, target)  # never written again once it bears its name, and large
-    else:
-        shutil.copy2(source, target)
+        try:
+            return os.link(source, target)  # never written again once it bears its name, and large
+        except FileNotFoundError:
+            raise
+        except OSError:  # a file system without links
+            pass
+    shutil.copy2(source, target)

@@ -14,10 +14,22 @@ _WIDENED = (torch.float32, torch.bfloat16, torch.float16)
 _COMPLEX = (torch.complex64, torch.complex32)
 
 
+Shape = Sequence[int | str]
+"""Sizes, and names for those that may be any."""
+
+
 def _require_tensor(name: str, value: object) -> Tensor:
     if not isinstance(value, Tensor):
         raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
+    if value.layout is not torch.strided:
+        raise TypeError(f"{name}: expected a dense tensor, got one of layout {value.layout}")
     return value
+
+
+def _require_shape(name: str, found: Sequence[int], expected: Shape) -> None:
+    """Before anything is copied: a tensor of the wrong shape may be expanded, and larger than memory."""
+    if len(found) != len(expected) or any(not isinstance(e, str) and e != f for e, f in zip(expected, found)):  # noqa: B905
+        raise ValueError(f"{name}: expected shape [{', '.join(map(str, expected))}], got {list(found)}")
 
 
 def _refuse_double(name: str, tensor: Tensor) -> None:
@@ -29,14 +41,18 @@ def _refuse_double(name: str, tensor: Tensor) -> None:
         )
 
 
-def real(name: str, value: object, shape: Sequence[int] | None = None) -> Tensor:
-    """A real tensor as contiguous float32, bf16 and fp16 widened; ``shape`` is checked where given."""
-    tensor = _require_tensor(name, value)
+def _require_real(name: str, tensor: Tensor) -> None:
     if tensor.dtype not in _WIDENED:
         _refuse_double(name, tensor)
         raise TypeError(f"{name}: expected float32, bfloat16 or float16, got {tensor.dtype}")
+
+
+def real(name: str, value: object, shape: Shape | None = None) -> Tensor:
+    """A real tensor as contiguous float32, bf16 and fp16 widened; ``shape`` is checked where given."""
+    tensor = _require_tensor(name, value)
+    _require_real(name, tensor)
     if shape is not None and tensor.shape != shape:
-        raise ValueError(f"{name}: expected shape {list(shape)}, got {list(tensor.shape)}")
+        _require_shape(name, tensor.shape, shape)
     return _as_float(tensor)
 
 
@@ -50,37 +66,42 @@ def _as_float(tensor: Tensor) -> Tensor:
 
 
 def wave(
-    name: str, value: object, nodes: int | None = None, dims: int = 1
+    name: str, value: object, nodes: int | None = None, dims: int = 1, shape: Shape | None = None
 ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """A complex vector field in real blocks, and the way back to the caller's form.
 
     Accepts complex64 ``[..., D]``, or its real blocks ``[..., D, 2]`` in float32, bfloat16 or float16. Returns
     contiguous float32 ``[..., D, 2]`` and a function that gives a result of that shape the caller's form (complex64, or
-    float32 real blocks). ``dims`` is the least number of dimensions of the complex form.
+    float32 real blocks). ``dims`` is the least number of dimensions of the complex form, ``shape`` its shape.
     """
     tensor = _require_tensor(name, value)
     if tensor.dtype in _COMPLEX:
         if tensor.dim() < dims:
             raise ValueError(f"{name}: expected at least {dims} dimension(s), got shape {list(tensor.shape)}")
-        if tensor.dtype is not torch.complex64:
-            tensor = tensor.to(torch.complex64)
-        if torch.compiler.is_compiling() or tensor.is_conj():  # a compiler cannot look at the bit
-            tensor = tensor.resolve_conj()
-        blocks = _as_float(torch.view_as_real(tensor))
-        restore: Callable[[Tensor], Tensor] = torch.view_as_complex
+        form = tensor.shape
     elif tensor.dtype in _WIDENED:
         if tensor.dim() < dims + 1 or tensor.shape[-1] != 2:
             raise ValueError(f"{name}: expected {_wave_form(dims)}, got {tensor.dtype} of shape {list(tensor.shape)}")
-        blocks, restore = _as_float(tensor), _unchanged
+        form = tensor.shape[:-1]
     else:
         _refuse_double(name, tensor)
         raise TypeError(f"{name}: expected {_wave_form(dims)}, got {tensor.dtype}")
-    width = blocks.shape[-2]
-    if nodes is not None and width != nodes:
-        raise ValueError(f"{name}: expected D = {nodes} (the topology's nodes), got {width}")
-    if width == 0:
+    if nodes is not None and form[-1] != nodes:
+        raise ValueError(f"{name}: expected D = {nodes} (the topology's nodes), got {form[-1]}")
+    if shape is not None:
+        _require_shape(name, form, shape)
+    if form[-1] == 0:
         raise ValueError(f"{name}: expected D >= 1, got shape {list(tensor.shape)}")
-    return blocks, restore
+    if tensor.dtype not in _COMPLEX:
+        blocks = _as_float(tensor)
+        # a part of another tensor may begin between two complex numbers
+        odd = not torch.compiler.is_compiling() and not blocks.is_meta and blocks.storage_offset() % 2
+        return (blocks.clone() if odd else blocks), _unchanged
+    if tensor.dtype is not torch.complex64:
+        tensor = tensor.to(torch.complex64)
+    if torch.compiler.is_compiling() or tensor.is_conj():  # a compiler cannot look at the bit
+        tensor = tensor.resolve_conj()
+    return _as_float(torch.view_as_real(tensor)), torch.view_as_complex
 
 
 def _wave_form(dims: int) -> str:
@@ -106,9 +127,10 @@ def real_or_wave(name: str, value: object, nodes: int) -> tuple[Tensor, Callable
     if tensor.is_complex():
         blocks, restore = wave(name, tensor, nodes)
     else:
-        blocks, restore = real(name, tensor).unsqueeze(-1), _drop_last
+        _require_real(name, tensor)
         if tensor.dim() < 1 or tensor.shape[-1] != nodes:
             raise ValueError(f"{name}: expected shape [..., {nodes}] (the topology's nodes), got {list(tensor.shape)}")
+        blocks, restore = real(name, tensor).unsqueeze(-1), _drop_last
     shape = blocks.shape
     if len(shape) == 3:
         return blocks, restore
@@ -138,7 +160,7 @@ def same_device(name: str, tensor: Tensor, like: Tensor) -> None:
 def scalar(name: str, value: object, like: Tensor) -> Tensor:
     """A Python number or a one-element real tensor as 0-d float32 on the device of ``like``."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return torch.full((), finite(name, float(value)), dtype=torch.float32, device=like.device)
+        return torch.full((), finite(name, _float(name, value)), dtype=torch.float32, device=like.device)
     if isinstance(value, Tensor):
         if value.numel() != 1:
             raise ValueError(f"{name}: expected one element, got shape {list(value.shape)}")
@@ -148,7 +170,7 @@ def scalar(name: str, value: object, like: Tensor) -> Tensor:
     raise TypeError(f"{name}: expected a number or a one-element tensor, got {type(value).__name__}")
 
 
-def double(name: str, value: object, shape: Sequence[int] | None = None, like: Tensor | None = None) -> Tensor:
+def double(name: str, value: object, shape: Shape | None = None, like: Tensor | None = None) -> Tensor:
     """A number, a list of numbers or a real tensor as float64, for geometry that a kernel reads in double precision.
 
     ``shape`` and the device of ``like`` are checked where given; what is not a tensor goes to that device.
@@ -156,7 +178,7 @@ def double(name: str, value: object, shape: Sequence[int] | None = None, like: T
     if isinstance(value, (int, float, list, tuple)) and not isinstance(value, bool):
         try:
             tensor = torch.tensor(value, dtype=torch.float64, device=None if like is None else like.device)
-        except (TypeError, ValueError, RuntimeError):
+        except (TypeError, ValueError, RuntimeError, OverflowError):
             raise TypeError(f"{name}: expected numbers or a real tensor, got {value!r}") from None
     else:
         tensor = _require_tensor(name, value)
@@ -164,8 +186,8 @@ def double(name: str, value: object, shape: Sequence[int] | None = None, like: T
             raise TypeError(f"{name}: expected a real floating-point tensor, got {tensor.dtype}")
         if like is not None:
             same_device(name, tensor, like)
-    if shape is not None and tuple(tensor.shape) != tuple(shape):
-        raise ValueError(f"{name}: expected shape {list(shape)}, got {list(tensor.shape)}")
+    if shape is not None:
+        _require_shape(name, tensor.shape, shape)
     return tensor.to(torch.float64).resolve_neg().contiguous()
 
 
@@ -209,7 +231,14 @@ def choice(name: str, value: object, allowed: Sequence[str]) -> str:
 def _number(name: str, value: object, wanted: str) -> float:
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise TypeError(f"{name}: expected a number {wanted}, got {type(value).__name__}")
-    return float(value)
+    return _float(name, value)
+
+
+def _float(name: str, value: int | float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name}: expected a number within the range of floats, got a larger one") from None
 
 
 def _unchanged(tensor: Tensor) -> Tensor:

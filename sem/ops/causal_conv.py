@@ -46,23 +46,16 @@ def causal_conv(
         >>> causal_conv(x, torch.tensor([[1 + 0j], [10 + 0j]]), torch.zeros(1, 2))[0, :, 0]
         tensor([10.+0.j,  1.+20.j, 30.+2.j])
     """
-    inputs, restore = boundary.wave("x", x, dims=3)
-    if inputs.dim() != 4:
-        raise ValueError(f"x: expected shape [B, S, C], got {list(inputs.shape[:-1])}")
+    inputs, restore = boundary.wave("x", x, dims=3, shape=("B", "S", "C"))
     batch, _, channels, _ = inputs.shape
-    weight, _ = boundary.wave("taps", taps, dims=2)
-    if weight.dim() != 3 or weight.shape[0] == 0 or weight.shape[1] != channels:
+    weight, _ = boundary.wave("taps", taps, dims=2, shape=("W", channels))
+    if len(weight) == 0:
         raise ValueError(f"taps: expected shape [W, {channels}], W >= 1, got {list(weight.shape[:-1])}")
-    offset, _ = boundary.wave("bias", bias)
-    if offset.shape != (channels, 2):
-        raise ValueError(f"bias: expected shape [{channels}], got {list(offset.shape[:-1])}")
+    offset, _ = boundary.wave("bias", bias, shape=(channels,))
     rate = inputs.new_empty(0) if theta is None else boundary.real("theta", theta, (channels,))
     past = inputs.new_zeros(batch, len(weight) - 1, channels, 2)
     if history is not None:
-        given, _ = boundary.wave("history", history, dims=3)
-        if given.shape != past.shape:
-            raise ValueError(f"history: expected shape {list(past.shape[:-1])}, got {list(given.shape[:-1])}")
-        past = given
+        past, _ = boundary.wave("history", history, dims=3, shape=past.shape[:-1])
     for name, tensor in {"taps": weight, "bias": offset, "theta": rate, "history": past}.items():
         boundary.same_device(name, tensor, inputs)
     return restore(causal_conv_forward(inputs, past, weight, offset, rate))

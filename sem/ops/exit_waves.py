@@ -76,10 +76,8 @@ def overlap_add(waves: Tensor, object: Tensor, probe: Tensor, patches: Patches) 
         tensor([[[2.-1.j]]])
     """
     wave, probes, restore = _pair(object, probe, patches)
-    blocks, _ = boundary.wave("waves", waves, dims=4)
-    expected = (len(patches), probes.shape[1], patches.side, patches.side, 2)
-    if blocks.shape != expected:
-        raise ValueError(f"waves: expected shape {list(expected[:-1])}, got {list(blocks.shape[:-1])}")
+    shape = (len(patches), probes.shape[1], patches.side, patches.side)
+    blocks, _ = boundary.wave("waves", waves, dims=4, shape=shape)
     boundary.same_device("waves", blocks, wave)
     note_autocast("overlap_add", wave.device.type)
     sums = overlap_add_sums(blocks, wave, probes, patches.packed(wave.device))

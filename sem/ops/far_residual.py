@@ -83,8 +83,8 @@ def far_residual(
         >>> found.loss, found.out.flatten(), found.misfit
         (tensor([0.5000]), tensor([0.6000+0.8000j]), tensor([0.2500]))
     """
-    blocks, restore = boundary.wave("waves", waves, dims=4)
-    if blocks.dim() != 5 or blocks.shape[1] == 0:
+    blocks, restore = boundary.wave("waves", waves, dims=4, shape=("J", "M", "N", "N"))
+    if blocks.shape[1] == 0:
         raise ValueError(f"waves: expected shape [J, M, N, N], got {list(blocks.shape[:-1])}")
     patterns, _, *frame, _ = blocks.shape
     moduli = boundary.real("data", data, (patterns, *frame))

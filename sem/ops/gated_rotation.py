@@ -43,7 +43,7 @@ def gated_rotation(x: Tensor, logits: Tensor, blocks: Tensor) -> Tensor:
     rows, restore, shape = boundary.wave_rows("x", x)
     width = rows.shape[1]
     gate = boundary.real("logits", logits, (*shape, width))
-    matrix, _ = boundary.wave("blocks", blocks, dims=3)
+    matrix, _ = boundary.wave("blocks", blocks, dims=3, shape=("D / b", "b", "b"))
     groups, size = matrix.shape[0], matrix.shape[-2]
     if matrix.shape != (groups, size, size, 2) or groups * size != width:
         raise ValueError(f"blocks: expected shape [{width} / b, b, b], got {list(matrix.shape[:-1])}")

@@ -80,16 +80,12 @@ def ptychographic_loss(
         >>> object.grad.shape, found.status.tolist()
         (torch.Size([12, 12]), [0, 0])
     """
-    wave, _ = boundary.wave("object", object, dims=2)
-    modes, _ = boundary.wave("probe", probe, dims=3)
-    if wave.dim() != 3:
-        raise ValueError(f"object: expected shape [H, W], got {list(wave.shape[:-1])}")
-    if modes.dim() != 4 or modes.shape[1] != modes.shape[2] or modes.shape[0] == 0:
+    wave, _ = boundary.wave("object", object, dims=2, shape=("H", "W"))
+    modes, _ = boundary.wave("probe", probe, dims=3, shape=("M", "N", "N"))
+    if modes.shape[1] != modes.shape[2] or modes.shape[0] == 0:
         raise ValueError(f"probe: expected shape [M, N, N], got {list(modes.shape[:-1])}")
     side = modes.shape[1]
-    where = boundary.real("positions", positions)
-    if where.dim() != 2 or where.shape[1] != 2:
-        raise ValueError(f"positions: expected shape [J, 2], got {list(where.shape)}")
+    where = boundary.real("positions", positions, ("J", 2))
     count = len(where)
     moduli = boundary.real("data", data, (count, side, side))
     masks, floor = masks_and_floor(moduli, weight, background)

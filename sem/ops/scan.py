@@ -59,14 +59,10 @@ def scan(
         >>> states.shape, torch.equal(final_state, states[:, -1])
         (torch.Size([2, 100, 64]), True)
     """
-    blocks, restore = boundary.wave("x", x, dims=3)
+    blocks, restore = boundary.wave("x", x, dims=3, shape=("B", "S", "C"))
     note_autocast("scan", blocks.device.type)
-    if blocks.dim() != 4:
-        raise ValueError(f"x: expected shape [B, S, C], got {list(blocks.shape[:-1])}")
     batch, steps, channels, _ = blocks.shape
-    mag = boundary.real("dt_mag", dt_mag)
-    if mag.dim() != 3 or mag.shape[:2] != (batch, steps):
-        raise ValueError(f"dt_mag: expected shape [{batch}, {steps}, G], got {list(mag.shape)}")
+    mag = boundary.real("dt_mag", dt_mag, (batch, steps, "G"))
     groups = mag.shape[2]
     if groups == 0 or channels % groups != 0:
         raise ValueError(f"dt_mag: expected G (groups) to divide C = {channels}, got G = {groups}")
@@ -76,10 +72,8 @@ def scan(
     state = (
         blocks.new_zeros(batch, channels, 2)
         if initial_state is None
-        else boundary.wave("initial_state", initial_state)[0]
+        else boundary.wave("initial_state", initial_state, shape=(batch, channels))[0]
     )
-    if state.shape != (batch, channels, 2):
-        raise ValueError(f"initial_state: expected shape [{batch}, {channels}], got {list(state.shape[:-1])}")
     named = {"dt_mag": mag, "dt_phase": phase, "decay": rate, "frequency": turn, "initial_state": state}
     for name, tensor in named.items():
         boundary.same_device(name, tensor, blocks)

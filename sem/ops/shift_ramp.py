@@ -40,12 +40,10 @@ def shift_ramp(spectrum: Tensor, shift: Tensor) -> Tensor:
         >>> int(moved.abs().argmax()) == 4 * 2 + 1
         True
     """
-    blocks, restore = boundary.wave("spectrum", spectrum, dims=3)
-    if blocks.dim() != 4 or blocks.shape[1] != blocks.shape[2] or blocks.shape[0] == 0:
+    blocks, restore = boundary.wave("spectrum", spectrum, dims=3, shape=("M", "N", "N"))
+    if blocks.shape[1] != blocks.shape[2] or blocks.shape[0] == 0:
         raise ValueError(f"spectrum: expected shape [M, N, N], got {list(blocks.shape[:-1])}")
-    moves = boundary.real("shift", shift)
-    if moves.dim() != 2 or moves.shape[1] != 2:
-        raise ValueError(f"shift: expected shape [J, 2], got {list(moves.shape)}")
+    moves = boundary.real("shift", shift, ("J", 2))
     boundary.same_device("shift", moves, blocks)
     note_autocast("shift_ramp", blocks.device.type)
     return restore(shift_ramp_forward(blocks, moves))

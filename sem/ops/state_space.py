@@ -68,35 +68,27 @@ def state_space(
         >>> y.shape, state.shape
         (torch.Size([2, 100, 32]), torch.Size([2, 64]))
     """
-    blocks, restore = boundary.wave("x", x, dims=3)
-    if blocks.dim() != 4:
-        raise ValueError(f"x: expected shape [B, S, D], got {list(blocks.shape[:-1])}")
+    blocks, restore = boundary.wave("x", x, dims=3, shape=("B", "S", "D"))
     batch, steps, dim, _ = blocks.shape
-    mag = boundary.real("dt_mag", dt_mag)
-    if mag.dim() != 3 or mag.shape[:2] != (batch, steps):
-        raise ValueError(f"dt_mag: expected shape [{batch}, {steps}, G], got {list(mag.shape)}")
+    mag = boundary.real("dt_mag", dt_mag, (batch, steps, "G"))
     groups = mag.shape[2]
     if groups == 0 or dim % groups != 0:
         raise ValueError(f"dt_mag: expected G (groups) to divide D = {dim}, got G = {groups}")
     phase = boundary.real("dt_phase", dt_phase, mag.shape)
     width = dim // groups
-    drives = boundary.wave("into", into, dims=3)[0]
-    if drives.dim() != 4 or drives.shape[0] != groups or drives.shape[2] != width or drives.shape[1] == 0:
-        raise ValueError(f"into: expected shape [{groups}, N, {width}], got {list(drives.shape[:-1])}")
+    drives = boundary.wave("into", into, dims=3, shape=(groups, "N", width))[0]
     states = drives.shape[1]
-    reads = boundary.wave("out_of", out_of, dims=3)[0]
-    if reads.shape != (groups, width, states, 2):
-        raise ValueError(f"out_of: expected shape [{groups}, {width}, {states}], got {list(reads.shape[:-1])}")
+    if states == 0:
+        raise ValueError(f"into: expected shape [{groups}, N, {width}], N >= 1, got {list(drives.shape[:-1])}")
+    reads = boundary.wave("out_of", out_of, dims=3, shape=(groups, width, states))[0]
     channels = groups * states
     rate = boundary.real("decay", decay, (channels,))
     turn = boundary.real("frequency", frequency, (channels,))
     state = (
         blocks.new_zeros(batch, channels, 2)
         if initial_state is None
-        else boundary.wave("initial_state", initial_state)[0]
+        else boundary.wave("initial_state", initial_state, shape=(batch, channels))[0]
     )
-    if state.shape != (batch, channels, 2):
-        raise ValueError(f"initial_state: expected shape [{batch}, {channels}], got {list(state.shape[:-1])}")
     named = {"dt_mag": mag, "dt_phase": phase, "into": drives, "out_of": reads, "decay": rate, "frequency": turn}
     for name, tensor in {**named, "initial_state": state}.items():
         boundary.same_device(name, tensor, blocks)

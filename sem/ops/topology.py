@@ -58,6 +58,9 @@ class Topology:
             raise ValueError(f"degree: expected at least 1, got {degree}")
         if not isinstance(long_range_share, (int, float)) or isinstance(long_range_share, bool):
             raise TypeError(f"long_range_share: expected a number, got {type(long_range_share).__name__}")
+        _check_int("seed", seed)
+        if not -(2**63) <= seed < 2**64:
+            raise ValueError(f"seed: expected an integer of 64 bits, got {seed}")
         if not 0 <= long_range_share <= 1:
             raise ValueError(f"long_range_share: expected a number in [0, 1], got {long_range_share}")
         possible = nodes * (nodes - 1) // 2
@@ -156,8 +159,9 @@ def _as_pairs(edges: Tensor | Sequence[Sequence[int]]) -> Tensor:
     else:
         try:
             pairs = torch.tensor(edges) if len(edges) else torch.empty(0, 2, dtype=torch.int64)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"edges: expected pairs of integers, shape [E, 2] ({error})") from None
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+            kind = ValueError if isinstance(error, ValueError) else TypeError
+            raise kind(f"edges: expected pairs of integers, shape [E, 2] ({error})") from None
     if pairs.is_floating_point() or pairs.is_complex() or pairs.dtype == torch.bool:
         raise TypeError(f"edges: expected integers, got {pairs.dtype}")
     if pairs.dim() != 2 or pairs.shape[1] != 2:

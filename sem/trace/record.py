@@ -14,7 +14,7 @@ from sem.files import write_text
 
 _FIRST_LINE = "# sem trace"
 # Programs that print traces put a word and a colon before the name: "TRACE: h = 1.5".
-_LINE = re.compile(r"^\s*(?:\w+:\s+)?([^\s=#][^=]*?)\s*=\s*(\S.*?)\s*$")
+_LABEL = re.compile(r"\w+:\s+")
 
 
 class Entry(NamedTuple):
@@ -96,15 +96,18 @@ def read_trace(path: str | Path) -> Trace:
 
 def _entry(line: str, whole: bool) -> Entry | None:
     """The line's numbers, up to the first word that is none; with ``whole`` there must not be such a word."""
-    found = _LINE.match(line)
-    if found is None:
+    name, equals, numbers = line.partition("=")
+    name = name.strip()
+    label = _LABEL.match(name)
+    name = name[label.end() :] if label else name
+    if not equals or not name or name.startswith("#"):
         return None
     values = []
-    for word in found[2].replace(",", " ").split():
+    for word in numbers.replace(",", " ").split():
         try:
             values.append(float(word))
         except ValueError:
             if whole:
                 return None
             break
-    return Entry(found[1], tuple(values)) if values else None
+    return Entry(name, tuple(values)) if values else None

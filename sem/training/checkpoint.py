@@ -1,14 +1,19 @@
 """Checkpoints that survive a crash at any moment.
 
 A checkpoint is written to a temporary file in its own folder, flushed to the disk and then renamed, so a file
-that bears a checkpoint's name was complete when it got it. It is an ordinary ``torch.save`` file, a zip
-archive with a CRC-32 of every tensor; all of them are checked before anything is loaded, so a truncated or
-altered file is noticed and the one before it is used. Loading never runs code (``weights_only=True``).
+that bears a checkpoint's name was complete when it got it. It is an ordinary ``torch.save`` file whose last bytes
+are a digest of all others (:mod:`sem.training.seal`), checked before anything is loaded, so a truncated or altered
+file is noticed and the one before it is used. Loading never runs code (``weights_only=True``).
+
+*Damaged* is what was read and is not what was written. What could not be read just now, for want of memory, of a
+file descriptor, of a permission or of a disk that answers, is an error of that kind, and nothing is done about it.
 """
 
 from __future__ import annotations
 
+import errno
 import re
+import shutil
 import warnings
 import zipfile
 from pathlib import Path
@@ -16,7 +21,8 @@ from typing import IO, Any, cast
 
 import torch
 
-from sem.files import TEMPORARY, replacing
+from sem.files import TEMPORARY, free_name, replacing
+from sem.training.seal import SealingFile, is_whole
 
 _NAME = re.compile(r"step_(\d+)\.pt")
 
@@ -25,8 +31,20 @@ class CheckpointError(RuntimeError):
     """A checkpoint could not be written, or none could be read."""
 
 
+class CheckpointDamaged(CheckpointError):
+    """A checkpoint was read, and is not what was written."""
+
+
+class CheckpointMissing(CheckpointError):
+    """There is no file of that name."""
+
+
+class CheckpointUnreadable(CheckpointError):
+    """A checkpoint could not be read just now; nothing is known of what it holds."""
+
+
 class CheckpointWarning(UserWarning):
-    """A checkpoint was damaged and an older one was taken."""
+    """A checkpoint was damaged and an older one was taken, or its whole could not be checked."""
 
 
 class CheckpointStore:
@@ -35,6 +53,7 @@ class CheckpointStore:
     Args:
         folder: made when the first checkpoint is written.
         keep: how many to keep.
+        own: rename damaged ones to ``*.damaged`` when they are met, which only the run's own process may.
 
     Example:
         >>> import tempfile
@@ -44,11 +63,14 @@ class CheckpointStore:
         ('step_00000007.pt', 3.0)
     """
 
-    def __init__(self, folder: str | Path, keep: int = 2) -> None:
+    def __init__(self, folder: str | Path, keep: int = 2, *, own: bool = False) -> None:
         if keep < 1:
             raise ValueError(f"keep: expected at least 1, got {keep}")
         self.folder = Path(folder)
         self.keep = keep
+        self.own = own
+        self.replaces: Path | None = None
+        """A folder whose content the next checkpoint makes superfluous; it is deleted then."""
 
     def path(self, step: int) -> Path:
         """Where the checkpoint of ``step`` is, or would be."""
@@ -57,7 +79,12 @@ class CheckpointStore:
     def paths(self) -> list[Path]:
         """The checkpoints there are, oldest first."""
         found = self.folder.glob("step_*.pt") if self.folder.is_dir() else ()
-        return sorted((path for path in found if _NAME.fullmatch(path.name)), key=step_of)
+        return sorted((path for path in found if _NAME.fullmatch(path.name) and path.is_file()), key=step_of)
+
+    def unusable(self) -> list[Path]:
+        """What bears the name of a checkpoint and was set aside."""
+        found = self.folder.glob("step_*.pt.*") if self.folder.is_dir() else ()
+        return sorted(path for path in found if not path.name.endswith(TEMPORARY))
 
     def save(self, step: int, content: dict[str, Any]) -> Path:
         """Write ``content`` (tensors and plain Python values) as the checkpoint of ``step``.
@@ -79,25 +106,35 @@ class CheckpointStore:
             raise CheckpointError(message) from error
         for path in self.paths()[: -self.keep]:
             if path != target:
-                path.unlink()
+                path.unlink(missing_ok=True)
+        if self.replaces is not None:
+            shutil.rmtree(self.replaces, ignore_errors=True)
+            self.replaces = None
         return target
 
     def load_latest(self) -> tuple[Path, dict[str, Any]] | None:
         """The newest undamaged checkpoint and its content; None where there is no checkpoint at all.
 
-        A damaged one is renamed to ``*.damaged`` with a :class:`CheckpointWarning`, and the one before it is
-        tried.
+        Whoever else writes to the folder meanwhile does not matter: what was removed since it was listed has a
+        successor.
 
         Raises:
+            CheckpointUnreadable: the newest one cannot be read now; nothing was renamed.
             CheckpointError: there are checkpoints, and all of them are damaged.
         """
-        problems = []
-        for path in reversed(self.paths()):
+        problems: list[str] = []
+        passed: set[Path] = set()
+        while left := [path for path in self.paths() if path not in passed]:
+            path = left[-1]
+            passed.add(path)
             try:
                 content = load(path)
-            except CheckpointError as error:
+            except CheckpointMissing:
+                continue
+            except CheckpointDamaged as error:
                 problems.append(str(error))
-                set_aside(path, "damaged")
+                if self.own:
+                    set_aside(path, "damaged")
                 continue
             if problems:
                 warnings.warn(f"{'; '.join(problems)}; continuing from {path.name}", CheckpointWarning, stacklevel=2)
@@ -131,33 +168,72 @@ def step_of(path: Path) -> int:
 
 
 def set_aside(path: Path, reason: str) -> Path:
-    """Rename ``path`` so that it no longer counts as a checkpoint; returns the new path."""
-    return path.replace(path.with_name(f"{path.name}.{reason}"))
+    """Rename ``path`` so that it no longer counts as a checkpoint, over nothing that is there; returns the new path."""
+    return path.rename(free_name(path.with_name(f"{path.name}.{reason}")))
 
 
 def load(path: str | Path) -> dict[str, Any]:
-    """The content of one checkpoint on the CPU, after every checksum in it was verified.
+    """The content of one checkpoint on the CPU, after every byte of it was verified.
+
+    One without a digest, as earlier versions wrote it, has its records' checksums verified instead, with a
+    :class:`CheckpointWarning`.
 
     Raises:
-        CheckpointError: the file is missing, truncated, altered or no checkpoint.
+        CheckpointMissing: there is no such file.
+        CheckpointDamaged: the file is truncated, altered or no checkpoint.
+        CheckpointUnreadable: the file, or the memory to hold it, cannot be had now.
+        CheckpointError: the file is what was written, and no checkpoint.
     """
     path = Path(path)
+    whole = None
     try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise CheckpointError(f"{path}: damaged, the checksum of {damaged} is wrong")
+        whole = is_whole(path)
+        if whole is None:
+            _check_records(path)
+            message = f"{path.name}: has no digest, as earlier versions wrote it; its records have their checksums"
+            warnings.warn(message, CheckpointWarning, stacklevel=2)
+        elif not whole:
+            raise CheckpointDamaged(f"{path}: damaged, {_where(path) or 'it is not what was written'}")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise CheckpointError(f"{path}: there is no such checkpoint") from None
+        raise CheckpointMissing(f"{path}: there is no such checkpoint") from None
     except CheckpointError:
         raise
+    except (OSError, MemoryError) as error:
+        reason = getattr(error, "strerror", None) or "not enough memory"
+        raise CheckpointUnreadable(f"{path}: cannot be read now ({reason}); nothing was changed") from error
     except Exception as error:  # a corrupt archive fails in as many ways as it has bytes
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: damaged or no checkpoint ({reason})") from error
+        if "allocate" in reason:
+            raise CheckpointUnreadable(f"{path}: cannot be read now ({reason}); nothing was changed") from error
+        if whole:
+            raise CheckpointError(f"{path}: no checkpoint, though it is whole ({reason})") from error
+        raise CheckpointDamaged(f"{path}: damaged or no checkpoint ({reason})") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: no checkpoint, it holds a {type(content).__name__}")
     return content
+
+
+def _where(path: Path) -> str | None:
+    """Which record of a damaged archive is, as far as it can still be read."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except Exception:  # a corrupt archive fails in as many ways as it has bytes
+        return None
+    return None if damaged is None else f"the checksum of {damaged} is wrong"
+
+
+def _check_records(path: Path) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # a place outside the file
+            raise CheckpointDamaged(f"{path}: damaged or no checkpoint (its directory leads out of the file)") from None
+        raise
+    if damaged is not None:
+        raise CheckpointDamaged(f"{path}: damaged, the checksum of {damaged} is wrong")
 
 
 def write_atomically(target: Path, content: Any) -> None:
@@ -170,29 +246,12 @@ def write_atomically(target: Path, content: Any) -> None:
         _save(content, file)
 
 
-class _RecordingFile:
-    """A binary file that remembers the operating system's error, which ``torch.save`` replaces by its own."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self.error: OSError | None = None
-
-    def write(self, data: Any) -> int:
-        try:
-            return self._file.write(data)
-        except OSError as error:
-            self.error = error
-            raise
-
-    def flush(self) -> None:
-        self._file.flush()
-
-
 def _save(content: Any, file: IO[bytes]) -> None:
-    recorder = _RecordingFile(file)
+    sealing = SealingFile(file)
     try:
-        torch.save(content, cast(IO[bytes], recorder))
+        torch.save(content, cast(IO[bytes], sealing))
+        sealing.seal()
     except Exception:
-        if recorder.error is not None:
-            raise recorder.error from None
+        if sealing.error is not None:
+            raise sealing.error from None
         raise

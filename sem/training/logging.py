@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from sem.files import write_text
+from sem.files import free_name, write_text
 
 
 class MetricLog(Protocol):
@@ -44,9 +44,16 @@ class CsvLog:
         self._columns = ["step"]
         rows: list[dict[str, str]] = []
         if resume_step and self.path.exists():
-            columns, rows = _read_table(self.path)
-            self._columns = columns or self._columns
-            rows = [row for row in rows if _is_before(row, resume_step)]
+            try:
+                columns, rows = _read_table(self.path)
+            except (UnicodeDecodeError, csv.Error):
+                columns = []
+            if "step" in columns:
+                self._columns = columns
+                rows = [row for row in rows if _is_before(row, resume_step)]
+            else:  # no reason not to go on; what it may still hold is kept
+                rows = []
+                self.path.rename(free_name(self.path.with_name(f"{self.path.name}.damaged")))
         self._rewrite(rows)
 
     def write(self, step: int, figures: Mapping[str, float]) -> None:

@@ -23,7 +23,7 @@ from sem.training.distributed import ALONE, OneProcess, merge_states
 from sem.training.health import Criterion, HealthWatch
 from sem.training.logging import MetricLog
 from sem.training.memory import peak_memory_mib
-from sem.training.optim import set_learning_rate
+from sem.training.optim import load_optimizer_state, set_learning_rate
 from sem.training.progress import ProgressDisplay
 from sem.training.random_state import random_state, restore_random_state
 from sem.training.schedules import Schedule
@@ -297,7 +297,7 @@ class TrainingLoop:
             raise ValueError(f"checkpoint: expected format {CHECKPOINT_FORMAT}, got {received!r}")
         try:
             self.model.load_state_dict(content["model"])
-            self.optimizer.load_state_dict(content["optimizer"])
+            load_optimizer_state(self.optimizer, content["optimizer"])
         except (RuntimeError, ValueError) as error:
             raise ValueError(f"checkpoint: it does not fit the configured model: {error}") from error
         self.batches.load_state_dict(content["batches"])

@@ -111,3 +111,56 @@ def _some(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _fused_works(parameters: Iterable[nn.Parameter]) -> bool:
     """The fused kernel takes real floating-point parameters on the devices it was written for."""
     return all(p.is_floating_point() and p.device.type in FUSED_DEVICES for p in parameters)
+
+
+def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Any) -> None:
+    """Give ``optimizer`` the state that one like it returned from ``state_dict``: its moments and counts.
+
+    What it was configured with, weight decay and betas say, stays its own. Everything is looked at before anything is
+    loaded, since fused kernels trust the sizes of what they are given.
+
+    Raises:
+        ValueError: an entry is missing, or of another type, shape or dtype.
+    """
+    if not isinstance(state, dict) or not isinstance(state.get("state"), dict):
+        raise ValueError("optimizer: expected entries 'state' and 'param_groups'")
+    groups = state.get("param_groups")
+    if not isinstance(groups, list) or len(groups) != len(optimizer.param_groups):
+        count = len(groups) if isinstance(groups, list) else "none"
+        raise ValueError(f"optimizer: expected {len(optimizer.param_groups)} groups of parameters, got {count}")
+    number = 0
+    for index, (own, saved) in enumerate(zip(optimizer.param_groups, groups, strict=True)):
+        numbers = list(range(number, number + len(own["params"])))
+        number += len(numbers)
+        if not isinstance(saved, dict) or saved.get("params") != numbers:
+            raise ValueError(f"optimizer: expected group {index} to have {len(numbers)} parameters")
+        if saved.get("linear_map") != own.get("linear_map"):
+            kinds = f"{own.get('linear_map')!r}, got {saved.get('linear_map')!r}"
+            raise ValueError(f"optimizer: expected linear_map of group {index} to be {kinds}")
+        for k, parameter in zip(numbers, own["params"], strict=True):
+            _check_entry(f"optimizer: parameter {k}", state["state"].get(k, {}), parameter, own.get("linear_map"))
+    strangers = sorted(map(repr, state["state"].keys() - set(range(number))))
+    if strangers:
+        raise ValueError(f"optimizer: expected state of {number} parameters, got some of {', '.join(strangers)}")
+    options = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, own_options in zip(optimizer.param_groups, options, strict=True):
+        group.update(own_options)
+
+
+def _check_entry(name: str, entry: Any, parameter: nn.Parameter, linear_map: str | None) -> None:
+    """Of one parameter: nothing, if it never had a gradient, or everything."""
+    if not isinstance(entry, dict):
+        raise ValueError(f"{name}: expected named tensors, got {type(entry).__name__}")
+    expected = {"exp_avg": parameter.shape, "exp_avg_sq": parameter.shape, "step": torch.Size()}
+    if linear_map is not None:
+        expected = {"momentum_buffer": parameter.shape}
+    if entry and entry.keys() != expected.keys():
+        raise ValueError(f"{name}: expected {sorted(expected)}, got {sorted(map(str, entry))}")
+    for key, value in entry.items():
+        if not isinstance(value, torch.Tensor):
+            raise ValueError(f"{name}: expected {key} to be a tensor, got {type(value).__name__}")
+        dtype = torch.float32 if key == "step" else parameter.dtype
+        if value.shape != expected[key] or value.dtype != dtype or value.layout != torch.strided:
+            got = f"{value.dtype} {list(value.shape)}"
+            raise ValueError(f"{name}: expected {key} to be {dtype} {list(expected[key])}, got {got}")

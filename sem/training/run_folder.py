@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,21 +11,35 @@ from torch import nn
 
 from sem.config import SEMConfig
 from sem.data.tokenizer import TOKENIZER_FILE
-from sem.files import write_text
+from sem.files import free_name, write_text
 from sem.precision import PrecisionPolicy, autocast_reached, effective_precision
+from sem.run_names import CHECKPOINTS
 from sem.training import checkpoint
 from sem.training.checkpoint import CheckpointError, CheckpointStore
 
 AUTO_RESUME = "auto"
-CHECKPOINTS = "checkpoints"
+_FOLDERS = (CHECKPOINTS, "tensorboard", "wandb")
+_FILES = (
+    "config.yaml",
+    "metrics.csv",
+    "curves.png",
+    "sample.txt",
+    "final.json",
+    "precision.json",
+    "wandb_id",
+    TOKENIZER_FILE,
+)
 
 
-def find_checkpoint(resume: str | Path | None, folder: str | Path) -> tuple[Path, dict[str, Any]] | None:
+def find_checkpoint(
+    resume: str | Path | None, folder: str | Path, *, own: bool = False
+) -> tuple[Path, dict[str, Any]] | None:
     """What a run in ``folder`` continues from, and its content; None starts anew.
 
     Args:
         resume: as :func:`open_checkpoint` takes it, ``"auto"`` (the newest of ``folder``, if there is one) or
             None.
+        own: whether the caller holds the folder, and may rename what is damaged in it.
 
     Raises:
         CheckpointError: there is no such checkpoint, or none that is undamaged.
@@ -34,7 +47,7 @@ def find_checkpoint(resume: str | Path | None, folder: str | Path) -> tuple[Path
     if resume is None:
         return None
     if str(resume) == AUTO_RESUME:
-        return CheckpointStore(Path(folder) / CHECKPOINTS).load_latest()
+        return CheckpointStore(Path(folder) / CHECKPOINTS, own=own).load_latest()
     return open_checkpoint(resume)
 
 
@@ -84,14 +97,33 @@ def save_precision(folder: Path, model: nn.Module, policy: PrecisionPolicy) -> N
 
 
 def holds_run(folder: Path) -> bool:
-    """Whether a run has left metrics or checkpoints in ``folder``."""
-    return (folder / "metrics.csv").exists() or bool(CheckpointStore(folder / CHECKPOINTS).paths())
+    """Whether a run has left metrics or checkpoints in ``folder``, usable or not."""
+    store = CheckpointStore(folder / CHECKPOINTS)
+    return (folder / "metrics.csv").exists() or bool(store.paths() or store.unusable())
 
 
-def remove_run(folder: Path) -> None:
-    """Delete what a run writes into its folder, and nothing else."""
-    for name in (CHECKPOINTS, "tensorboard", "wandb"):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    files = ("config.yaml", "metrics.csv", "curves.png", "sample.txt", "final.json", "precision.json", "wandb_id")
-    for name in (*files, TOKENIZER_FILE):
-        (folder / name).unlink(missing_ok=True)
+def move_run(folder: Path, name: str) -> Path:
+    """Move what a run writes into its folder, and nothing else, into a new folder ``name`` in it, which is returned."""
+    aside = free_name(folder / name)
+    aside.mkdir(parents=True)
+    for part in (*_FOLDERS, *_FILES):
+        if (folder / part).exists():
+            (folder / part).rename(aside / part)
+    return aside
+
+
+def changed_settings(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
+    """What differs between two configurations, one text for each setting.
+
+    Example:
+        >>> changed_settings({"training": {"seed": 0, "beta2": 0.9}}, {"training": {"seed": 0, "beta2": 0.5}})
+        ['training.beta2 = 0.5, was 0.9']
+    """
+    found = []
+    for key in dict.fromkeys((*before, *now)):
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += changed_settings(old, new, f"{prefix}{key}.")
+        elif old != new:
+            found.append(f"{prefix}{key} = {new!r}, was {old!r}")
+    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,7 +21,8 @@ from sem.files import write_text
 from sem.generation import generate_text
 from sem.model import SEMModel
 from sem.precision import PrecisionPolicy, effective_precision, use_precision
-from sem.training.checkpoint import CheckpointStore
+from sem.run_names import CHECKPOINTS, OVERWRITTEN, UNFINISHED
+from sem.training.checkpoint import CheckpointError, CheckpointStore
 from sem.training.devices import prepare_for_device, resolve_device
 from sem.training.distributed import OneProcess, accumulation, check_layout, join, own_device
 from sem.training.evaluation import evaluate
@@ -31,7 +33,16 @@ from sem.training.loop import LoopSettings, TrainingLoop
 from sem.training.optim import build_optimizer
 from sem.training.plot import plot_curves
 from sem.training.progress import ProgressDisplay, Shown
-from sem.training.run_folder import AUTO_RESUME, find_checkpoint, holds_run, remove_run, save_precision
+from sem.training.run_folder import (
+    AUTO_RESUME,
+    changed_settings,
+    find_checkpoint,
+    holds_run,
+    move_run,
+    save_precision,
+    saved_config,
+)
+from sem.training.run_lock import RunLock
 from sem.training.schedules import Schedule
 
 SHOWN = (
@@ -124,7 +135,7 @@ class SEMTrainer:
     @functools.cached_property
     def store(self) -> CheckpointStore:
         """The run's checkpoints."""
-        return CheckpointStore(self.folder / "checkpoints", self.config.training.keep_checkpoints)
+        return CheckpointStore(self.folder / CHECKPOINTS, self.config.training.keep_checkpoints)
 
     def fit(
         self,
@@ -138,11 +149,12 @@ class SEMTrainer:
         Args:
             resume: a checkpoint, a run's folder (its newest undamaged checkpoint), or ``"auto"``: this run's
                 folder if there is something to continue, else a new run.
-            overwrite: delete an earlier run in the folder instead of refusing to mix with it.
+            overwrite: replace an earlier run in the folder instead of refusing to mix with it: it is moved into
+                ``overwritten`` there, and deleted once this run has written a checkpoint.
             display: what the user sees; a :class:`ProgressDisplay` on standard output by default.
 
         Raises:
-            ValueError: the folder holds another run, or the checkpoint does not fit.
+            ValueError: the folder holds another run, another process trains there, or the checkpoint does not fit.
             CheckpointError: a checkpoint cannot be read or written.
             TrainingDiverged: too many non-finite steps in a row.
             ProcessLost: another process ended or fell silent.
@@ -150,18 +162,26 @@ class SEMTrainer:
         first = self.ranks.is_first
         display = display or ProgressDisplay(SHOWN, None if first else Console(quiet=True, force_terminal=False))
         loop = self.build_loop(store=self.store, display=display)
-        self.ranks.first(lambda: self._begin(loop, display, resume, overwrite))
-        if not first and (found := find_checkpoint(resume, self.folder)) is not None:
-            loop.load_state_dict(found[1])
-        try:
-            interrupted_by = self._drive(loop)
-        finally:
-            self.train_loader.close()
-            if first:
-                save_precision(self.folder, self.model, self.precision)
-            for log in loop.logs:
-                log.close()
-        final = self._finish(display, loop.state.step) if interrupted_by is None else {}
+        with ExitStack() as held:
+
+            def begin() -> None:
+                lock = held.enter_context(RunLock(self.folder))
+                if not lock.supported:
+                    display.message(f"{self.folder}: no locks on this file system; see that nobody else trains there")
+                self._begin(loop, display, resume, overwrite)
+
+            self.ranks.first(begin)
+            if not first and (found := find_checkpoint(resume, self.folder)) is not None:
+                loop.load_state_dict(found[1])
+            try:
+                interrupted_by = self._drive(loop)
+            finally:
+                self.train_loader.close()
+                if first:
+                    save_precision(self.folder, self.model, self.precision)
+                for log in loop.logs:
+                    log.close()
+            final = self._finish(display, loop.state.step) if interrupted_by is None else {}
         return TrainingResult(loop.state.step, loop.figures | final, interrupted_by)
 
     def _choose_device(self) -> torch.device:
@@ -217,9 +237,12 @@ class SEMTrainer:
 
     def _begin(self, loop: TrainingLoop, display: ProgressDisplay, resume: str | Path | None, overwrite: bool) -> None:
         """Bring ``loop`` and the folder to the point from which the run goes on, and say what run it is."""
-        self._prepare_folder(loop, resume, overwrite)
+        saved = self._prepare_folder(loop, resume, overwrite)
         if loop.state.step:
             display.message(f"continuing after step {loop.state.step}")
+        for change in changed_settings(saved, self.config.to_dict()) if saved else ():
+            if not change.startswith("training.output_dir"):
+                display.message(f"changed since the checkpoint: {change}")
         self.folder.mkdir(parents=True, exist_ok=True)
         self.config.save(self.folder / "config.yaml")
         keep_tokenizer(self.tokenizer, self.folder)
@@ -227,24 +250,37 @@ class SEMTrainer:
         names = self.config.training.loggers
         loop.logs = open_logs(names, self.folder, loop.state.step, self.config.to_dict(), display.message)
 
-    def _prepare_folder(self, loop: TrainingLoop, resume: str | Path | None, overwrite: bool) -> None:
-        """Load what the run continues from, and clear the folder of what it does not."""
+    def _prepare_folder(self, loop: TrainingLoop, resume: str | Path | None, overwrite: bool) -> dict[str, Any]:
+        """Load what the run continues from, and clear the folder of what it does not; returns the configuration of what
+        was loaded, nothing if nothing was."""
         if overwrite and resume is not None:
             raise ValueError(f"overwrite: expected no resume beside it, got resume = {str(resume)!r}")
-        if overwrite:
-            remove_run(self.folder)
-        found = find_checkpoint(resume, self.folder)
+        if overwrite and holds_run(self.folder):
+            self.store.replaces = move_run(self.folder, OVERWRITTEN)
+        found = find_checkpoint(resume, self.folder, own=True)
         elsewhere = found is None or found[0].resolve().parent != self.store.folder.resolve()
         if elsewhere and holds_run(self.folder):
-            if str(resume) != AUTO_RESUME:
-                raise ValueError(
-                    f"training.output_dir = {str(self.folder)!r}: expected a folder without a run, this one "
-                    "holds one; continue it with --resume, delete it with --overwrite or name another folder"
-                )
-            remove_run(self.folder)
-        if found is not None:
-            loop.load_state_dict(found[1])
-            self.store.set_aside_after(loop.state.step)
+            self._refuse_to_mix(resume)
+            move_run(self.folder, UNFINISHED)
+        if found is None:
+            return {}
+        loop.load_state_dict(found[1])
+        self.store.set_aside_after(loop.state.step)
+        return saved_config(found[1]).to_dict() if "config" in found[1] else {}
+
+    def _refuse_to_mix(self, resume: str | Path | None) -> None:
+        """Unless all that there is of an earlier run is a log without a checkpoint, and it may be begun again."""
+        if str(resume) != AUTO_RESUME:
+            raise ValueError(
+                f"training.output_dir = {str(self.folder)!r}: expected a folder without a run, this one "
+                "holds one; continue it with --resume, replace it with --overwrite or name another folder"
+            )
+        unusable = [path.name for path in (*self.store.paths(), *self.store.unusable())]
+        if unusable:
+            raise CheckpointError(
+                f"{self.store.folder}: expected a checkpoint to continue from, found only {', '.join(unusable)}, which "
+                "were set aside; name one with --resume, or start anew with --overwrite"
+            )
 
     def _tell_precision(self, display: ProgressDisplay) -> None:
         stages = effective_precision(self.model, self.precision)
@@ -267,6 +303,8 @@ class SEMTrainer:
                 plot_curves(table, self.folder / "curves.png", title=self.folder.name)
         except ImportError:
             display.message("no curves.png: pip install 'sem[train]' for it")
+        except ValueError as error:  # a table that somebody has been at; the run is done all the same
+            display.message(f"no curves.png: {error}")
         write_text(self.folder / "sample.txt", self.sample())
         return figures
 

@@ -1,0 +1,6 @@
+"""What the files and folders of a run are called."""
+
+CHECKPOINTS = "checkpoints"
+LOCK_FILE = "run.lock"
+OVERWRITTEN, UNFINISHED = "overwritten", "unfinished"
+"""Where a run that is being replaced is until the new one has a checkpoint, and what is left of one that had none."""
