@@ -288,3 +288,11 @@ def test_errors_name_the_argument(call, message):
 def test_errors_name_the_value(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_cell_that_spans_no_space_is_refused():
+    flat = Domains(torch.zeros(1, 1, 3, 3, dtype=torch.float64), [5, 5, 5], "gauss")
+    detector = DetectorFrame([0.1, 0, 0], [0.0, 0, 1], [0.0, -1, 0], [1.0, 0, 0], 1e-4, (4, 4), 0.1)
+    sources = Sources(torch.tensor([[-1.0, 0, 0]]), torch.tensor([1e-10]))
+    with pytest.raises(ValueError, match="orientation: expected cells whose three vectors span the space"):
+        diffraction(detector, sources, flat, StructureFactors(1.0))

@@ -194,10 +194,11 @@ def _metric(domains: Domains, orientation: Tensor) -> Tensor:
     if domains.shape not in ("gauss", "tophat"):
         return orientation.new_zeros(3, 3)
     cell = orientation[0, 0]
-    inverse, failed = torch.linalg.inv_ex(cell @ cell.T)
-    if not torch.compiler.is_compiling() and not failed.is_meta and bool(failed):
-        raise ValueError("orientation: expected cells whose three vectors span the space, the first one's do not")
-    return inverse.mT.contiguous()  # symmetric, and column by column in memory
+    try:
+        return torch.linalg.inv(cell @ cell.T).mT.contiguous()  # symmetric, and column by column in memory
+    except torch.linalg.LinAlgError:
+        message = "orientation: expected cells whose three vectors span the space, the first one's do not"
+        raise ValueError(message) from None
 
 
 def _curvature(curvature: Curvature | None, like: Tensor) -> Tensor:
