@@ -247,3 +247,18 @@ def test_filters_without_transformers(setting, monkeypatch):
     assert drawn(Scripted([5]), temperature=0.5, top_k=3, top_p=0.9, max_new_tokens=1) == [5]
     with pytest.raises(ImportError, match=rf"generation.{next(iter(setting))} needs transformers .*'sem\[hub\]'"):
         generate_text(Scripted([5]), ByteTokenizer(), GenerationConfig(**setting))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("top_p", [5e-324, 1e-8, 1e-3])
+def test_the_likeliest_token_stays_for_any_top_p(dtype, top_p):
+    log_probabilities = torch.randn(500).log_softmax(-1).to(dtype)
+    found = filter_log_probabilities(log_probabilities, top_p=top_p)
+    assert int((found > 0).sum()) == 1 and int(found.argmax()) == int(log_probabilities.argmax())
+
+
+def test_top_p_that_is_reached_exactly_keeps_no_more():
+    given = torch.tensor([0.3, 0.1, 0.1, 0.5], dtype=torch.float64).log()
+    assert filter_log_probabilities(given, top_p=0.8).tolist() == pytest.approx([0.375, 0, 0, 0.625])
+    with pytest.raises(ValueError, match="temperature: expected a number >= 0, got nan"):
+        filter_log_probabilities(given, temperature=float("nan"))

@@ -42,7 +42,7 @@ def filter_log_probabilities(
         >>> filter_log_probabilities(torch.tensor([0.5, 0.3, 0.2]).log(), top_k=1).tolist()
         [1.0, 0.0, 0.0]
     """
-    if temperature < 0:
+    if not temperature >= 0:
         raise ValueError(f"temperature: expected a number >= 0, got {temperature}")
     if top_k < 0:
         raise ValueError(f"top_k: expected an integer >= 0, got {top_k}")
@@ -59,8 +59,11 @@ def filter_log_probabilities(
         probabilities[..., top_k:] = 0.0
         probabilities = probabilities / probabilities.sum(dim=-1, keepdim=True)
     if top_p < 1:
-        reached_before = probabilities.cumsum(dim=-1) - probabilities
-        probabilities = probabilities.masked_fill(reached_before >= top_p, 0.0)
+        wide = probabilities if probabilities.dtype == torch.float64 else probabilities.float()
+        reached_before = wide.cumsum(dim=-1).roll(1, dims=-1)
+        reached_before[..., 0] = -1.0  # the likeliest stays, whatever is left of top_p in this dtype
+        rounding = 8 * torch.finfo(wide.dtype).eps
+        probabilities = probabilities.masked_fill(reached_before >= top_p * (1 - rounding), 0.0)
         probabilities = probabilities / probabilities.sum(dim=-1, keepdim=True)
     return torch.zeros_like(probabilities).scatter(-1, order, probabilities)
 
