@@ -50,7 +50,11 @@ def masked(text: str) -> str:
         >>> masked("denied for hf_an_example")
         'denied for ********'
     """
-    for value in known_secrets():
+    return _without(known_secrets(), text)
+
+
+def _without(secrets: Iterable[str], text: str) -> str:
+    for value in secrets:
         text = text.replace(value, MASK)
     return text
 
@@ -70,10 +74,7 @@ class MaskingStream:
         known = len(_ADDED), "huggingface_hub" in sys.modules
         if known != self._known:
             self._known, self._secrets = known, known_secrets()
-        shown = text
-        for value in self._secrets:
-            shown = shown.replace(value, MASK)
-        self._stream.write(shown)
+        self._stream.write(_without(self._secrets, text))
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:

@@ -341,7 +341,7 @@ WAVE = torch.zeros(2, 5, 6, dtype=torch.complex64)
         (
             lambda: causal_conv(WAVE, torch.ones(4, 5, 2), torch.ones(6, 2)),
             ValueError,
-            r"taps: expected shape \[W, 6\], got \[4, 5\]",
+            r"taps: expected shape \[W, 6\], W >= 1, got \[4, 5\]",
         ),
         (
             lambda: causal_conv(WAVE, torch.ones(0, 6, 2), torch.ones(6, 2)),

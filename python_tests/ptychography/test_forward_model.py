@@ -96,7 +96,9 @@ def test_agrees_with_the_twin(kind, subpixel):
     exact_leaves = [leaf.requires_grad_() for leaf in exact_leaves]
     settings["weight"] = settings["weight"].double()
     exact = reference.ptychographic_loss(*exact_leaves, data.double(), **settings)
-    assert of_largest(result.loss, exact.detach()) < 1e-5  # the squares of intensities have twice their error
+    # squares of intensities have twice their error, and behind two more transforms that of the FFT library at hand
+    bound = 1e-5 if (kind, subpixel) == ("intensity", "fourier") else 5e-6
+    assert of_largest(result.loss, exact.detach()) < bound
     grads = torch.autograd.grad(3 * result.total, leaves)
     expected = torch.autograd.grad(3 * exact.sum(), exact_leaves, allow_unused=True)
     looser = 4 if kind == "intensity" else 1

@@ -14,8 +14,9 @@ _WIDENED = (torch.float32, torch.bfloat16, torch.float16)
 _COMPLEX = (torch.complex64, torch.complex32)
 
 
+_SOME = " >= 1"
 Shape = Sequence[int | str]
-"""Sizes, and names for those that may be any."""
+"""Sizes, and names for those that may be any, ``"N >= 1"`` where that leaves out zero."""
 
 
 def _require_tensor(name: str, value: object) -> Tensor:
@@ -28,8 +29,14 @@ def _require_tensor(name: str, value: object) -> Tensor:
 
 def _require_shape(name: str, found: Sequence[int], expected: Shape) -> None:
     """Before anything is copied: a tensor of the wrong shape may be expanded, and larger than memory."""
-    if len(found) != len(expected) or any(not isinstance(e, str) and e != f for e, f in zip(expected, found)):  # noqa: B905
-        raise ValueError(f"{name}: expected shape [{', '.join(map(str, expected))}], got {list(found)}")
+    some = [wanted for wanted in expected if isinstance(wanted, str) and wanted.endswith(_SOME)]
+    if len(found) == len(expected) and all(
+        (size > 0 or wanted not in some) if isinstance(wanted, str) else wanted == size
+        for wanted, size in zip(expected, found, strict=True)
+    ):
+        return
+    form = ", ".join(str(wanted).removesuffix(_SOME) for wanted in expected)
+    raise ValueError(f"{name}: expected shape {', '.join([f'[{form}]', *some])}, got {list(found)}")
 
 
 def _refuse_double(name: str, tensor: Tensor) -> None:

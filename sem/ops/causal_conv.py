@@ -48,9 +48,7 @@ def causal_conv(
     """
     inputs, restore = boundary.wave("x", x, dims=3, shape=("B", "S", "C"))
     batch, _, channels, _ = inputs.shape
-    weight, _ = boundary.wave("taps", taps, dims=2, shape=("W", channels))
-    if len(weight) == 0:
-        raise ValueError(f"taps: expected shape [W, {channels}], W >= 1, got {list(weight.shape[:-1])}")
+    weight, _ = boundary.wave("taps", taps, dims=2, shape=("W >= 1", channels))
     offset, _ = boundary.wave("bias", bias, shape=(channels,))
     rate = inputs.new_empty(0) if theta is None else boundary.real("theta", theta, (channels,))
     past = inputs.new_zeros(batch, len(weight) - 1, channels, 2)

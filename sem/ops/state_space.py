@@ -76,10 +76,8 @@ def state_space(
         raise ValueError(f"dt_mag: expected G (groups) to divide D = {dim}, got G = {groups}")
     phase = boundary.real("dt_phase", dt_phase, mag.shape)
     width = dim // groups
-    drives = boundary.wave("into", into, dims=3, shape=(groups, "N", width))[0]
+    drives = boundary.wave("into", into, dims=3, shape=(groups, "N >= 1", width))[0]
     states = drives.shape[1]
-    if states == 0:
-        raise ValueError(f"into: expected shape [{groups}, N, {width}], N >= 1, got {list(drives.shape[:-1])}")
     reads = boundary.wave("out_of", out_of, dims=3, shape=(groups, width, states))[0]
     channels = groups * states
     rate = boundary.real("decay", decay, (channels,))

@@ -214,11 +214,16 @@ def load(path: str | Path) -> dict[str, Any]:
     return content
 
 
+def _damaged_record(path: Path) -> str | None:
+    """The first record of an archive that has not its checksum."""
+    with zipfile.ZipFile(path) as archive:
+        return archive.testzip()
+
+
 def _where(path: Path) -> str | None:
     """Which record of a damaged archive is, as far as it can still be read."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
+        damaged = _damaged_record(path)
     except Exception:  # a corrupt archive fails in as many ways as it has bytes
         return None
     return None if damaged is None else f"the checksum of {damaged} is wrong"
@@ -226,8 +231,7 @@ def _where(path: Path) -> str | None:
 
 def _check_records(path: Path) -> None:
     try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
+        damaged = _damaged_record(path)
     except OSError as error:
         if error.errno == errno.EINVAL:  # a place outside the file
             raise CheckpointDamaged(f"{path}: damaged or no checkpoint (its directory leads out of the file)") from None
