@@ -115,9 +115,13 @@ COMPLEX = torch.complex64
         (
             {"into": torch.zeros(3, 4, 3, dtype=COMPLEX)},
             ValueError,
-            r"into: expected shape \[3, N, 2\], got \[3, 4, 3\]",
+            r"into: expected shape \[3, N, 2\], N >= 1, got \[3, 4, 3\]",
         ),
-        ({"into": torch.zeros(3, 0, 2, dtype=COMPLEX)}, ValueError, r"into: expected shape \[3, N, 2\]"),
+        (
+            {"into": torch.zeros(3, 0, 2, dtype=COMPLEX)},
+            ValueError,
+            r"into: expected shape \[3, N, 2\], N >= 1, got \[3, 0, 2\]",
+        ),
         ({"out_of": torch.zeros(3, 4, 2, dtype=COMPLEX)}, ValueError, r"out_of: expected shape \[3, 2, 4\]"),
         ({"decay": -torch.ones(12)}, ValueError, "decay: expected .*>= 0, got -1"),
         ({"decay": torch.ones(11)}, ValueError, r"decay: expected shape \[12\], got \[11\]"),
