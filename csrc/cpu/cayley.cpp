@@ -1,6 +1,7 @@
 #include "sem/cayley.hpp"
 
 #include "cpu/cayley_system.hpp"
+#include "cpu/certificate.hpp"
 #include "cpu/laplacian_tile.hpp"
 #include "cpu/memory.hpp"
 
@@ -80,10 +81,43 @@ void take_out_mean(float* tile, std::int64_t nodes, vfloat (&mean)[kComponents])
     }
 }
 
-// Turns the tile `psi` into (I + iaH)^-1 (I - iaH) psi, in place.
-void step_tile(const CayleySystem& system, const Ahead& ahead, float* psi, const CgVectors& v, LaneResult& result) {
+// e = psi - (I + iaH) y for y = (out + psi) / 2, and its norm over that of psi, in float64 until they are whole. Lanes
+// of zeros count as solved. `wide` is working memory.
+vfloat measure(const TileGraph& h, float half_dt, const float* psi, const float* out, double* wide, float* e) {
+  for (std::int64_t n = 0; n < h.nodes() * kComponents; ++n)
+    store_wide(wide + n * kLanes, to_double(load(psi + n * kLanes)) + to_double(load(out + n * kLanes)));
+  vdouble norm2{}, size2{}, turned{};
+  const auto twice_y = [&](std::int64_t at) SEM_INLINE_LAMBDA { return load_wide(wide + at); };
+  const double half = 0.5 * half_dt;
+  const auto put = [&](std::int64_t at, vdouble through_graph) SEM_INLINE_LAMBDA {
+    const vdouble own = to_double(load(psi + at));
+    const vdouble left = 0.5 * (own - to_double(load(out + at))) + half * through_graph;
+    store(e + at, to_float(left));
+    norm2 += left * left;
+    size2 += own * own;
+  };
+  h.for_each_wide<kComponents>(twice_y, [&](std::int64_t at, vdouble hy) SEM_INLINE_LAMBDA {
+    if (at % (kComponents * kLanes) == 0) {
+      turned = hy;
+    } else {
+      put(at - kLanes, hy);
+      put(at, -turned);
+    }
+  });
+  const vfloat size = to_float(size2);
+  return vsqrt(to_float(norm2) / select(size > 0.0f, size, broadcast(1.0f)));
+}
+
+// Makes (I + iaH)^-1 (I - iaH) psi of the rows that load_rows reads and leaves it in memory.wave.
+template <class Load>
+void step_tile(const CayleySystem& system, const Ahead& ahead, const TileMemory& memory, LaneResult& result,
+               Load load_rows) {
+  using Solver = TileSolver<kComponents, CayleyProblem>;
   const TileGraph& h = system.h;
+  const CgVectors& v = memory.solver;
+  float* const psi = memory.wave;
   const std::int64_t width = h.nodes() * kComponents;
+  load_rows(psi);
   const LaneScale scale(psi, width);
   scale.apply(psi, width);
   BlockSum psi_norm2 = squared_norm<kComponents>(psi, h.nodes());
@@ -93,10 +127,9 @@ void step_tile(const CayleySystem& system, const Ahead& ahead, float* psi, const
   const vfloat norm = select(scale.nonzero, vsqrt(psi_norm2.total()), broadcast(1.0f));
 
   const CayleyProblem problem{h, system.guess, psi, system.half_dt, ahead};
-  TileSolver<kComponents, CayleyProblem> solver(system.normal_form, problem, v);
-  result = solver.solve(scale.finite & scale.nonzero, norm, system.tol, system.max_iter);
-  constexpr auto kNonfinite = static_cast<std::int32_t>(Status::nonfinite);
-  result.status |= ~scale.finite & kNonfinite;
+  const vint active = scale.finite & scale.nonzero;
+  const vint max_iter = broadcast_int(system.max_iter);
+  result = Solver(system.normal_form, problem, v).solve(active, norm, system.tol, max_iter);
 
   BlockSum out_norm2;
   for (std::int64_t i = 0; i < h.nodes(); ++i) {
@@ -108,11 +141,44 @@ void step_tile(const CayleySystem& system, const Ahead& ahead, float* psi, const
     }
     out_norm2.end_of_node(i);
   }
-  const vint converged = (result.status == 0) & scale.nonzero;
+  const vint claimed = Certificate::claimed(active, result);
   // The factor to the input's norm is 1 + grow, sqrt(1 + d) - 1 = d / (1 + sqrt(1 + d)): rounded to float32, the factor
   // itself would be off by the same little in every step.
   const vfloat d = psi_norm2.minus(out_norm2) / out_norm2.total();
-  const vfloat grow = select(converged, d / (1.0f + vsqrt(1.0f + d)), vfloat{});
+  vfloat grow = select(claimed, d / (1.0f + vsqrt(1.0f + d)), vfloat{});
+
+  // y grows with the step, and its residual by at most half of that times the norm of (I - iaH) psi.
+  const Certificate certificate(system.tol, system.max_iter);
+  const vfloat by_growth = vabs(grow) * (0.5f * (1.0f + system.bounds.reach));
+  const vint unsure = certificate.unsure(active, result, by_growth + system.bounds.rounding);
+  result.residual = select(unsure, result.residual, result.residual + by_growth);
+  if (any(unsure)) {
+    add(psi, psi, grow, width);
+    grow = vfloat{};
+    const auto measure_left = [&] {
+      load_rows(v.r);
+      scale.apply(v.r, width);
+      return measure(h, system.half_dt, v.r, psi, memory.wide, memory.left);
+    };
+    const auto correct = [&](vint lanes, vint iterations) {
+      const vfloat left_norm = vsqrt(squared_norm<kComponents>(memory.left, h.nodes()).total());
+      vfloat left_mean[kComponents];
+      take_out_mean(memory.left, h.nodes(), left_mean);
+      const CayleyProblem rest{h, system.guess, memory.left, system.half_dt, ahead};
+      const LaneResult more =
+          Solver(system.normal_form, rest, v).solve(lanes, left_norm, Certificate::kGain, iterations);
+      for (std::int64_t i = 0; i < h.nodes(); ++i)
+        for (int c = 0; c < kComponents; ++c) {
+          float* const at = v.x + (i * kComponents + c) * kLanes;
+          store(at, load(at) + left_mean[c]);
+        }
+      add(psi, v.x, select(lanes, broadcast(2.0f), vfloat{}), width);
+      return more.iterations;
+    };
+    certificate.refine(unsure, system.guess.iterations(), result, measure_left, correct);
+  }
+
+  result.status |= ~scale.finite & kNonfinite;
   const vfloat nan = broadcast(__builtin_nanf(""));
   const vint bad = result.status == kNonfinite;
   result.residual = select(bad, nan, result.residual);
@@ -144,10 +210,9 @@ void run(const CayleyForward<float>& args, Queue queue) {
 #pragma omp for schedule(dynamic, 1)
     for (std::int64_t tile = 0; tile < tile_count(args.rows); ++tile) {
       const int rows = rows_in_tile(args.rows, tile);
-      load_tile(args.psi, width, tile, rows, memory.wave);
       LaneResult result;
       const Ahead ahead(args.psi, args.psi_out, width, tile, tile_count(args.rows));
-      step_tile(*system, ahead, memory.wave, memory.solver, result);
+      step_tile(*system, ahead, memory, result, [&](float* psi) { load_tile(args.psi, width, tile, rows, psi); });
       store_tile(args.psi_out, width, tile, rows, memory.wave);
       store_report(args.report, tile, rows, result);
     }
@@ -177,10 +242,10 @@ void run(const CayleyBackward<float>& args, Queue queue) {
       for (std::int64_t tile = chunk_begin(tiles, chunks, chunk); tile < chunk_begin(tiles, chunks, chunk + 1);
            ++tile) {
         const int rows = rows_in_tile(args.rows, tile);
-        load_tile(args.grad_out, width, tile, rows, memory.wave);
         LaneResult result;
         const Ahead ahead(args.grad_out, args.grad_psi, width, tile, tiles);
-        step_tile(*system, ahead, memory.wave, memory.solver, result);
+        step_tile(*system, ahead, memory, result,
+                  [&](float* grad) { load_tile(args.grad_out, width, tile, rows, grad); });
         store_tile(args.grad_psi, width, tile, rows, memory.wave);
         store_report(args.report, tile, rows, result);
         if (!to_weights) continue;

@@ -22,7 +22,7 @@ class CayleyGuess {
               std::int32_t max_iter)
       : h_(h), ring_(graph, edge_weight, half_dt), solves_(ring_.applies() && max_iter > 0) {
     if (solves_) return;
-    constexpr double kShare = 0.96;  // of the tolerance: leaves room for rounding
+    constexpr double kShare = 0.96;  // of the tolerance: leaves room for rounding of its own
     common::CayleyPolynomial<double> found;
     common::find_cayley_polynomial<GuessMath>(spectrum(h), half_dt, kShare * tol, max_iter, found);
     degree_ = found.degree;

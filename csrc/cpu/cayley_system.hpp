@@ -13,6 +13,18 @@
 
 namespace sem::cpu::SEM_ISA {
 
+// What rounding in float32 can do to a step's residual, in relation to the norm of its row.
+struct CayleyBounds {
+  float reach;     // of the norm of aH
+  float rounding;  // of the difference between the residual that a solve measures and that of what is returned
+
+  CayleyBounds(const TileGraph& h, float half_dt) {
+    const double unit = TileGraph::kUnit, norm = std::fabs(half_dt) * h.norm_bound();
+    reach = static_cast<float>(norm);
+    rounding = static_cast<float>(5 * unit + norm * (4 * unit + h.rounding()));
+  }
+};
+
 // I + a^2 H^2 with its preconditioner, and the polynomial guess of (I + iaH)^-1.
 struct CayleySystem {
   CayleySystem(const Graph& graph, const float* edge_weight, float a, const CayleySettings<float>& settings)
@@ -20,12 +32,14 @@ struct CayleySystem {
         tol(settings.tol),
         max_iter(settings.max_iter),
         h(graph, edge_weight),
+        bounds(h, a),
         normal_form(h, {1.0f, 0.0f, a * a}),
         guess(graph, edge_weight, h, a, tol, max_iter) {}
 
   const float half_dt, tol;
   const std::int32_t max_iter;
   const TileGraph h;
+  const CayleyBounds bounds;
   const PreconditionedSystem normal_form;
   const CayleyGuess guess;
 };

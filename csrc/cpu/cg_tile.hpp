@@ -45,14 +45,19 @@ class PreconditionedSystem {
   Scratch inverse_;
 };
 
-// One thread's memory for a solve: the right-hand side (or wave) and the solver's four vectors.
+// One thread's memory for a solve: the right-hand side (or wave), the solver's four vectors, and what is touched where
+// a solution is measured in float64: a vector of float32 and one of float64.
 struct TileMemory {
-  static constexpr int kVectors = 5;
+  static constexpr int kVectors = 8;
   float* wave;
   CgVectors solver;
+  float* left;
+  double* wide;
   TileMemory(float* base, std::int64_t tile_floats)
       : wave(base),
-        solver{base + tile_floats, base + 2 * tile_floats, base + 3 * tile_floats, base + 4 * tile_floats} {}
+        solver{base + tile_floats, base + 2 * tile_floats, base + 3 * tile_floats, base + 4 * tile_floats},
+        left(base + 5 * tile_floats),
+        wide(reinterpret_cast<double*>(base + 6 * tile_floats)) {}
 };
 
 SEM_INLINE void store_report(const SolveReport<float>& report, std::int64_t tile, int rows, const LaneResult& result) {
@@ -121,7 +126,7 @@ class TileSolver {
       : system_(system), h_(system.h), problem_(problem), v_(vectors) {}
 
   // `norm` is the norm that tol is relative to; lanes outside `active`, whose right-hand side is zero, stay at x = 0.
-  LaneResult solve(vint active, vfloat norm, float tol, std::int32_t max_iter) {
+  LaneResult solve(vint active, vfloat norm, float tol, vint max_iter) {
     target_ = norm * tol;
     const vfloat first = problem_.start(v_, norm, target_);
     LaneResult result{vint{}, active & problem_.iterations_to_start(), select(active, first / norm, vfloat{})};

@@ -1,6 +1,6 @@
 #include "sem/laplacian_cg.hpp"
 
-#include "cpu/cg_tile.hpp"
+#include "cpu/certificate.hpp"
 
 namespace sem::cpu::SEM_ISA {
 namespace {
@@ -58,19 +58,84 @@ struct ShiftedProblem {
   }
 };
 
-// Solves for the tile `b`; the solution, in the caller's scale, is left in v.x.
+// Of the tolerance; the rest is for rounding.
+constexpr float kAim = 0.8f;
+
+// What rounding can do to verify()'s norm, over that of x and over that of b.
+struct Rounding {
+  float of_x, of_b;
+
+  explicit Rounding(const PreconditionedSystem& system) {
+    const double bound = system.h.norm_bound(), product = system.h.rounding(), unit = TileGraph::kUnit;
+    const ShiftedLaplacian<float> s = system.s;
+    of_x = static_cast<float>(3 * unit * s.alpha + (product + 2 * unit) * s.beta * bound +
+                              (2 * product + 2 * unit) * s.gamma * bound * bound);
+    of_b = static_cast<float>(2 * unit);
+  }
+};
+
+// e = b - S x and its norm, in float64 until they are whole; `wide` is working memory.
 template <int kComponents>
-void solve_tile(const PreconditionedSystem& system, float tol, std::int32_t max_iter, float* b, const CgVectors& v,
-                LaneResult& result) {
+vfloat measure(const TileGraph& h, const ShiftedLaplacian<float>& s, const float* b, const float* x, double* wide,
+               float* e) {
+  const auto narrow = [&](std::int64_t at) SEM_INLINE_LAMBDA { return to_double(load(x + at)); };
+  const auto product = [&](std::int64_t at) SEM_INLINE_LAMBDA { return load_wide(wide + at); };
+  const double alpha = s.alpha, beta = s.beta, gamma = s.gamma;
+  vdouble norm2{};
+  const auto put = [&](std::int64_t at, vdouble sx) SEM_INLINE_LAMBDA {
+    const vdouble left = to_double(load(b + at)) - sx;
+    store(e + at, to_float(left));
+    norm2 += left * left;
+  };
+  h.for_each_wide<kComponents>(narrow, [&](std::int64_t at, vdouble hx) SEM_INLINE_LAMBDA {
+    gamma != 0 ? store_wide(wide + at, hx) : put(at, alpha * narrow(at) + beta * hx);
+  });
+  if (gamma != 0)
+    h.for_each_wide<kComponents>(product, [&](std::int64_t at, vdouble hhx) SEM_INLINE_LAMBDA {
+      put(at, alpha * narrow(at) + beta * product(at) + gamma * hhx);
+    });
+  return vsqrt(to_float(norm2));
+}
+
+// Solves for the tile that load_rows reads; the solution, in the caller's scale, is left in memory.solver.x.
+template <int kComponents, class Load>
+void solve_tile(const PreconditionedSystem& system, float tol, std::int32_t max_iter, const TileMemory& memory,
+                LaneResult& result, Load load_rows) {
+  using Solver = TileSolver<kComponents, ShiftedProblem<kComponents>>;
   const TileGraph& h = system.h;
+  const CgVectors& v = memory.solver;
+  float* const b = memory.wave;
   const std::int64_t width = h.nodes() * kComponents;
+  load_rows(b);
   const LaneScale scale(b, width);
   scale.apply(b, width);
   const vfloat norm = select(scale.nonzero, vsqrt(squared_norm<kComponents>(b, h.nodes()).total()), broadcast(1.0f));
+  const vint active = scale.finite & scale.nonzero;
   const ShiftedProblem<kComponents> problem{h, b, system.s};
-  TileSolver<kComponents, ShiftedProblem<kComponents>> solver(system, problem, v);
-  result = solver.solve(scale.finite & scale.nonzero, norm, tol, max_iter);
-  constexpr auto kNonfinite = static_cast<std::int32_t>(Status::nonfinite);
+  result = Solver(system, problem, v).solve(active, norm, kAim * tol, broadcast_int(max_iter));
+
+  const Rounding rounding(system);
+  const vfloat size = vsqrt(squared_norm<kComponents>(v.x, h.nodes()).total()) / norm;
+  const Certificate certificate(tol, max_iter);
+  const vint unsure = certificate.unsure(active, result, rounding.of_x * size + rounding.of_b);
+  if (any(unsure)) {
+    float *const x = memory.left, *const left = memory.wave;
+    copy(v.x, x, width);
+    const auto measure_left = [&] {
+      load_rows(v.p);
+      scale.apply(v.p, width);
+      return measure<kComponents>(h, system.s, v.p, x, memory.wide, left) / norm;
+    };
+    const auto correct = [&](vint lanes, vint iterations) {
+      const vfloat left_norm = vsqrt(squared_norm<kComponents>(left, h.nodes()).total());
+      const LaneResult more = Solver(system, problem, v).solve(lanes, left_norm, Certificate::kGain, iterations);
+      add(x, v.x, select(lanes, broadcast(1.0f), vfloat{}), width);
+      return more.iterations;
+    };
+    certificate.refine(unsure, 1, result, measure_left, correct);
+    copy(x, v.x, width);
+  }
+
   result.status |= ~scale.finite & kNonfinite;
   const vfloat nan = broadcast(__builtin_nanf(""));
   const vint bad = result.status == kNonfinite;
@@ -94,9 +159,9 @@ void forward(const LaplacianCgForward<float>& args, Queue queue) {
 #pragma omp for schedule(dynamic, 1)
     for (std::int64_t tile = 0; tile < tile_count(args.rows); ++tile) {
       const int rows = rows_in_tile(args.rows, tile);
-      load_tile(args.b, width, tile, rows, memory.wave);
       LaneResult result;
-      solve_tile<kComponents>(system, args.tol, args.max_iter, memory.wave, memory.solver, result);
+      solve_tile<kComponents>(system, args.tol, args.max_iter, memory, result,
+                              [&](float* b) { load_tile(args.b, width, tile, rows, b); });
       store_tile(args.x, width, tile, rows, memory.solver.x);
       store_report(args.report, tile, rows, result);
     }
@@ -126,9 +191,9 @@ void backward(const LaplacianCgBackward<float>& args, Queue queue) {
       for (std::int64_t tile = chunk_begin(tiles, chunks, chunk); tile < chunk_begin(tiles, chunks, chunk + 1);
            ++tile) {
         const int rows = rows_in_tile(args.rows, tile);
-        load_tile(args.grad_out, width, tile, rows, memory.wave);
         LaneResult result;
-        solve_tile<kComponents>(system, args.tol, args.max_iter, memory.wave, memory.solver, result);
+        solve_tile<kComponents>(system, args.tol, args.max_iter, memory, result,
+                                [&](float* b) { load_tile(args.grad_out, width, tile, rows, b); });
         const float* l = memory.solver.x;
         store_tile(args.grad_b, width, tile, rows, l);
         store_report(args.report, tile, rows, result);

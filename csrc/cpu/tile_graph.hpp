@@ -1,8 +1,12 @@
 // The product of the Laplacian with one tile: sixteen vectors at once.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
+
 #include "cpu/scratch.hpp"
 #include "cpu/tile.hpp"
+#include "cpu/wide.hpp"
 #include "sem/types.hpp"
 
 namespace sem::cpu::SEM_ISA {
@@ -19,6 +23,7 @@ class TileGraph {
       : graph_(graph),
         edge_weight_(edge_weight),
         diagonal_(static_cast<std::size_t>(graph.nodes)),
+        diagonal_rest_(static_cast<std::size_t>(graph.nodes)),
         weights_(static_cast<std::size_t>(2 * (2 * graph.edges + graph.nodes))),
         columns_(static_cast<std::size_t>(2 * (2 * graph.edges + graph.nodes))),
         pairs_(static_cast<std::size_t>(pairs())) {
@@ -26,6 +31,9 @@ class TileGraph {
       double sum = 0;
       for (std::int32_t k = graph.row_start[i]; k < graph.row_start[i + 1]; ++k) sum += edge_weight[graph.incident[k]];
       diagonal_.data()[i] = static_cast<float>(sum);
+      diagonal_rest_.data()[i] = sum - diagonal(i);
+      norm_bound_ = std::fmax(norm_bound_, 2 * sum);
+      most_entries_ = std::max(most_entries_, graph.row_start[i + 1] - graph.row_start[i] + 1);
     }
     const ScratchOf<std::int32_t> seen(static_cast<std::size_t>(graph.nodes));
     const Scratch weight_of_first(static_cast<std::size_t>(graph.nodes));
@@ -42,6 +50,13 @@ class TileGraph {
 
   std::int64_t nodes() const { return graph_.nodes; }
   float diagonal(std::int64_t i) const { return diagonal_.data()[i]; }
+
+  // A bound of the spectral norms of H and |H|, and, in relation to it, of a product's rounding: of k roundings, which
+  // have either sign, the root of k stays (N. Higham and T. Mary, "A new approach to probabilistic rounding error
+  // analysis", 2019).
+  double norm_bound() const { return norm_bound_; }
+  double rounding() const { return kUnit * (1 + std::sqrt(static_cast<double>(most_entries_))); }
+  static constexpr double kUnit = 0x1p-24;  // of float32's rounding
 
   // Calls use(i, hx) for every node i in order; hx[c] is (H x)_i of component c.
   template <int kComponents, class Use>
@@ -73,7 +88,46 @@ class TileGraph {
     });
   }
 
-  // The same for one vector [nodes].
+  // The same in float64: calls use(at, (H x)_at) for every node and component, `at` the place of its sixteen lanes in a
+  // tile; value(at) is x there.
+  template <int kComponents, class Value, class Use>
+  void for_each_wide(Value value, Use use) const {
+    constexpr std::int64_t kNode = kComponents * kLanes;
+    const float* weight = weights_.data();
+    const std::int32_t* column = columns_.data();
+    for (std::int64_t p = 0; p < pairs(); ++p) {
+      const Pair pair = pairs_.data()[p];
+      vdouble sum[2][kComponents] = {};
+      for (std::int32_t k = 0; k < pair.shared; ++k, weight += 2, ++column) {
+        const double first = weight[0], second = weight[1];
+#pragma GCC unroll 2
+        for (int c = 0; c < kComponents; ++c) {
+          const vdouble x = value(*column * kNode + c * kLanes);
+          sum[0][c] += first * x;
+          sum[1][c] += second * x;
+        }
+      }
+      for (std::int32_t k = 0; k < pair.own; ++k, weight += 2, column += 2)
+#pragma GCC unroll 2
+        for (int r = 0; r < 2; ++r) {
+          const double of_row = weight[r];
+#pragma GCC unroll 2
+          for (int c = 0; c < kComponents; ++c) sum[r][c] += of_row * value(column[r] * kNode + c * kLanes);
+        }
+#pragma GCC unroll 2
+      for (int r = 0; r < 2; ++r) {
+        const std::int64_t i = 2 * p + r;
+        if (i == nodes()) break;
+#pragma GCC unroll 2
+        for (int c = 0; c < kComponents; ++c) {
+          const std::int64_t at = i * kNode + c * kLanes;
+          use(at, sum[r][c] + diagonal_rest_.data()[i] * value(at));
+        }
+      }
+    }
+  }
+
+  // The same as product() for one vector [nodes].
   void product_of_one(const float* x, float* out) const {
     const float* weight = weights_.data();
     const std::int32_t* column = columns_.data();
@@ -184,7 +238,11 @@ class TileGraph {
 
   Graph graph_;
   const float* edge_weight_;
-  Scratch diagonal_, weights_;
+  double norm_bound_ = 0;
+  std::int32_t most_entries_ = 0;
+  Scratch diagonal_;
+  ScratchOf<double> diagonal_rest_;  // what float32 leaves of it
+  Scratch weights_;
   ScratchOf<std::int32_t> columns_;
   ScratchOf<Pair> pairs_;
 };

@@ -56,6 +56,13 @@ SEM_INLINE Lanes<double, kCount> widen(Lanes<float, kCount> v) {
 SEM_INLINE vfloat to_float(vdouble v) { return wide::narrow<kLanes>(v); }
 SEM_INLINE vdouble to_double(vfloat v) { return wide::widen<kLanes>(v); }
 
+SEM_INLINE vdouble load_wide(const double* from) {
+  vdouble v;
+  std::memcpy(&v, from, sizeof v);
+  return v;
+}
+SEM_INLINE void store_wide(double* to, vdouble v) { std::memcpy(to, &v, sizeof v); }
+
 // The nearest whole number (ties to even) for |x| < 2^51.
 #ifdef __AVX512F__
 SEM_INLINE vdouble nearest_whole(vdouble x) {

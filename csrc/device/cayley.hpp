@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "device/cayley_guess.hpp"
+#include "device/certificate.hpp"
 #include "device/column_sums.hpp"
 #include "device/conjugate_gradients.hpp"
 #include "device/tile.hpp"
@@ -198,10 +199,31 @@ struct CayleyProblem {
   }
 };
 
+// The norm of psi - (I + iaH) y, y = (out + psi) / 2, over that of psi, in two floats a number, all from the caller's
+// arrays. `scale` brings them to where norms can be taken; zero: the row does not count.
+template <class Tile>
+SEM_DEVICE float wide_residual(const Tile& tile, const Prepared& h, float a, const float* psi, const float* out,
+                               float scale, float norm) {
+  float norm2[1] = {0};
+  if (scale > 0)
+    tile.each([&](int, std::int64_t i) {
+      for (int c = 0; c < 2; ++c) {
+        const auto sum = [&](std::int64_t j) {
+          return two_sum(psi[j * 2 + 1 - c] * scale, out[j * 2 + 1 - c] * scale);
+        };
+        const TwoFloat own = two_sum(psi[i * 2 + c] * scale, -(out[i * 2 + c] * scale));
+        const TwoFloat left = own + (c == 0 ? a : -a) * wide_product(h, i, sum);
+        norm2[0] += left.high * left.high;
+      }
+    });
+  tile.row_sum(norm2);
+  return 0.5f * sqrt(norm2[0]) / norm;
+}
+
 // One tile: output = (I + iaH)^-1 (I - iaH) input. What was stored is left in `out`, for gradients.
 template <class Tile>
-SEM_DEVICE void cayley_step(const Tile& tile, const Prepared& h, const CayleyGuess& guess, const CayleyTask& task,
-                            float a, std::int64_t row, typename Tile::Vector& out) {
+SEM_DEVICE Unsure cayley_step(const Tile& tile, const Prepared& h, const CayleyGuess& guess, const CayleyTask& task,
+                              float a, std::int64_t row, typename Tile::Vector& out) {
   const bool inside = row < task.rows;
   const float* const input = inside ? task.input + row * 2 * tile.nodes : nullptr;
   auto psi = tile.vector(ConjugateGradients<Tile, CayleyProblem<Tile>>::kInput);
@@ -228,7 +250,11 @@ SEM_DEVICE void cayley_step(const Tile& tile, const Prepared& h, const CayleyGue
   const ShiftedLaplacian<float> system{1.0f, 0.0f, a * a};
   const CayleyProblem<Tile> problem{tile, h, guess, psi, a, norm};
   ConjugateGradients<Tile, CayleyProblem<Tile>> solver(tile, h, system, problem);
-  RowResult result = solver.solve(active, norm, task.settings.tol, task.settings.max_iter, out);
+  const float tol = task.settings.tol;
+  // The step is brought to the norm of its input afterwards, which adds to the residual the more the larger the step.
+  const auto reach = [&] { return recomputed(abs(a) * h.norm_bound()); };
+  const float share = reach() > 7.0f ? 8.0f / (1.0f + reach()) : 1.0f;
+  RowResult result = solver.solve(active, norm, 0.99f * share * tol, task.settings.max_iter, out);
   if (!scale.finite) result.status = kNonfinite;
   const bool bad = result.status == kNonfinite;
   if (bad) result.residual = kNaN;
@@ -236,10 +262,11 @@ SEM_DEVICE void cayley_step(const Tile& tile, const Prepared& h, const CayleyGue
   // The factor to the input's norm is 1 + grow, sqrt(1 + d) - 1 = d / (1 + sqrt(1 + d)), with d from the difference of
   // the squares: rounded to float32, the factor itself would be off by the same little in every step.
   float squares[2] = {0, 0};
+  const float down = scale.down();
   tile.each([&](int k, std::int64_t i) {
     SEM_UNROLL
     for (int c = 0; c < 2; ++c) {
-      const float before = active ? input[i * 2 + c] * scale.down : 0.0f;
+      const float before = active ? input[i * 2 + c] * down : 0.0f;
       const float after = (2.0f * out.at(k, i, c) - psi.at(k, i, c)) + (c == 0 ? mean_re : mean_im);
       squares[0] += (before - after) * (before + after);
       squares[1] += after * after;
@@ -248,16 +275,35 @@ SEM_DEVICE void cayley_step(const Tile& tile, const Prepared& h, const CayleyGue
   });
   tile.row_sum(squares);
   const float d = squares[0] / squares[1];
-  const float grow = result.status == 0 && active ? d / (1.0f + sqrt(1.0f + d)) : 0.0f;
+  const float grow = claimed(result, active) ? d / (1.0f + sqrt(1.0f + d)) : 0.0f;
+  float* const output = task.output + row * 2 * tile.nodes;
   tile.each([&](int k, std::int64_t i) {
     SEM_UNROLL
     for (int c = 0; c < 2; ++c) {
       const float after = bad ? kNaN : (out.at(k, i, c) + out.at(k, i, c) * grow) * scale.up;
       out.at(k, i, c) = after;
-      if (inside) task.output[(row * tile.nodes + i) * 2 + c] = after;
+      if (inside) output[i * 2 + c] = after;
     }
   });
+  // y grows with the step, and its residual by at most half of that times the norm of (I - iaH) psi.
+  const float by_growth = 0.5f * abs(grow) * (1.0f + reach());
+  const float rounding = 5.0f * Prepared::kUnit + reach() * (4.0f * Prepared::kUnit + h.rounding());
+  const bool unsure = doubtful(result, active, tol, by_growth + rounding);
+  if (!bad) result.residual += by_growth;
   if (inside && tile.first_node == 0) write_report(task.report, row, result);
+  return {unsure, active ? scale.down() : 0.0f, norm};
+}
+
+// Decides on the tile's rows that wait for it.
+template <class Tile>
+SEM_DEVICE void cayley_decide(const Tile& tile, const Prepared& h, const CayleyTask& task, float a, std::int64_t row,
+                              Unsure unsure) {
+  const bool inside = row < task.rows;
+  if (tile.group.any(unsure.row)) {
+    const std::int64_t at = inside ? row * 2 * tile.nodes : 0;
+    const float residual = wide_residual(tile, h, a, task.input + at, task.output + at, unsure.scale, unsure.norm);
+    if (unsure.row && inside && tile.first_node == 0) settle(task.report, row, task.settings.tol, residual);
+  }
 }
 
 // Adds the tile's part of g_w[ij] = 2a sum Im( conj(z_i - z_j) (y_i - y_j) ) to `partial` and returns this thread's
@@ -325,8 +371,9 @@ SEM_DEVICE void cayley_solve(const Group& group, const CayleyTask& task, const C
     const std::int64_t row = t * tile.tokens + tile.token;
     auto out =
         tile.vector(ConjugateGradients<Tile<Group, 2, kNodes>, CayleyProblem<Tile<Group, 2, kNodes>>>::kSolution);
-    cayley_step(tile, h, guess, task, a, row, out);
+    const Unsure unsure = cayley_step(tile, h, guess, task, a, row, out);
     if (layout.to_weights) to_half_dt[0] += add_edge_currents(tile, task, row, out, partial, t == begin);
+    cayley_decide(tile, h, task, a, row, unsure);
   }
   if (!layout.to_weights) return;
   sum(group, to_half_dt, tile.scratch);

@@ -4,8 +4,8 @@
 
 #include <cstdint>
 
+#include "device/certificate.hpp"
 #include "device/column_sums.hpp"
-#include "device/conjugate_gradients.hpp"
 #include "device/tile.hpp"
 #include "sem/laplacian_cg.hpp"
 
@@ -153,15 +153,57 @@ struct ShiftedProblem {
   }
 };
 
+// What rounding can do to verify()'s norm, over that of b, for an x of `size` times its norm.
+SEM_DEVICE float rounding(const Prepared& h, const ShiftedLaplacian<float>& s, float size) {
+  const float bound = h.norm_bound(), product = h.rounding(), unit = Prepared::kUnit;
+  return 2.0f * unit + size * (3.0f * unit * s.alpha + (product + 2.0f * unit) * s.beta * bound +
+                               (2.0f * product + 3.0f * unit) * s.gamma * bound * bound);
+}
+
+// The norm of b - S x over that of b, in two floats a number, from the caller's arrays; `scale` brings them to where
+// norms can be taken. Null: a row of zeros.
+template <class Tile>
+SEM_DEVICE float wide_residual(const Tile& tile, const Prepared& h, const ShiftedLaplacian<float>& s, const float* b,
+                               const float* x, float scale, float norm) {
+  constexpr int kComponents = Tile::kComponents;
+  const auto solution = [&](std::int64_t j, int c) {
+    return TwoFloat{scale > 0 ? x[j * kComponents + c] * scale : 0.0f, 0.0f};
+  };
+  tile.each([&](int, std::int64_t i) {
+    for (int c = 0; c < kComponents; ++c) {
+      const TwoFloat hx = wide_product(h, i, [&](std::int64_t j) { return solution(j, c); });
+      tile.one[i * tile.stride() + c] = hx.high;
+      tile.two[i * tile.stride() + c] = hx.low;
+    }
+  });
+  tile.group.barrier();
+  float norm2[1] = {0};
+  tile.each([&](int, std::int64_t i) {
+    for (int c = 0; c < kComponents; ++c) {
+      const auto hx = [&](std::int64_t j) {
+        return TwoFloat{tile.one[j * tile.stride() + c], tile.two[j * tile.stride() + c]};
+      };
+      const float own = scale > 0 ? b[i * kComponents + c] * scale : 0.0f;
+      TwoFloat left = -(s.alpha * solution(i, c)) + own;
+      left = left - s.beta * hx(i);
+      if (s.gamma != 0) left = left - s.gamma * wide_product(h, i, hx);
+      norm2[0] += left.high * left.high;
+    }
+  });
+  tile.row_sum(norm2);
+  return sqrt(norm2[0]) / norm;
+}
+
 // One tile: output = S^-1 input. What was stored is left in `x`, for gradients.
 template <class Tile>
-SEM_DEVICE void laplacian_cg_row(const Tile& tile, const Prepared& h, const LaplacianCgTask& task, std::int64_t row,
-                                 typename Tile::Vector& x) {
+SEM_DEVICE Unsure laplacian_cg_row(const Tile& tile, const Prepared& h, const LaplacianCgTask& task, std::int64_t row,
+                                   typename Tile::Vector& x) {
   constexpr int kComponents = Tile::kComponents;
   using Solver = ConjugateGradients<Tile, ShiftedProblem<Tile>>;
   const bool inside = row < task.rows;
   auto b = tile.vector(Solver::kInput);
-  const RowScale scale = load_scaled(tile, inside ? task.input + row * kComponents * tile.nodes : nullptr, b);
+  const float* const input = inside ? task.input + row * kComponents * tile.nodes : nullptr;
+  const RowScale scale = load_scaled(tile, input, b);
   float norm2[1] = {0};
   tile.each([&](int k, std::int64_t i) {
     SEM_UNROLL
@@ -172,19 +214,42 @@ SEM_DEVICE void laplacian_cg_row(const Tile& tile, const Prepared& h, const Lapl
   const float norm = active ? sqrt(norm2[0]) : 1.0f;
   const ShiftedProblem<Tile> problem{tile, h, task.system, b, norm};
   Solver solver(tile, h, task.system, problem);
-  RowResult result = solver.solve(active, norm, task.tol, task.max_iter, x);
+  RowResult result = solver.solve(active, norm, 0.8f * task.tol, task.max_iter, x);
+  float x_norm2[1] = {0};
+  tile.each([&](int k, std::int64_t i) {
+    SEM_UNROLL
+    for (int c = 0; c < kComponents; ++c) x_norm2[0] += x.at(k, i, c) * x.at(k, i, c);
+  });
+  tile.row_sum(x_norm2);
+  const float tolerated = rounding(h, task.system, sqrt(x_norm2[0]) / norm);
   if (!scale.finite) result.status = kNonfinite;
   const bool bad = result.status == kNonfinite;
   if (bad) result.residual = kNaN;
+  float* const output = task.output + row * kComponents * tile.nodes;
   tile.each([&](int k, std::int64_t i) {
     SEM_UNROLL
     for (int c = 0; c < kComponents; ++c) {
       const float value = bad ? kNaN : x.at(k, i, c) * scale.up;
       x.at(k, i, c) = value;
-      if (inside) task.output[(row * tile.nodes + i) * kComponents + c] = value;
+      if (inside) output[i * kComponents + c] = value;
     }
   });
+  const bool unsure = doubtful(result, active, task.tol, tolerated);
   if (inside && tile.first_node == 0) write_report(task.report, row, result);
+  return {unsure, active ? scale.down() : 0.0f, norm};
+}
+
+// Decides on the tile's rows that wait for it.
+template <class Tile>
+SEM_DEVICE void laplacian_cg_decide(const Tile& tile, const Prepared& h, const LaplacianCgTask& task, std::int64_t row,
+                                    Unsure unsure) {
+  const bool inside = row < task.rows;
+  if (tile.group.any(unsure.row)) {
+    const std::int64_t at = inside ? row * Tile::kComponents * tile.nodes : 0;
+    const float residual =
+        wide_residual(tile, h, task.system, task.input + at, task.output + at, unsure.scale, unsure.norm);
+    if (unsure.row && inside && tile.first_node == 0) settle(task.report, row, task.tol, residual);
+  }
 }
 
 // partial[e] (+)= - sum over the tile's rows of d(u) d(v), for u in tile.one and v in tile.two. Threads start with
@@ -277,8 +342,9 @@ SEM_DEVICE void laplacian_cg_solve(const Group& group, const LaplacianCgTask& ta
   for (std::int64_t t = begin; t < end; ++t) {
     const std::int64_t row = t * tile.tokens + tile.token;
     auto x = tile.vector(ConjugateGradients<OwnTile, ShiftedProblem<OwnTile>>::kSolution);
-    laplacian_cg_row(tile, h, task, row, x);
+    const Unsure unsure = laplacian_cg_row(tile, h, task, row, x);
     if (layout.to_weights) add_weight_gradient(tile, h, task, row, x, partial, t == begin);
+    laplacian_cg_decide(tile, h, task, row, unsure);
   }
 }
 

@@ -101,7 +101,9 @@ class Tile {
 // with NaN or Inf counts as zero until its report.
 struct RowScale {
   bool finite, nonzero;
-  float down, up;
+  float up;
+
+  SEM_DEVICE float down() const { return from_bits(0x7f000000 - bits(recomputed(up))); }  // 1 / up
 };
 
 // Reads this thread's part of `row` (null: zeros) into `out`, scaled.
@@ -124,11 +126,11 @@ SEM_DEVICE RowScale load_scaled(const Tile& tile, const float* row, typename Til
   scale.finite = exponent != 255;
   scale.nonzero = largest != 0;
   exponent = exponent < 1 ? 1 : exponent > 253 ? 253 : exponent;
-  scale.down = from_bits((254 - exponent) << 23);
   scale.up = from_bits(exponent << 23);
+  const float down = scale.down();
   tile.each([&](int k, std::int64_t i) {
     SEM_UNROLL
-    for (int c = 0; c < kComponents; ++c) out.at(k, i, c) = scale.finite ? out.at(k, i, c) * scale.down : 0.0f;
+    for (int c = 0; c < kComponents; ++c) out.at(k, i, c) = scale.finite ? out.at(k, i, c) * down : 0.0f;
   });
   return scale;
 }

@@ -5,6 +5,7 @@
 #include <complex>
 #include <limits>
 
+#include "reference/graph.hpp"
 #include "tests/backend.hpp"
 #include "tests/problems.hpp"
 
@@ -164,6 +165,43 @@ INSTANTIATE_TEST_SUITE_P(Cases, CayleyBackend,
                                            Case{33, 64, 1.0f, 1e-5f}, Case{600, 17, 0.1f, 1e-4f},
                                            Case{1, 3, 0.1f, 1e-6f, true}, Case{17, 4, 1.0f, 1e-6f, true},
                                            Case{33, 65, 1.5f, 1e-6f, true}, Case{600, 128, 20.0f, 1e-5f, true}));
+
+// Of what is returned, psi - (I + iaH) (psi_out + psi) / 2 over psi, in double, where rounding in float32 is of the
+// tolerance's size.
+TEST(CayleyBackend, ConvergedIsCertain) {
+  const int nodes = 48, rows = 20;
+  std::set<std::pair<int, int>> star;
+  for (int i = 1; i < nodes; ++i) star.insert({0, i});
+  int converged = 0, given_up = 0;
+  for (const OwnedGraph& graph : {OwnedGraph(nodes, star), OwnedGraph::small_world(nodes, 3, nodes, 1)})
+    for (const float half_dt : {0.02f, -0.3f, 2.0f, 30.0f, 1000.0f})
+      for (const float tol : {1e-3f, 1e-5f, 1e-6f}) {
+        const auto weight = uniform_array<float>(graph.edges(), 0.5, 1.5, 2);
+        const auto psi = normal_array<float>(rows * nodes * 2, 3);
+        const auto solved = backend_step(graph, rows, weight, half_dt, tol, 400, psi);
+        const auto weight64 = converted<double>(weight), psi64 = converted<double>(psi);
+        std::vector<double> y = converted<double>(solved.out), hy(nodes * 2);
+        for (std::size_t n = 0; n < y.size(); ++n) y[n] = (y[n] + psi64[n]) / 2;
+        for (int row = 0; row < rows; ++row) {
+          const std::size_t at = static_cast<std::size_t>(row) * nodes * 2;
+          reference::apply_laplacian(graph.view(), weight64.data(), 2, y.data() + at, hy.data());
+          double left = 0, size = 0;
+          for (int n = 0; n < nodes * 2; ++n) {
+            const double turned = n % 2 == 0 ? half_dt * hy[n + 1] : -half_dt * hy[n - 1];
+            const double rest = psi64[at + n] - y[at + n] + turned;
+            left += rest * rest;
+            size += psi64[at + n] * psi64[at + n];
+          }
+          const double residual = std::sqrt(left / size);
+          solved.status[row] == 0 ? ++converged : ++given_up;
+          if (solved.status[row] != 0) continue;
+          EXPECT_LE(residual, 1.001 * tol) << half_dt;
+          EXPECT_GE(solved.residual[row], 0.99 * residual - 0.25 * tol) << half_dt;
+        }
+      }
+  EXPECT_GT(converged, 200);
+  EXPECT_GT(given_up, 20);
+}
 
 TEST(CayleyBackend, BadRowsAreContained) {
   const int nodes = 17, rows = 20;

@@ -3,7 +3,7 @@
 # does once, keep what they need in memory by design. No training step runs laplacian_cg: in its widest complex kernel
 # a few of the 128 registers' worth may spill, where half as many threads would halve the widths that it holds.
 set(SPILLS_A_LITTLE "LaplacianCgSolveKernelILi2ELi8E")
-set(A_LITTLE 128)
+set(A_LITTLE 160)
 set(COLD "CayleyPrepareKernel|LaplacianCgPrepareKernel|SolveKernelILi0E|SolveKernelILi[12]ELi0E|Pit[A-Za-z]*KernelILb0E")
 
 execute_process(

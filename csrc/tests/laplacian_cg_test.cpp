@@ -4,6 +4,7 @@
 
 #include <limits>
 
+#include "reference/graph.hpp"
 #include "tests/backend.hpp"
 #include "tests/problems.hpp"
 
@@ -106,6 +107,53 @@ INSTANTIATE_TEST_SUITE_P(Cases, LaplacianCgBackend,
                          ::testing::Values(Case{0, 5, 1, 1, 1, 0}, Case{1, 2, 1, 1, 1, 0}, Case{15, 3, 2, 0.5, 1, 0},
                                            Case{16, 17, 1, 1, 0, 0.25}, Case{17, 64, 2, 1, 0.5, 0.1},
                                            Case{33, 64, 1, 0.3, 1, 0}, Case{600, 17, 2, 1, 0, 0.25}));
+
+// Of what is returned, b - S x over b in double, where rounding in float32 is of the tolerance's size.
+TEST(LaplacianCgBackend, ConvergedIsCertain) {
+  const int nodes = 48, rows = 20;
+  std::set<std::pair<int, int>> star;
+  for (int i = 1; i < nodes; ++i) star.insert({0, i});
+  int converged = 0, given_up = 0;
+  for (const OwnedGraph& graph : {OwnedGraph(nodes, star), OwnedGraph::small_world(nodes, 3, nodes, 1)})
+    for (const ShiftedLaplacian<float> system : {ShiftedLaplacian<float>{1, 1, 0}, {0.01f, 10, 0}, {0.001f, 1, 1}})
+      for (const float tol : {1e-3f, 1e-5f, 1e-6f}) {
+        const auto weight = uniform_array<float>(graph.edges(), 0.5, 1.5, 2), b = normal_array<float>(rows * nodes, 3);
+        std::vector<float> x(rows * nodes), reported(rows);
+        std::vector<std::int32_t> status(rows), iterations(rows);
+        backend::run(LaplacianCgForward<float>{graph.view(),
+                                               rows,
+                                               1,
+                                               weight.data(),
+                                               system,
+                                               tol,
+                                               3000,
+                                               b.data(),
+                                               x.data(),
+                                               {status.data(), iterations.data(), reported.data()}},
+                     {nullptr, 2});
+        const auto weight64 = converted<double>(weight), x64 = converted<double>(x);
+        std::vector<double> hx(nodes), hhx(nodes);
+        for (int row = 0; row < rows; ++row) {
+          const double* const at = x64.data() + row * nodes;
+          reference::apply_laplacian(graph.view(), weight64.data(), 1, at, hx.data());
+          reference::apply_laplacian(graph.view(), weight64.data(), 1, hx.data(), hhx.data());
+          double left = 0, size = 0;
+          for (int n = 0; n < nodes; ++n) {
+            const double own = b[row * nodes + n];
+            const double rest = own - system.alpha * at[n] - system.beta * hx[n] - system.gamma * hhx[n];
+            left += rest * rest;
+            size += own * own;
+          }
+          const double residual = std::sqrt(left / size);
+          status[row] == 0 ? ++converged : ++given_up;
+          if (status[row] != 0) continue;
+          EXPECT_LE(residual, 1.001 * tol) << system.alpha;
+          EXPECT_GE(reported[row], 0.99 * residual - 0.25 * tol) << system.alpha;
+        }
+      }
+  EXPECT_GT(converged, 100);
+  EXPECT_GT(given_up, 20);
+}
 
 TEST(LaplacianCgBackend, BadRowsAreContained) {
   const int nodes = 9, rows = 18;

@@ -63,7 +63,8 @@ def cayley(
         edge_weight: ``[E]`` real, ``>= 0``, in the order of ``topology.edges``.
         topology: graph with ``D`` nodes and ``E`` edges.
         half_dt: ``a``, half the time step: a number or one-element tensor, any sign.
-        tol: a row has converged when ``||psi - (I + iaH) y|| <= tol ||psi||``, confirmed with the true residual.
+        tol: a row has converged when ``||psi - (I + iaH) y|| <= tol ||psi||`` for the ``y`` of what is returned: where
+            float32 cannot tell, the residual is measured in float64 (on devices: in two floats).
         max_iter: most iterations per row. Two sparse products are one iteration, those of the first guess included.
         on_failure: what to do about rows that did not converge, in the forward and in the backward solve: ``'ignore'``
             (no device wait), ``'warn'`` or ``'raise'``.

@@ -68,7 +68,8 @@ def laplacian_cg(
         edge_weight: ``[E]`` real, ``>= 0``, in the order of ``topology.edges``.
         topology: graph with ``D`` nodes and ``E`` edges.
         alpha: ``> 0``. beta, gamma: ``>= 0``.
-        tol: a row has converged when ``||b - S x|| <= tol ||b||``, confirmed with the true residual.
+        tol: a row has converged when ``||b - S x|| <= tol ||b||`` for the ``x`` returned: where float32 cannot tell,
+            the residual is measured in float64 (on devices: in two floats).
         max_iter: most iterations per row.
         on_failure, return_info: as for :func:`sem.ops.cayley`.
 

@@ -46,7 +46,8 @@ class SolveInfo:
     Attributes:
         status: int32, values of :class:`SolveStatus`.
         iterations: int32.
-        residual: float, the true relative residual, recomputed from the returned solution; NaN for non-finite systems.
+        residual: float, the true relative residual of the returned solution, at most ``tol`` where that has converged;
+            where it is far below, an upper bound but for float32's rounding. NaN for non-finite systems.
         adjoint: report of the backward solve once it has run (``cg_solve`` only).
     """
 

@@ -1,9 +1,9 @@
 // cayley: the unitary step psi_out = (I + iaH)^-1 (I - iaH) psi with a = half_dt, and its exact gradients.
 //
 // psi_out = 2y - psi with (I + iaH) y = psi. I + iaH is normal but not symmetric, so y comes from conjugate gradients
-// on the symmetric positive definite normal form (I + a^2 H^2) y = (I - iaH) psi. A row is called converged when
-// || psi - (I + iaH) y || <= tol || psi ||, recomputed and not taken from the recursion; it is then rescaled to its
-// input's norm, a property of the exact operator.
+// on the symmetric positive definite normal form (I + a^2 H^2) y = (I - iaH) psi. The step is then rescaled to its
+// input's norm, a property of the exact operator. A row is called converged when || psi - (I + iaH) y || <= tol || psi ||
+// for y = (psi_out + psi) / 2 of what is returned, whatever rounding does to its measurement.
 #pragma once
 
 #include "sem/types.hpp"
