@@ -3,9 +3,11 @@ import math
 import pytest
 import torch
 
-from sem.bench.language_models import CONTEXT, ENTRANTS, GPT, GRU
+from sem.bench.language_models import BY_ADAMW, CONTEXT, ENTRANTS, GPT, GRU
+from sem.bench.learning import run_config
 from sem.config import SEMConfig
 from sem.data import IGNORED_TARGET
+from sem.training.optim import parameter_groups
 
 VOCABULARY = 260
 PEERS = {"gpt": GPT, "gru": GRU}
@@ -59,8 +61,25 @@ def test_a_new_model_knows_nothing(model):
 
 @pytest.mark.parametrize(("name", "least", "most"), [("gpt", 0.85e6, 0.95e6), ("gru", 1.15e6, 1.25e6)])
 def test_sizes_are_those_that_are_stated(name, least, most):
-    model = ENTRANTS[name].build(SEMConfig())
+    model = ENTRANTS[name].build(SEMConfig().with_overrides("model.hidden_dim=128"))
     assert least <= sum(parameter.numel() for parameter in model.parameters()) <= most
+
+
+@pytest.mark.parametrize("name", ["gpt", "gru", "mingru"])
+def test_peers_grow_with_the_model_and_take_smaller_steps(name):
+    small, large = (SEMConfig().with_overrides(f"model.hidden_dim={width}") for width in (128, 512))
+    count = {w: sum(p.numel() for p in ENTRANTS[name].build(c).parameters()) for w, c in ((1, small), (4, large))}
+    assert 10 < count[4] / count[1] < 16
+    rates = [run_config(config, ENTRANTS[name], 1, 0, 1).training.learning_rate for config in (small, large)]
+    assert rates[0] == pytest.approx(2 * rates[1])
+
+
+@pytest.mark.parametrize("name", ["gpt", "gru", "mingru"])
+def test_every_peer_is_there_with_the_models_optimizer_and_with_adamw(name):
+    ours, twin = (run_config(SEMConfig(), ENTRANTS[n], 1, 0, 1).training for n in (name, name + BY_ADAMW))
+    assert (ours.optimizer, twin.optimizer) == (SEMConfig().training.optimizer, "adamw") == ("muon", "adamw")
+    maps = {group["linear_map"] for group in parameter_groups(ENTRANTS[name].build(SEMConfig()), 0.1, maps=True)}
+    assert "real" in maps
 
 
 def test_the_transformer_says_how_far_it_sees():

@@ -159,9 +159,10 @@ class TestReport:
         assert learning_report.summarize("gru", runs[1:]) is None
 
     def test_training_names_the_optimizer(self):
-        config = run_config(SEMConfig(), ENTRANTS["gru"], 1, 0, 1)
-        text = learning_report.training(config)
-        assert "AdamW 0.003" in text
+        base = SEMConfig().with_overrides("model.hidden_dim=128")
+        texts = {name: learning_report.training(run_config(base, ENTRANTS[name], 1, 0, 1)) for name in ENTRANTS}
+        text = texts["gru"]
+        assert text.startswith("muon 0.04 and AdamW 0.003") and texts["gru_adamw"].startswith("AdamW 0.003")
         assert "16 x 256 tokens" in text
         assert "cosine to 0.02" in text
 
@@ -186,7 +187,8 @@ class TestCommand:
             assert run["curve"][-1][0] == run["seconds"]
             assert run["tokens_per_second"] == pytest.approx(run["tokens"] / run["seconds"])
         assert document["settings"]["held_out_bytes"] > 0
-        assert document["models"]["gru"]["config"]["training"]["learning_rate"] == 3e-3
+        found = document["models"]["gru"]["config"]
+        assert found["training"]["learning_rate"] == pytest.approx(3e-3 * (128 / found["model"]["hidden_dim"]) ** 0.5)
         assert document["summary"]["sem"]["seeds"] == 2
         assert picture.read_bytes().startswith(b"\x89PNG")
         shown = capsys.readouterr()

@@ -19,6 +19,10 @@ from sem.model import SEMModel
 
 CONTEXT = 256
 """Tokens per row of the peers."""
+BY_ADAMW = "_adamw"
+"""How the name of a peer ends that is trained with AdamW alone."""
+_OWN_WIDTH = 128
+"""``model.hidden_dim`` at which the peers have the widths and rates that they are listed with."""
 
 
 class LanguageModel(nn.Module):
@@ -180,15 +184,23 @@ class Entrant:
         name: what the command line calls it.
         build: makes the model for a configuration.
         settings: what it trains with in place of the configuration's, as ``section.key=value``.
+        learning_rate: in place of the configuration's, at ``model.hidden_dim`` 128; at others as one over its root.
     """
 
     name: str
     build: Callable[[SEMConfig], nn.Module]
     settings: tuple[str, ...] = ()
+    learning_rate: float | None = None
+
+    def settings_beside(self, config: SEMConfig) -> list[str]:
+        """All of them, for a model as wide as that of ``config``."""
+        if self.learning_rate is None:
+            return list(self.settings)
+        rate = self.learning_rate * (_OWN_WIDTH / config.model.hidden_dim) ** 0.5
+        return [*self.settings, f"training.learning_rate={rate:.6g}"]
 
 
 _PEERS = (
-    "training.optimizer=adamw",
     f"model.max_seq_length={CONTEXT}",
     f"data.seq_length={CONTEXT}",
     "training.scheduler=cosine",
@@ -199,59 +211,56 @@ _PEERS = (
 )
 
 
-def _rows(count: int) -> tuple[str, str]:
-    return f"training.batch_size={count}", f"training.micro_batch_size={count}"
+def _peer(
+    name: str,
+    build: Callable[[SEMConfig], nn.Module],
+    *,
+    rows: int,
+    rate: float,
+    muon: float | None = None,
+    warmup: int = 50,
+    weight_decay: float = 0.1,
+) -> Entrant:
+    """A peer with muon of the rate ``muon``, or with AdamW alone."""
+    settings = (
+        f"training.batch_size={rows}",
+        f"training.micro_batch_size={rows}",
+        f"training.warmup_steps={warmup}",
+        f"training.weight_decay={weight_decay}",
+    )
+    by = ("training.optimizer=adamw",)
+    if muon is not None:
+        by = ("training.optimizer=muon", f"training.muon_learning_rate={muon}")
+    return Entrant(name if muon is not None else name + BY_ADAMW, build, (*_PEERS, *settings, *by), rate)
+
+
+def _beside(config: SEMConfig, width: int) -> int:
+    """``width`` in proportion to the model's own, in whole 32."""
+    return max(32, round(width * config.model.hidden_dim / _OWN_WIDTH / 32) * 32)
+
+
+def _gpt(config: SEMConfig) -> GPT:
+    return GPT(config.model.vocab_size, width=_beside(config, 128))
+
+
+def _gru(config: SEMConfig) -> GRU:
+    return GRU(config.model.vocab_size, embedding=_beside(config, 128), width=_beside(config, 320))
+
+
+def _mingru(config: SEMConfig) -> MinGRU:
+    return MinGRU(config.model.vocab_size, width=_beside(config, 128))
 
 
 ENTRANTS = {
     entrant.name: entrant
     for entrant in (
         Entrant("sem", SEMModel),
-        Entrant(
-            "gpt",
-            lambda config: GPT(config.model.vocab_size),
-            (
-                *_PEERS,
-                *_rows(8),
-                "training.learning_rate=2e-3",
-                "training.warmup_steps=100",
-                "training.weight_decay=0.1",
-            ),
-        ),
-        Entrant(
-            "gru",
-            lambda config: GRU(config.model.vocab_size),
-            (
-                *_PEERS,
-                *_rows(16),
-                "training.learning_rate=3e-3",
-                "training.warmup_steps=50",
-                "training.weight_decay=0.01",
-            ),
-        ),
-        Entrant(
-            "mingru",
-            lambda config: MinGRU(config.model.vocab_size),
-            (
-                *_PEERS,
-                *_rows(8),
-                "training.learning_rate=3e-3",
-                "training.warmup_steps=50",
-                "training.weight_decay=0.1",
-            ),
-        ),
-        Entrant(
-            "mingru_muon",
-            lambda config: MinGRU(config.model.vocab_size),
-            (
-                *_PEERS,
-                *_rows(8),
-                "training.optimizer=muon",
-                "training.muon_learning_rate=0.02",
-                "training.learning_rate=3e-3",
-                "training.warmup_steps=50",
-                "training.weight_decay=0.1",
-            ),
-        ),
+        _peer("mingru", _mingru, rows=4, rate=6e-3, muon=0.02),
+        _peer("gru", _gru, rows=16, rate=3e-3, muon=0.04, weight_decay=0.01),
+        _peer("gpt", _gpt, rows=4, rate=4e-3, muon=0.02, warmup=100),
+        _peer("mingru", _mingru, rows=8, rate=3e-3),
+        _peer("gru", _gru, rows=16, rate=3e-3, weight_decay=0.01),
+        _peer("gpt", _gpt, rows=8, rate=2e-3, warmup=100),
     )
 }
+"""By name; the peers grow with ``model.hidden_dim``."""

@@ -80,7 +80,7 @@ def run_config(base: SEMConfig, entrant: Entrant, minutes: float, seed: int, thr
 
     The share of the run that the schedule decays over stays as it is.
     """
-    settings = list(entrant.settings)
+    settings = entrant.settings_beside(base)
     if settings and base.training.precision_mode == "selective-bf16":  # a peer has no stages to select from
         settings.append("training.precision_mode=bf16-mixed")
     own = base.with_overrides(*settings)

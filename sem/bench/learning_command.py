@@ -16,7 +16,7 @@ from rich.console import Console
 
 from sem.bench import learning_report, report
 from sem.bench.arguments import at_least, picture, threads, writable
-from sem.bench.language_models import ENTRANTS
+from sem.bench.language_models import BY_ADAMW, ENTRANTS
 from sem.bench.learning import Run, learn, order, run_config
 from sem.config import SEMConfig, add_config_arguments, check_option_names, config_from_arguments
 from sem.data import load_corpus
@@ -77,9 +77,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--minutes", type=_minutes, default=5.0, metavar="M", help="of training per run (default: 5)")
     seeds = "one run of each model per seed (default: 0 1 2)"
     parser.add_argument("--seeds", type=at_least(0), nargs="+", default=[0, 1, 2], metavar="N", help=seeds)
-    names = list(ENTRANTS)
-    models = f"who takes part, in this order (default: {' '.join(names)})"
-    parser.add_argument("--models", nargs="+", choices=names, default=names, help=models)
+    usual = [name for name in ENTRANTS if not name.endswith(BY_ADAMW)]
+    models = f"who takes part, in this order (default: {' '.join(usual)})"
+    parser.add_argument("--models", nargs="+", choices=list(ENTRANTS), default=usual, help=models)
     ablations = "the model once more for each FILE, whose settings win over those of --config"
     parser.add_argument("--ablations", nargs="+", default=[], metavar="FILE", help=ablations)
     parser.add_argument("--threads", type=at_least(1), default=1, metavar="N", help="CPU threads (default: 1)")
