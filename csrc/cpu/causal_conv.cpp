@@ -116,6 +116,8 @@ void backward_channels(const CausalConvBackward<float>& args, std::int64_t row, 
     Complex& g = grad_v[t - from] = Complex{};
     if (t < 0 || t >= steps) continue;
     g = load_wave(args.grad_out + (row * steps + t) * width * 2, width, first);
+    // without gradient, a position contributes nothing, whatever it holds
+    if (!any((g.re != 0.0f) | (g.im != 0.0f))) continue;
     vfloat to_theta{};
     if (args.theta != nullptr) {
       const Complex v = channels.convolved(args, row, t);

@@ -49,6 +49,10 @@ void forward_row(const ComplexRmsNormForward<float>& args, const float* z, float
 
 void backward_row(const ComplexRmsNormBackward<float>& args, const float* z, const float* grad, float* grad_z,
                   float* grad_gamma) {
+  if (all_zero(grad, 2 * args.width)) {
+    std::memset(grad_z, 0, static_cast<std::size_t>(2 * args.width) * sizeof(float));
+    return;
+  }
   RowPower sums;
   BlockSum along_sum;
   for (std::int64_t i = 0; i < args.width; i += kLanes) {

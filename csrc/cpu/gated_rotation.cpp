@@ -174,7 +174,15 @@ void run(const GatedRotationBackward<float>& args, Queue queue) {
         const std::int64_t left = chunks.end(chunk) - first, rows = left < kRows ? left : kRows;
         const float* x = args.x + first * of.floats;
         products(of, direct, x, of.floats, rows, moved);
-        for (std::int64_t row = 0; row < rows; ++row)
+        bool used[kRows];
+        for (std::int64_t row = 0; row < rows; ++row) {
+          used[row] = !all_zero(args.grad_out + (first + row) * of.floats, of.floats);
+          if (!used[row]) {
+            std::memset(moved + row * of.stride, 0, static_cast<std::size_t>(of.floats) * sizeof(float));
+            std::memset(args.grad_logits + (first + row) * of.width, 0,
+                        static_cast<std::size_t>(of.width) * sizeof(float));
+            continue;
+          }
           for (std::int64_t i = 0; i < of.width; i += kLanes) {
             const std::int64_t at = (first + row) * of.width;
             const vfloat g = gate(args.logits + at, of.width, i);
@@ -184,7 +192,12 @@ void run(const GatedRotationBackward<float>& args, Queue queue) {
             store_real(args.grad_logits + at, of.width, i, steepness * real_product(step, grad));
             store_wave(moved + row * of.stride, of.width, i, {g * grad.re, g * grad.im});
           }
-        outer_products(of, moved, x, rows, sums);
+        }
+        for (std::int64_t row = 0; row < rows; ++row) {  // in runs of rows with a gradient; others may hold anything
+          const std::int64_t start = row;
+          while (row < rows && used[row]) ++row;
+          if (row > start) outer_products(of, moved + start * of.stride, x + start * of.floats, row - start, sums);
+        }
         products(of, adjoint, moved, of.stride, rows, pulled);
         for (std::int64_t row = 0; row < rows; ++row)
           for (std::int64_t i = 0; i < of.width; i += kLanes) {

@@ -51,11 +51,17 @@ void run(const PitBackward<float>& args, Queue queue) {
       double by_strength = 0;
       float* by_kerr = args.kerr == nullptr ? nullptr : kerr_partials.data() + chunk * kerr_floats;
       fill(by_kerr, kerr_floats, 0.0f);
-      for (std::int64_t row = chunk * kChunk; row < chunk_end(args.rows, chunk); ++row)
+      for (std::int64_t row = chunk * kChunk; row < chunk_end(args.rows, chunk); ++row) {
+        if (all_zero(args.grad_out + row * row_floats, row_floats)) {
+          fill(args.grad_psi + row * row_floats, row_floats, 0.0f);
+          if (args.grad_reference_rms != nullptr) args.grad_reference_rms[row] = 0;
+          continue;
+        }
         kernel.backward(args.psi + row * row_floats, args.reference_rms == nullptr ? nullptr : args.reference_rms + row,
                         args.grad_out + row * row_floats, args.grad_psi + row * row_floats,
                         args.grad_reference_rms == nullptr ? nullptr : args.grad_reference_rms + row, by_strength,
                         by_kerr);
+      }
       strength_partials.data()[chunk] = by_strength;
     }
   }

@@ -40,6 +40,11 @@ void forward_row(std::int64_t width, const float* psi, const float* potential, c
 // What the first pass finds waits for the second in grad_psi and grad_potential.
 void backward_row(std::int64_t width, const float* psi, const float* potential, const float* kerr, const float* grad,
                   float* grad_psi, float* grad_potential, float* grad_kerr) {
+  if (all_zero(grad, 2 * width)) {
+    std::memset(grad_psi, 0, static_cast<std::size_t>(2 * width) * sizeof(float));
+    std::memset(grad_potential, 0, static_cast<std::size_t>(width) * sizeof(float));
+    return;
+  }
   const MeanIntensity mean(psi, width);
   BlockSum shared;
   for (std::int64_t i = 0; i < width; i += kLanes) {

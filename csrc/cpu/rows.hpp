@@ -55,6 +55,14 @@ SEM_INLINE void store_wave(float* row, std::int64_t width, std::int64_t i, Compl
   std::memcpy(row + 2 * i, padded, static_cast<std::size_t>(width - i) * 2 * sizeof(float));
 }
 
+// Whether all are zero: a row without gradient contributes nothing to what rows share, whatever it holds (a masked row
+// may be NaN).
+SEM_INLINE bool all_zero(const float* values, std::int64_t count) {
+  vint other{};
+  for (std::int64_t i = 0; i < count; i += kLanes) other |= load_real(values, count, i) != 0.0f;
+  return !any(other);
+}
+
 // Re(conj(a) b).
 SEM_INLINE vfloat real_product(Complex a, Complex b) { return a.re * b.re + a.im * b.im; }
 

@@ -115,6 +115,22 @@ struct BackwardBlock {
   BlockSum decay_sum, frequency_sum;
 };
 
+// Steps without gradient contribute nothing to what rows share, whatever they hold (a masked row may be NaN).
+SEM_INLINE bool has_gradient(const ScanBackward<float>& args, const ChannelBlock& channels, std::int64_t row,
+                             std::int64_t begin, std::int64_t end, Complex carried) {
+  vint other = (carried.re != 0.0f) | (carried.im != 0.0f);
+  for (std::int64_t t = begin; t < end; ++t) {
+    const Complex g = channels.load_complex(args.grad_states + (row * args.shape.steps + t) * args.shape.channels * 2);
+    other |= (g.re != 0.0f) | (g.im != 0.0f);
+  }
+  return any(other);
+}
+void clear_gradient(const ScanBackward<float>& args, const ChannelBlock& channels, std::int64_t row, std::int64_t begin,
+                    std::int64_t end) {
+  for (std::int64_t t = begin; t < end; ++t)
+    channels.store_complex(args.grad_x + (row * args.shape.steps + t) * args.shape.channels * 2, Complex{});
+}
+
 // Memory traffic: x, the states and their gradient are read once and the gradient to x is written once.
 void backward_span(const ScanBackward<float>& args, const Partials& partials, Span span) {
   const auto [batch, steps, width, groups] = args.shape;
@@ -138,7 +154,9 @@ void backward_span(const ScanBackward<float>& args, const Partials& partials, Sp
       Complex carried = block.carried;
       BlockSum decay_sum = block.decay_sum, frequency_sum = block.frequency_sum;
       vfloat to_mag[kLanes]{}, to_phase[kLanes]{};
-      for (std::int64_t t = end - 1; t >= begin; --t) {
+      const bool used = has_gradient(args, channels, span.row, begin, end, carried);
+      if (!used) clear_gradient(args, channels, span.row, begin, end);
+      for (std::int64_t t = end - 1; used && t >= begin; --t) {
         const std::int64_t step = span.row * steps + t;
         const vfloat m = channels.spread(args.dt_mag + step * groups);
         const vfloat p = channels.spread(args.dt_phase + step * groups);

@@ -1,5 +1,6 @@
 #include "sem/state_space.hpp"
 
+#include "cpu/rows.hpp"
 #include "cpu/scratch.hpp"
 #include "cpu/small_products.hpp"
 #include "cpu/tile.hpp"
@@ -287,6 +288,13 @@ void sum_lanes(const float* rows, std::int64_t count, std::int64_t groups, float
   }
 }
 
+// Steps without gradient contribute nothing to what rows share, whatever they hold (a masked row may be NaN).
+bool has_gradient(const StateSpaceBackward<float>& args, const Part& part, std::int64_t begin, std::int64_t count) {
+  for (std::int64_t t = begin; t < begin + count; ++t)
+    if (!all_zero(args.grad_y + part.wave(t), 2 * args.shape.width)) return true;
+  return false;
+}
+
 struct BackwardWeights {
   const float *into_lanes, *out_of_lanes, *into_matrix;
 };
@@ -302,6 +310,13 @@ void backward_part(const StateSpaceBackward<float>& args, const Part& part, cons
     const std::int64_t begin = piece * kPiece, count = part.steps_in(piece);
     gather(part, args.x, args.dt_mag, begin, count, scratch.driven);
     gather(part, args.grad_y, nullptr, begin, count, scratch.grad_y);
+    if (!has_gradient(args, part, begin, count) && all_zero(scratch.carried, sizes.blocks * kLaneRow)) {
+      for (std::int64_t t = 0; t < count; ++t) {
+        clear(args.grad_x + part.wave(begin + t), 2 * width);
+        args.grad_dt_mag[part.step(begin + t)] = args.grad_dt_phase[part.step(begin + t)] = 0;
+      }
+      continue;
+    }
     clear(scratch.back, count * columns);
     clear(scratch.to_mag, 2 * kPiece * kLanes);
     for (std::int64_t block = 0; block < sizes.blocks; ++block) {

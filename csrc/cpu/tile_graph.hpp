@@ -1,7 +1,6 @@
 // The product of the Laplacian with one tile: sixteen vectors at once.
 #pragma once
 
-#include <algorithm>
 #include <cmath>
 
 #include "cpu/scratch.hpp"
@@ -32,8 +31,9 @@ class TileGraph {
       for (std::int32_t k = graph.row_start[i]; k < graph.row_start[i + 1]; ++k) sum += edge_weight[graph.incident[k]];
       diagonal_.data()[i] = static_cast<float>(sum);
       diagonal_rest_.data()[i] = sum - diagonal(i);
-      norm_bound_ = std::fmax(norm_bound_, 2 * sum);
-      most_entries_ = std::max(most_entries_, graph.row_start[i + 1] - graph.row_start[i] + 1);
+      const std::int32_t entries = graph.row_start[i + 1] - graph.row_start[i] + 1;
+      norm_bound_ = norm_bound_ < 2 * sum ? 2 * sum : norm_bound_;
+      most_entries_ = most_entries_ < entries ? entries : most_entries_;
     }
     const ScratchOf<std::int32_t> seen(static_cast<std::size_t>(graph.nodes));
     const Scratch weight_of_first(static_cast<std::size_t>(graph.nodes));

@@ -51,8 +51,10 @@ void run(const WaveGateBackward<float>& args, Queue queue) {
       const vfloat silu = of.logit * of.open;
       const vfloat slope = of.open * (1.0f + of.logit * (1.0f - of.open));
       const Complex z = load_wave(psi, count, i), grad = load_wave(grad_out, count, i);
-      store_wave(grad_psi, count, i, {silu * grad.re, silu * grad.im});
-      store_real(grad_logits, count, i, slope * real_product(z, grad));
+      // an entry without gradient has none to pass on, whatever it holds
+      const vint used = (grad.re != 0.0f) | (grad.im != 0.0f);
+      store_wave(grad_psi, count, i, {select(used, silu * grad.re, vfloat{}), select(used, silu * grad.im, vfloat{})});
+      store_real(grad_logits, count, i, select(used, slope * real_product(z, grad), vfloat{}));
     }
 }
 
