@@ -54,7 +54,7 @@ def step_and_gradients(psi, weight, topology, a, cotangent, tol, max_iter=300):
     leaves = psi.requires_grad_(), weight.requires_grad_(), torch.tensor(a, requires_grad=True)
     out, info = cayley(leaves[0], leaves[1], topology, leaves[2], tol, max_iter, return_info=True)
     grads = torch.autograd.grad(out, leaves, cotangent)
-    _, _, _, adjoint_status = cayley_backward(
+    _, _, _, adjoint_status, _, _ = cayley_backward(
         *(torch.view_as_real(part.detach()).contiguous() for part in (psi, out, cotangent)),
         weight.detach(),
         leaves[2].detach(),

@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from sem.ops import Topology, cayley, laplacian_cg
+from sem.ops import Topology, cayley, laplacian_cg, soliton_step
 from sem.ops.solve import SolveStatus
 
 LIMIT = 1.01
@@ -124,3 +124,39 @@ def test_a_certified_row_keeps_its_norm(tol):
     assert bool(info.converged.all())
     norms = [wave.to(torch.complex128).norm(dim=-1) for wave in (psi, out)]
     torch.testing.assert_close(norms[1], norms[0], rtol=3e-7, atol=0.0)
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 3)])
+@pytest.mark.parametrize(
+    "solve",
+    [
+        lambda psi, w, g, **options: cayley(psi, w, g, 0.3, 1e-5, **options),
+        lambda psi, w, g, **options: laplacian_cg(psi, w, g, 1.0, 1.0, 0.0, 1e-5, **options),
+        lambda psi, w, g, **options: soliton_step(psi, torch.ones(64), 0.1, w, g, 0.3, tol=1e-5, **options),
+    ],
+    ids=["cayley", "laplacian_cg", "soliton_step"],
+)
+def test_the_adjoint_solve_reports_to_the_callers_info(solve, shape):
+    graph = GRAPHS["small_world"]
+    torch.manual_seed(0)
+    psi = torch.randn(*shape, 64, dtype=torch.complex64, requires_grad=True)
+    out, info = solve(psi, torch.ones(graph.num_edges), graph, return_info=True)
+    assert info.adjoint is None
+    weight = torch.randn_like(out)
+    weight[..., 0, :] = 0  # nothing to solve for
+    (out * weight).real.sum().backward()
+    adjoint = info.adjoint
+    assert adjoint.status.shape == adjoint.iterations.shape == adjoint.residual.shape == shape
+    assert bool(adjoint.converged.all()) and float(adjoint.residual.max()) <= 1e-5
+    assert int(adjoint.iterations[..., 0].max()) == 0 and int(adjoint.iterations[..., 1:].min()) > 0
+    _, hurried = solve(psi, torch.ones(graph.num_edges), graph, return_info=True, max_iter=1)
+    assert hurried.adjoint is None
+
+
+def test_an_adjoint_that_fails_can_be_told_afterwards():
+    graph = GRAPHS["star"]
+    psi = torch.randn(4, 64, dtype=torch.complex64, requires_grad=True)
+    out, info = cayley(psi, torch.ones(63), graph, 50.0, 1e-5, 2, return_info=True)
+    out.abs().sum().backward()
+    assert set(info.adjoint.status.tolist()) <= {SolveStatus.MAX_ITER, SolveStatus.STAGNATED}
+    assert "max_iter" in info.adjoint.message() or "precision" in info.adjoint.message()

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from sem.ops import boundary
-from sem.ops.registration import Operator, empty_solved, only_needed
-from sem.ops.solve import ON_FAILURE, OnFailure, SolveInfo, act_on_adjoint, solution
+from sem.ops.registration import Operator, empty_report, empty_solved, only_needed
+from sem.ops.solve import ON_FAILURE, OnFailure, SolveInfo, act_on_adjoint, expect_adjoint, solution
 from sem.ops.topology import Topology, edges_of
 from sem.precision import note_autocast
 
@@ -115,21 +115,21 @@ cayley_forward = Operator(
 )
 
 
-def _empty_gradients(psi: Tensor, psi_out: Tensor, grad_out: Tensor, *rest: Any) -> _Solved:
+def _empty_gradients(psi: Tensor, psi_out: Tensor, grad_out: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     graph, to_weights = rest[2], rest[-1]
-    rows, nodes, _ = psi.shape
+    nodes = psi.shape[1]
     make = psi.new_empty if to_weights else psi.new_zeros
-    return torch.empty_like(psi), make(edges_of(graph, nodes)), make(()), psi.new_empty(rows, dtype=torch.int32)
+    return torch.empty_like(psi), make(edges_of(graph, nodes)), make(()), *empty_report(psi)
 
 
 # Without to_weights the gradients to edge_weight and half_dt are zeros.
 cayley_backward = Operator(
     "cayley_backward(Tensor psi, Tensor psi_out, Tensor grad_out, Tensor edge_weight, Tensor half_dt, Tensor graph,"
     " float tol, int max_iter, bool to_weights)"
-    " -> (Tensor grad_psi, Tensor grad_weight, Tensor grad_half_dt, Tensor status)",
+    " -> (Tensor grad_psi, Tensor grad_weight, Tensor grad_half_dt, Tensor status, Tensor iterations, Tensor residual)",
     empty=_empty_gradients,
     sizes=lambda psi, *rest: {"rows": psi.shape[0], "nodes": psi.shape[1]},
-    per_row=("psi", "psi_out", "grad_out", "grad_psi", "status"),
+    per_row=("psi", "psi_out", "grad_out", "grad_psi", "status", "iterations", "residual"),
 )
 cayley_backward.first_order("cayley")
 
@@ -137,16 +137,16 @@ cayley_backward.first_order("cayley")
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: _Solved) -> None:
     psi, edge_weight, half_dt, graph, *ctx.limits, ctx.on_failure = inputs
     psi_out, *report = output
-    ctx.mark_non_differentiable(*report)
+    expect_adjoint(ctx, report)
     ctx.save_for_backward(psi, psi_out, edge_weight, half_dt, graph)
 
 
 def _backward(ctx: Any, grad: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
     psi, psi_out, *parameters = ctx.saved_tensors
     to_weights = any(ctx.needs_input_grad[1:3])
-    *grads, status = cayley_backward(psi, psi_out, grad.contiguous(), *parameters, *ctx.limits, to_weights)
-    act_on_adjoint("cayley", status, ctx.on_failure)
-    return only_needed(ctx, grads)
+    found = cayley_backward(psi, psi_out, grad.contiguous(), *parameters, *ctx.limits, to_weights)
+    act_on_adjoint("cayley", ctx, found[-3:])
+    return only_needed(ctx, found[:-3])
 
 
 cayley_forward.differentiate(_setup_context, _backward)

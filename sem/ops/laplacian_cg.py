@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from sem.ops import boundary
-from sem.ops.registration import Operator, empty_solved, only_needed
-from sem.ops.solve import ON_FAILURE, OnFailure, SolveInfo, act_on_adjoint, solution
+from sem.ops.registration import Operator, empty_report, empty_solved, only_needed
+from sem.ops.solve import ON_FAILURE, OnFailure, SolveInfo, act_on_adjoint, expect_adjoint, solution
 from sem.ops.topology import Topology, edges_of
 from sem.precision import note_autocast
 
@@ -124,18 +124,19 @@ laplacian_cg_forward = Operator(
 
 
 def _empty_gradients(x: Tensor, grad_out: Tensor, edge_weight: Tensor, graph: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-    rows, nodes, _ = x.shape
+    nodes = x.shape[1]
     make = x.new_empty if rest[-1] else x.new_zeros
-    return torch.empty_like(x), make(edges_of(graph, nodes)), x.new_empty(rows, dtype=torch.int32)
+    return torch.empty_like(x), make(edges_of(graph, nodes)), *empty_report(x)
 
 
 # Without to_weights the gradient to edge_weight is zeros.
 laplacian_cg_backward = Operator(
     "laplacian_cg_backward(Tensor x, Tensor grad_out, Tensor edge_weight, Tensor graph, float alpha, float beta,"
-    " float gamma, float tol, int max_iter, bool to_weights) -> (Tensor grad_b, Tensor grad_weight, Tensor status)",
+    " float gamma, float tol, int max_iter, bool to_weights)"
+    " -> (Tensor grad_b, Tensor grad_weight, Tensor status, Tensor iterations, Tensor residual)",
     empty=_empty_gradients,
     sizes=_sizes,
-    per_row=("x", "grad_out", "grad_b", "status"),
+    per_row=("x", "grad_out", "grad_b", "status", "iterations", "residual"),
 )
 laplacian_cg_backward.first_order("laplacian_cg")
 
@@ -143,16 +144,16 @@ laplacian_cg_backward.first_order("laplacian_cg")
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: _Solved) -> None:
     _, edge_weight, graph, *ctx.numbers, ctx.on_failure = inputs
     x, *report = output
-    ctx.mark_non_differentiable(*report)
+    expect_adjoint(ctx, report)
     ctx.save_for_backward(x, edge_weight, graph)
 
 
 def _backward(ctx: Any, grad: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
     x, *parameters = ctx.saved_tensors
     to_weights = ctx.needs_input_grad[1]
-    *grads, status = laplacian_cg_backward(x, grad.contiguous(), *parameters, *ctx.numbers, to_weights)
-    act_on_adjoint("laplacian_cg", status, ctx.on_failure)
-    return only_needed(ctx, grads)
+    found = laplacian_cg_backward(x, grad.contiguous(), *parameters, *ctx.numbers, to_weights)
+    act_on_adjoint("laplacian_cg", ctx, found[-3:])
+    return only_needed(ctx, found[:-3])
 
 
 laplacian_cg_forward.differentiate(_setup_context, _backward)

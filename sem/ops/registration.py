@@ -210,9 +210,14 @@ def second_derivative(name: str, twin: str | None = None) -> str:
 
 def empty_solved(rhs: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Outputs of a solve per row of ``rhs``: solution, status, iterations, residual."""
+    return torch.empty_like(rhs), *empty_report(rhs)
+
+
+def empty_report(rhs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of them, status, iterations and residual."""
     rows = rhs.shape[0]
     status = rhs.new_empty(rows, dtype=torch.int32)
-    return torch.empty_like(rhs), status, torch.empty_like(status), rhs.new_empty(rows)
+    return status, torch.empty_like(status), rhs.new_empty(rows)
 
 
 def only_needed(ctx: Any, grads: Sequence[Tensor]) -> tuple[Tensor | None, ...]:

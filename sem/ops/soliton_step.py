@@ -9,8 +9,8 @@ from torch import Tensor
 
 from sem.ops import boundary
 from sem.ops.pit import RULES, bin_count
-from sem.ops.registration import Operator, empty_solved, only_needed
-from sem.ops.solve import ON_FAILURE, OnFailure, SolveInfo, act_on_adjoint, solution
+from sem.ops.registration import Operator, empty_report, empty_solved, only_needed
+from sem.ops.solve import ON_FAILURE, OnFailure, SolveInfo, act_on_adjoint, expect_adjoint, solution
 from sem.ops.topology import Topology
 from sem.precision import note_autocast
 
@@ -134,18 +134,17 @@ soliton_step_forward = Operator(
 def _empty_gradients(psi: Tensor, psi_out: Tensor, grad_out: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     kerr, strength, edge_weight, half_dt, _, *_, to_weights = rest
     make = torch.empty_like if to_weights else torch.zeros_like
-    status = psi.new_empty(psi.shape[0], dtype=torch.int32)
-    return *map(torch.empty_like, (psi, kerr, strength)), make(edge_weight), make(half_dt), status
+    return *map(torch.empty_like, (psi, kerr, strength)), make(edge_weight), make(half_dt), *empty_report(psi)
 
 
 # Without to_weights the gradients to edge_weight and half_dt are zeros.
 soliton_step_backward = Operator(
     f"soliton_step_backward(Tensor psi, Tensor psi_out, Tensor grad_out, {_PARAMETERS}, {_LIMITS}, bool to_weights)"
     " -> (Tensor grad_psi, Tensor grad_kerr, Tensor grad_strength, Tensor grad_weight, Tensor grad_half_dt,"
-    " Tensor status)",
+    " Tensor status, Tensor iterations, Tensor residual)",
     empty=_empty_gradients,
     sizes=_sizes,
-    per_row=("psi", "psi_out", "grad_out", "grad_psi", "status"),
+    per_row=("psi", "psi_out", "grad_out", "grad_psi", "status", "iterations", "residual"),
 )
 soliton_step_backward.first_order("soliton_step")
 
@@ -153,16 +152,16 @@ soliton_step_backward.first_order("soliton_step")
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     tensors, (*ctx.limits, ctx.on_failure) = inputs[:6], inputs[6:]
     psi_out, *report = output
-    ctx.mark_non_differentiable(*report)
+    expect_adjoint(ctx, report)
     ctx.save_for_backward(psi_out, *tensors)
 
 
 def _backward(ctx: Any, grad: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
     psi_out, psi, *parameters = ctx.saved_tensors
     to_weights = any(ctx.needs_input_grad[3:5])
-    *grads, status = soliton_step_backward(psi, psi_out, grad.contiguous(), *parameters, *ctx.limits, to_weights)
-    act_on_adjoint("soliton_step", status, ctx.on_failure)
-    return only_needed(ctx, grads)
+    found = soliton_step_backward(psi, psi_out, grad.contiguous(), *parameters, *ctx.limits, to_weights)
+    act_on_adjoint("soliton_step", ctx, found[-3:])
+    return only_needed(ctx, found[:-3])
 
 
 soliton_step_forward.differentiate(_setup_context, _backward)

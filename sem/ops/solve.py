@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -35,6 +36,9 @@ _REMEDY = {
 }
 
 
+_REPORT = "_sem_report"  # attribute of a solve's status: a weak reference to the report made of it
+
+
 class SolveError(RuntimeError):
     """Some systems were not solved, and ``on_failure='raise'`` was asked for."""
 
@@ -48,7 +52,8 @@ class SolveInfo:
         iterations: int32.
         residual: float, the true relative residual of the returned solution, at most ``tol`` where that has converged;
             where it is far below, an upper bound but for float32's rounding. NaN for non-finite systems.
-        adjoint: report of the backward solve once it has run (``cg_solve`` only).
+        adjoint: report of the backward solve, of the same shape, once it has run; None before, and where torch compiles
+            or transforms the operator.
     """
 
     status: Tensor
@@ -86,12 +91,21 @@ def act_on_failure(operator: str, info: SolveInfo, on_failure: str) -> None:
     warnings.warn(text, RuntimeWarning, stacklevel=3)
 
 
-def act_on_adjoint(operator: str, status: Tensor, on_failure: str) -> None:
-    """:func:`act_on_failure` for the backward solve, of which the kernel reports the status alone."""
-    if on_failure == "ignore":
-        return
-    unknown = torch.full_like(status, torch.nan, dtype=torch.float32)
-    act_on_failure(f"{operator} (adjoint)", SolveInfo(status, torch.zeros_like(status), unknown), on_failure)
+def expect_adjoint(ctx: Any, report: Sequence[Tensor]) -> None:
+    """In the forward of an operator whose backward solves too: whom to tell how that went."""
+    ctx.mark_non_differentiable(*report)
+    ctx.status = report[0]
+
+
+def act_on_adjoint(operator: str, ctx: Any, report: Sequence[Tensor]) -> None:
+    """Give the caller's :class:`SolveInfo`, if there still is one, that of the adjoint, and :func:`act_on_failure`."""
+    status, iterations, residual = report
+    told = getattr(ctx.status, _REPORT, None)
+    info = None if told is None else told()
+    if info is not None:
+        shape = info.status.shape
+        info.adjoint = SolveInfo(status.reshape(shape), iterations.reshape(shape), residual.reshape(shape))
+    act_on_failure(f"{operator} (adjoint)", SolveInfo(status, iterations, residual), ctx.on_failure)
 
 
 def solution(
@@ -110,6 +124,9 @@ def solution(
     if on_failure == "ignore" and not return_info:
         return restore(operator.first(*args))
     out, *report = operator(*args)
-    info = SolveInfo(*(part.reshape(shape) for part in report))
+    status, iterations, residual = (part.reshape(shape) for part in report)
+    info = SolveInfo(status, iterations, residual)
+    if not torch.compiler.is_compiling():
+        setattr(report[0], _REPORT, weakref.ref(info))
     act_on_failure(name, info, on_failure)
     return (restore(out), info) if return_info else restore(out)
