@@ -74,6 +74,28 @@ sanitize: $(VENV)/.test build/.gtest ## C++ tests under AddressSanitizer and UBS
 	cmake --build build/sanitize
 	$(CTEST) --test-dir build/sanitize
 
+# A second tree, whose module has the sanitizers in it; what the interpreter keeps to its end is no leak of ours.
+.PHONY: sanitize-python
+sanitize-python: $(VENV)/.test ## the operators' Python tests against a module under AddressSanitizer and UBSan
+	cmake -S . -B build/sanitize-python -G Ninja -DSEM_PYTHON=ON -DSEM_SANITIZE=ON -DSEM_SYCL=OFF -DSEM_CUDA=OFF \
+	  -DCMAKE_BUILD_TYPE=RelWithDebInfo -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python \
+	  -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir)
+	cmake --build build/sanitize-python
+	rm -rf build/sanitize-python/tree && mkdir build/sanitize-python/tree && cp -r sem build/sanitize-python/tree/
+	rm -rf build/sanitize-python/tree/sem/native/*.so
+	cmake --install build/sanitize-python --prefix build/sanitize-python/tree >/dev/null
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 \
+	  $(BIN)/python tools/from_tree.py build/sanitize-python/tree -p no:cacheprovider $(SANITIZED)
+
+.PHONY: fuzz
+fuzz: $(VENV)/.test ## 20,000 hostile calls of the operators; 10 minutes
+	$(BIN)/python tools/fuzz.py --calls 20000
+
+.PHONY: torture
+torture: $(VENV)/.train ## kill training runs at 600 random moments, read 2,000 checkpoints beside their writer; an hour
+	for engine in loop lightning ranks; do $(BIN)/python tools/torture.py kills --engine $$engine || exit; done
+	$(BIN)/python tools/torture.py readers
+
 .PHONY: debug-test
 debug-test: $(VENV)/.test build/.gtest ## C++ tests in a Debug build whose scratch memory starts as NaN
 	cmake -S . -B build/debug -G Ninja -DSEM_TESTS=ON -DSEM_PYTHON=OFF -DSEM_SYCL=OFF -DSEM_CUDA=OFF -DCMAKE_BUILD_TYPE=Debug

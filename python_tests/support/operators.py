@@ -186,11 +186,12 @@ def _image(function: Callable[..., Tensor]) -> Call:
     ) -> tuple[Tensor, ...]:
         axes = torch.tensor([[0.0, 0.0, 1.0], [0.0, -1.0, 0.0], [1.0, 0.0, 0.0]], dtype=torch.float64)
         to_sources = torch.tensor([[-0.2, 0.003, -0.002], [-0.2, -0.003, -0.002]], dtype=torch.float64)
-        detector = DetectorFrame(origin, *axes.to(origin.device), pixel_size, PIXELS, close_distance)
+        device = getattr(origin, "device", "cpu")  # hostile callers pass what is no tensor
+        detector = DetectorFrame(origin, *axes.to(device), pixel_size, PIXELS, close_distance)
         return (
             function(
                 detector,
-                Sources(to_sources.to(origin.device), wavelength, weight),
+                Sources(to_sources.to(device), wavelength, weight),
                 Domains(orientation, cells, "gauss", fudge),
                 StructureFactors(30.0, table, (-2, -2, -2)),
                 Polarisation(axis, kahn),

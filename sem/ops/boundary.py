@@ -19,7 +19,8 @@ Shape = Sequence[int | str]
 """Sizes, and names for those that may be any, ``"N >= 1"`` where that leaves out zero."""
 
 
-def _require_tensor(name: str, value: object) -> Tensor:
+def dense(name: str, value: object) -> Tensor:
+    """``value``, which has to be a tensor with memory of its own."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
     if value.layout is not torch.strided:
@@ -56,7 +57,7 @@ def _require_real(name: str, tensor: Tensor) -> None:
 
 def real(name: str, value: object, shape: Shape | None = None) -> Tensor:
     """A real tensor as contiguous float32, bf16 and fp16 widened; ``shape`` is checked where given."""
-    tensor = _require_tensor(name, value)
+    tensor = dense(name, value)
     _require_real(name, tensor)
     if shape is not None and tensor.shape != shape:
         _require_shape(name, tensor.shape, shape)
@@ -81,7 +82,7 @@ def wave(
     contiguous float32 ``[..., D, 2]`` and a function that gives a result of that shape the caller's form (complex64, or
     float32 real blocks). ``dims`` is the least number of dimensions of the complex form, ``shape`` its shape.
     """
-    tensor = _require_tensor(name, value)
+    tensor = dense(name, value)
     if tensor.dtype in _COMPLEX:
         if tensor.dim() < dims:
             raise ValueError(f"{name}: expected at least {dims} dimension(s), got shape {list(tensor.shape)}")
@@ -130,7 +131,7 @@ def wave_rows(
 
 def real_or_wave(name: str, value: object, nodes: int) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """Real ``[..., D]`` or complex ``[..., D]`` as float32 rows ``[rows, D, components]``, and the way back."""
-    tensor = _require_tensor(name, value)
+    tensor = dense(name, value)
     if tensor.is_complex():
         blocks, restore = wave(name, tensor, nodes)
     else:
@@ -188,7 +189,7 @@ def double(name: str, value: object, shape: Shape | None = None, like: Tensor | 
         except (TypeError, ValueError, RuntimeError, OverflowError):
             raise TypeError(f"{name}: expected numbers or a real tensor, got {value!r}") from None
     else:
-        tensor = _require_tensor(name, value)
+        tensor = dense(name, value)
         if not tensor.dtype.is_floating_point:
             raise TypeError(f"{name}: expected a real floating-point tensor, got {tensor.dtype}")
         if like is not None:

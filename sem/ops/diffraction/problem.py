@@ -216,9 +216,9 @@ def _table(factors: StructureFactors, like: Tensor) -> tuple[Tensor, tuple[int, 
     if factors.table is None:
         return like.new_zeros(0, 0, 0, dtype=torch.float32), first
     table = factors.table
-    if not isinstance(table, Tensor) or table.dtype not in (torch.float32, torch.float64):
-        got = table.dtype if isinstance(table, Tensor) else type(table).__name__
-        raise TypeError(f"table: expected a float32 or float64 tensor, got {got}")
+    table = boundary.dense("table", table)
+    if table.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"table: expected a float32 or float64 tensor, got {table.dtype}")
     if table.dim() != 3 or table.numel() == 0 or table.numel() >= 2**31:
         raise ValueError(f"table: expected shape [H, K, L] with 1 to 2^31 entries, got {list(table.shape)}")
     boundary.same_device("table", table, like)
