@@ -228,7 +228,7 @@ def _peer(
         f"training.warmup_steps={warmup}",
         f"training.weight_decay={weight_decay}",
     )
-    by = ("training.optimizer=adamw",)
+    by: tuple[str, ...] = ("training.optimizer=adamw",)
     if muon is not None:
         by = ("training.optimizer=muon", f"training.muon_learning_rate={muon}")
     return Entrant(name if muon is not None else name + BY_ADAMW, build, (*_PEERS, *settings, *by), rate)
