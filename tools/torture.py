@@ -38,8 +38,8 @@ from sem.training.lightning.engine import SEMLightningTrainer
 from sem.training.logging import read_csv
 from sem.training.trainer import SEMTrainer
 
-STEPS = 120
-LONGEST = 2.5  # seconds until a kill; half of the kills wait for a checkpoint that is half written, for as long again
+STEPS = 300
+LONGEST = 1.5  # seconds until a kill; half of the kills wait for a checkpoint that is half written, for as long again
 HUNTED = 0.5
 MAY_DIFFER = ("/loop/elapsed_seconds", "/config/training/output_dir")
 

@@ -69,28 +69,25 @@ def rows_of(graph, draw, count=5):
     return rows
 
 
-@pytest.mark.parametrize("tol", TOLERANCES)
-@pytest.mark.parametrize("weights", ["even", "decades", "weak"])
-@pytest.mark.parametrize("name", GRAPHS)
-def test_no_row_of_a_step_is_called_converged_that_is_not(name, weights, tol):
-    graph, draw = GRAPHS[name], random.Random(f"{name} {weights} {tol}")
-    torch.manual_seed(draw.randrange(1000))
-    for _ in range(2 if graph.nodes > 1000 else 8):
-        weight, psi = weights_of(weights, graph, draw), rows_of(graph, draw)
-        half_dt = 10 ** draw.uniform(-6, 4) * draw.choice([-1, 1])
-        check(*cayley_case(graph, weight, psi, half_dt, tol, 300), tol)
+def drawn_step(graph, weight, psi, draw, tol):
+    return cayley_case(graph, weight, psi, 10 ** draw.uniform(-6, 4) * draw.choice([-1, 1]), tol, 300)
+
+
+def drawn_system(graph, weight, b, draw, tol):
+    system = (10 ** draw.uniform(-3, 0), draw.choice([0.0, 1.0, 10.0]), draw.choice([0.0, 1.0]))
+    return shifted_case(graph, weight, b, system, tol, 1000)
 
 
 @pytest.mark.parametrize("tol", TOLERANCES)
 @pytest.mark.parametrize("weights", ["even", "decades", "weak"])
 @pytest.mark.parametrize("name", GRAPHS)
-def test_no_row_of_a_solve_is_called_converged_that_is_not(name, weights, tol):
+@pytest.mark.parametrize("case", [drawn_step, drawn_system])
+def test_no_row_is_called_converged_that_is_not(case, name, weights, tol):
     graph, draw = GRAPHS[name], random.Random(f"{name} {weights} {tol}")
     torch.manual_seed(draw.randrange(1000))
     for _ in range(2 if graph.nodes > 1000 else 8):
-        weight, b = weights_of(weights, graph, draw), rows_of(graph, draw)
-        system = (10 ** draw.uniform(-3, 0), draw.choice([0.0, 1.0, 10.0]), draw.choice([0.0, 1.0]))
-        check(*shifted_case(graph, weight, b, system, tol, 1000), tol)
+        weight = weights_of(weights, graph, draw)
+        check(*case(graph, weight, rows_of(graph, draw), draw, tol), tol)
 
 
 @pytest.mark.parametrize("tol", TOLERANCES)
