@@ -2,8 +2,8 @@
 //
 // psi_out = 2y - psi with (I + iaH) y = psi. I + iaH is normal but not symmetric, so y comes from conjugate gradients
 // on the symmetric positive definite normal form (I + a^2 H^2) y = (I - iaH) psi. The step is then rescaled to its
-// input's norm, a property of the exact operator. A row is called converged when || psi - (I + iaH) y || <= tol || psi
-// || for y = (psi_out + psi) / 2 of what is returned, whatever rounding does to its measurement.
+// input's norm, a property of the exact operator. A row is called converged when psi - (I + iaH) y is at most tol psi
+// in norm, for y = (psi_out + psi) / 2 of what is returned, whatever rounding does to its measurement.
 #pragma once
 
 #include "sem/types.hpp"
