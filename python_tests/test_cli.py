@@ -198,6 +198,8 @@ def test_interrupted_generation_leaves_the_text_so_far(run, monkeypatch):
 def test_generate_names_what_is_wrong(run, tmp_path, capsys):
     assert main(["generate", str(run), "--top_p", "1.5"]) == 2
     assert "generation.top_p = 1.5: expected a number > 0 and <= 1" in capsys.readouterr().err
+    assert main(["generate", str(run), "--prompt", "caf\udce9"]) == 2  # as Python takes a byte that is no UTF-8
+    assert "generation.prompt: expected text in UTF-8, got the byte 0xe9 at position 3" in capsys.readouterr().err
     (tmp_path / "broken.pt").write_bytes(b"PK")
     assert main(["generate", str(tmp_path / "broken.pt")]) == 1
     assert "broken.pt: damaged" in capsys.readouterr().err

@@ -50,6 +50,7 @@ def run(options: Namespace) -> int:
             overrides.append(f"generation.{name}={options[option]}")
     path, content = open_checkpoint(options.checkpoint)
     config = saved_config(content, overrides)
+    _check_text("generation.prompt", config.generation.prompt)
     tokenizer = tokenizer_of(config, run_folder_of(path))
     device = resolve_device(config.training.device)
     if options.threads is not None:
@@ -68,3 +69,13 @@ def run(options: Namespace) -> int:
         pass  # the text so far is what was asked for
     print()
     return 0
+
+
+def _check_text(name: str, text: str) -> None:
+    """What came as bytes that are no UTF-8 has half surrogates in their place."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        code = ord(text[error.start])
+        got = f"the byte 0x{code - 0xDC00:02x}" if code >= 0xDC80 else f"half a surrogate pair, {code:#x},"
+        raise ValueError(f"{name}: expected text in UTF-8, got {got} at position {error.start}") from None
