@@ -12,6 +12,7 @@ from huggingface_hub import HfApi, constants
 from sem.cli import main
 from sem.config import SEMConfig
 from sem.hub.job import Job, build_job
+from sem.hub.library import SILENCE, HubError, hub_errors, huggingface_hub
 
 ROOT = Path(__file__).parents[2]
 L40S = str(ROOT / "configs/l40s.yaml")
@@ -202,6 +203,12 @@ def test_interrupted_follow_leaves_the_job(hub, monkeypatch, capsys):
     assert f"hf jobs logs --follow --namespace me {JOB_ID}" in output
     assert f"hf jobs cancel --namespace me {JOB_ID}" in output
     assert not any("cancel" in request for request in hub.requests)
+
+
+def test_an_answer_that_is_no_json_is_one_line_and_a_silent_hub_is_not_waited_for():
+    with pytest.raises(HubError, match="asking: the hub's answer is no JSON .*try again later"), hub_errors("asking"):
+        json.loads("<html>")
+    assert huggingface_hub().get_session().timeout.read == SILENCE
 
 
 def test_missing_library_is_one_sentence(monkeypatch, capsys):

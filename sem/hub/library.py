@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
 from sem.masking import masked
 
+SILENCE = 20.0
+"""Seconds without a byte after which the hub counts as lost."""
 _ADVICE = {
     401: "log in again with: hf auth login",
     402: "jobs need credit: https://huggingface.co/settings/billing",
@@ -32,6 +35,8 @@ def huggingface_hub() -> ModuleType:
         library.JobHardware  # noqa: B018 - the newest of what is used, and the names are loaded lazily
     except (ImportError, AttributeError):
         raise ImportError("the hub needs huggingface_hub 1.17 or newer: pip install 'sem[hub]'") from None
+    # where a call of the library names no time, it would wait for ever
+    library.get_session().timeout = SILENCE
     return library
 
 
@@ -53,6 +58,8 @@ def hub_errors(doing: str) -> Iterator[None]:
         problem = f"the hub answered {status} ({said})" + (f"; {advice}" if advice else "")
         # not chained: a traceback would show the request's error unmasked
         raise HubError(masked(f"{doing}: {_one_line(problem)}")) from None
+    except json.JSONDecodeError as error:
+        raise HubError(masked(f"{doing}: the hub's answer is no JSON ({error}); try again later")) from None
     except (HTTPError, OSError) as error:
         problem = f"the hub cannot be reached ({error or type(error).__name__})"
         raise HubError(masked(f"{doing}: {_one_line(problem)}")) from None
