@@ -85,7 +85,7 @@ sanitize-python: $(VENV)/.test ## the operators' Python tests against a module u
 	rm -rf build/sanitize-python/tree/sem/native/*.so
 	cmake --install build/sanitize-python --prefix build/sanitize-python/tree >/dev/null
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 \
-	  $(BIN)/python tools/from_tree.py build/sanitize-python/tree -p no:cacheprovider $(SANITIZED)
+	  $(BIN)/python tools/from_tree.py build/sanitize-python/tree -p no:cacheprovider python_tests/ops
 
 .PHONY: fuzz
 fuzz: $(VENV)/.test ## 20,000 hostile calls of the operators; 10 minutes
