@@ -8,9 +8,7 @@ namespace sem::cpu::SEM_ISA {
 // Clears the lanes of `y` in which the adjoint `z` is zero: a row without gradient contributes nothing to the weights,
 // whatever it holds (a masked row may be NaN).
 inline void drop_unused_lanes(const float* z, float* y, std::int64_t width) {
-  vint used{};
-  for (std::int64_t n = 0; n < width; ++n) used |= load(z + n * kLanes) != 0.0f;
-  for (std::int64_t n = 0; n < width; ++n) store(y + n * kLanes, select(used, load(y + n * kLanes), vfloat{}));
+  keep_lanes(lanes_in_use(z, width), y, width);
 }
 
 // Gradients to the weights are sums over rows. To be the same for every number of threads, rows are cut into a number

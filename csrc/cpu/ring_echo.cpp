@@ -134,16 +134,11 @@ struct Tiles {
 
 // Clears the rows without gradient, which contribute nothing to what rows share, whatever they hold.
 void drop_unused_lanes(const float* grad, const Tiles& t, std::int64_t width) {
-  vint used{};
-  for (std::int64_t n = 0; n < 2 * width; ++n) used |= load(grad + n * kLanes) != 0.0f;
+  const vint used = lanes_in_use(grad, 2 * width);
   if (!any(~used)) return;
-  const auto clear = [&](float* values, std::int64_t count) {
-    for (std::int64_t n = 0; n < count; ++n)
-      store(values + n * kLanes, select(used, load(values + n * kLanes), vfloat{}));
-  };
-  clear(t.psi, 2 * width);
-  clear(t.out, 2 * width);
-  clear(t.potential, width);
+  keep_lanes(used, t.psi, 2 * width);
+  keep_lanes(used, t.out, 2 * width);
+  keep_lanes(used, t.potential, width);
 }
 
 // Turns `grad` into the gradient to psi and `potential` into that to the potential, and adds to the sums.

@@ -93,6 +93,16 @@ SEM_INLINE vfloat horizontal_sums(const vfloat (&rows)[kLanes]) {
   return join_halves(total[0], total[1]);
 }
 
+// Lanes in which a tile is not zero everywhere, and what is not in them cleared.
+inline vint lanes_in_use(const float* tile, std::int64_t width) {
+  vint used{};
+  for (std::int64_t n = 0; n < width; ++n) used |= load(tile + n * kLanes) != 0.0f;
+  return used;
+}
+inline void keep_lanes(vint lanes, float* tile, std::int64_t width) {
+  for (std::int64_t n = 0; n < width; ++n) store(tile + n * kLanes, select(lanes, load(tile + n * kLanes), vfloat{}));
+}
+
 // Missing rows (the last tile of an array) are filled with zeros.
 inline void load_tile(const float* array, std::int64_t width, std::int64_t tile, int rows, float* out) {
   const float* base = array + tile * kLanes * width;
