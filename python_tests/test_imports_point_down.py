@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "sem"
 LAYERS = (
     ("files", "diagnostics", "ipex", "masking", "native", "precision", "run_names"),
     ("settings",),
+    ("configuration",),
     ("config_sections",),
     ("config", "system_info", "ops"),
     ("data", "diffraction", "layers", "ptycho"),
@@ -38,7 +39,8 @@ ONLY = {
     "ipex": set(),
     "settings": {"files"},
     "config_sections": {"settings"},
-    "config": {"config_sections", "settings"},
+    "config": {"config_sections", "configuration", "settings"},
+    "configuration": {"settings"},
     "system_info": {"ipex", "native"},
 }
 

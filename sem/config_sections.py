@@ -159,7 +159,7 @@ class TrainingConfig(Section):
     scheduler: Literal["wsd", "cosine"] = setting("wsd", "warmup-stable-decay or warmup-cosine")
     decay_steps: int = setting(10_000, "steps of decay at the end of wsd", ge=0)
     lr_min_ratio: float = setting(0.1, "last learning rate over the peak", ge=0, le=1)
-    unitary_lambda: float = setting(0.01, "weight of the unitary divergence in the loss", ge=0)
+    unitary_lambda: float = setting(0.03, "weight of the unitary divergence in the loss", ge=0)
     seed: int = setting(0, "seed of initialisation and of every random draw", ge=0, le=_SEED_LIMIT)
     device: str = setting("auto", "where to compute", pattern=r"auto|cpu|(cuda|xpu)(:\d+)?")
     num_threads: int | None = setting(None, "CPU threads; null: torch's own choice", ge=1)
