@@ -206,11 +206,11 @@ def launched() -> bool:
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
-def check_layout(training: TrainingConfig, frequency_weighting: bool) -> None:
-    """Refuse what torchrun's processes cannot do, before anything is allocated or waited for.
+def check_layout(training: TrainingConfig) -> int:
+    """How many processes train together; refuses what they cannot be, before anything is allocated or waited for.
 
     Raises:
-        ValueError: several devices without torchrun, or as :func:`check_world`.
+        ValueError: several devices without torchrun.
     """
     wanted = training.devices * training.num_nodes
     if training.engine == "loop" and wanted > 1 and not launched():
@@ -220,21 +220,7 @@ def check_layout(training: TrainingConfig, frequency_weighting: bool) -> None:
             f"start the {wanted} processes: torchrun {nodes}--nproc-per-node {training.devices} -m sem train ..., "
             "or --engine lightning, which starts them itself"
         )
-    check_world(training, frequency_weighting, int(os.environ["WORLD_SIZE"]) if launched() else 1)
-
-
-def check_world(training: TrainingConfig, frequency_weighting: bool, world_size: int) -> None:
-    """Refuse what ``world_size`` processes cannot do.
-
-    Raises:
-        ValueError: a batch that cannot be shared out evenly, or a setting that one process alone can follow.
-    """
-    accumulation(training, world_size)
-    if frequency_weighting and world_size > 1:
-        raise ValueError(
-            "encoder.frequency_weighting = true: expected one process, since each counts its own tokens only, "
-            f"got {world_size}"
-        )
+    return int(os.environ["WORLD_SIZE"]) if launched() else 1
 
 
 def accumulation(training: TrainingConfig, world_size: int) -> int:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
-import torch
-from rich.console import Console
+from torch import nn
 
 from sem.config import SEMConfig
 from sem.data import Corpus, build_loaders, keep_tokenizer, tokenizer_of
@@ -20,30 +15,15 @@ from sem.diagnostics import Diagnostics
 from sem.files import write_text
 from sem.generation import generate_text
 from sem.model import SEMModel
-from sem.precision import PrecisionPolicy, effective_precision, use_precision
-from sem.run_names import CHECKPOINTS, OVERWRITTEN, UNFINISHED
-from sem.training.checkpoint import CheckpointError, CheckpointStore
-from sem.training.devices import prepare_for_device, resolve_device
-from sem.training.distributed import OneProcess, accumulation, check_layout, join, own_device
 from sem.training.evaluation import evaluate
 from sem.training.health import wave_criteria
 from sem.training.language import LanguageModelObjective
-from sem.training.logging import check_loggers, open_logs
-from sem.training.loop import LoopSettings, TrainingLoop
-from sem.training.optim import build_optimizer
 from sem.training.plot import plot_curves
 from sem.training.progress import ProgressDisplay, Shown
-from sem.training.run_folder import (
-    AUTO_RESUME,
-    changed_settings,
-    find_checkpoint,
-    holds_run,
-    move_run,
-    save_precision,
-    saved_config,
-)
-from sem.training.run_lock import RunLock
-from sem.training.schedules import Schedule
+from sem.training.run import RunTrainer, TrainingResult
+from sem.training.step import Objective
+
+__all__ = ["SHOWN", "SEMTrainer", "TrainingResult"]
 
 SHOWN = (
     Shown("tokens_per_second", "tokens/s", ".0f"),
@@ -55,23 +35,7 @@ SHOWN = (
 )
 
 
-@dataclass(frozen=True)
-class TrainingResult:
-    """How a run ended.
-
-    Attributes:
-        step: steps done.
-        figures: the last value of everything that was measured; of a run that came to its end, ``val_...`` are the
-            scores in ``final.json``.
-        interrupted_by: name of the signal that ended it early, or None.
-    """
-
-    step: int
-    figures: dict[str, float]
-    interrupted_by: str | None
-
-
-class SEMTrainer:
+class SEMTrainer(RunTrainer):
     """Trains an :class:`~sem.model.SEMModel` as ``config`` says.
 
     The run's folder ``training.output_dir`` gets ``config.yaml``, ``precision.json``, ``metrics.csv``,
@@ -98,6 +62,8 @@ class SEMTrainer:
         2
     """
 
+    shown = SHOWN
+
     def __init__(
         self,
         config: SEMConfig,
@@ -106,116 +72,41 @@ class SEMTrainer:
         corpus: Corpus | None = None,
         diagnostics: Callable[[], Any] = Diagnostics,
     ) -> None:
-        training = config.training
-        self.config = config
-        self.folder = Path(training.output_dir)
-        check_loggers(training.loggers)
-        self.device = self._choose_device()
-        self.precision = PrecisionPolicy.for_device(training.precision_mode, self.device)
-        if training.num_threads is not None:
-            torch.set_num_threads(training.num_threads)
         self.tokenizer = tokenizer_of(config)
-        self.ranks = self._join()
-        torch.manual_seed(training.seed)
-        self.model = (SEMModel(config) if model is None else model).to(self.device).train()
-        use_precision(self.model, self.precision)
-        if not self.ranks.is_first:
-            torch.manual_seed(training.seed + self.ranks.rank)  # one model, but random draws of each process's own
-        self.train_loader, self.validation_loader = build_loaders(
-            config,
+        self._given = model, corpus
+        self.diagnostics = diagnostics
+        super().__init__(config)
+
+    def build_model(self) -> nn.Module:
+        model, _ = self._given
+        return SEMModel(self.config) if model is None else model
+
+    def build_data(self) -> tuple[Any, Any, Objective]:
+        _, corpus = self._given
+        del self._given
+        loaders = build_loaders(
+            self.config,
             corpus,
-            batch_size=training.micro_batch_size,
+            batch_size=self.config.training.micro_batch_size,
             tokenizer=self.tokenizer,
             rank=self.ranks.rank,
             world_size=self.ranks.world_size,
         )
-        self.objective = LanguageModelObjective(self.device, compile=training.compile)
-        self.diagnostics = diagnostics
+        return *loaders, LanguageModelObjective(self.device, compile=self.config.training.compile)
 
-    @functools.cached_property
-    def store(self) -> CheckpointStore:
-        """The run's checkpoints."""
-        return CheckpointStore(self.folder / CHECKPOINTS, self.config.training.keep_checkpoints)
+    def keep(self) -> None:
+        keep_tokenizer(self.tokenizer, self.folder)
 
-    def fit(
-        self,
-        *,
-        resume: str | Path | None = None,
-        overwrite: bool = False,
-        display: ProgressDisplay | None = None,
-    ) -> TrainingResult:
-        """Train to the end, or until SIGINT or SIGTERM; the first of several processes alone writes and shows.
+    def check_processes(self, world_size: int) -> None:
+        super().check_processes(world_size)
+        if self.config.encoder.frequency_weighting and world_size > 1:
+            raise ValueError(
+                "encoder.frequency_weighting = true: expected one process, since each counts its own tokens only, "
+                f"got {world_size}"
+            )
 
-        Args:
-            resume: a checkpoint, a run's folder (its newest undamaged checkpoint), or ``"auto"``: this run's
-                folder if there is something to continue, else a new run.
-            overwrite: replace an earlier run in the folder instead of refusing to mix with it: it is moved into
-                ``overwritten`` there, and deleted once this run has written a checkpoint.
-            display: what the user sees; a :class:`ProgressDisplay` on standard output by default.
-
-        Raises:
-            ValueError: the folder holds another run, another process trains there, or the checkpoint does not fit.
-            CheckpointError: a checkpoint cannot be read or written.
-            TrainingDiverged: too many non-finite steps in a row.
-            ProcessLost: another process ended or fell silent.
-        """
-        first = self.ranks.is_first
-        display = display or ProgressDisplay(SHOWN, None if first else Console(quiet=True, force_terminal=False))
-        loop = self.build_loop(store=self.store, display=display)
-        with ExitStack() as held:
-
-            def begin() -> None:
-                lock = held.enter_context(RunLock(self.folder))
-                if not lock.supported:
-                    display.message(f"{self.folder}: no locks on this file system; see that nobody else trains there")
-                self._begin(loop, display, resume, overwrite)
-
-            self.ranks.first(begin)
-            if not first and (found := find_checkpoint(resume, self.folder)) is not None:
-                loop.load_state_dict(found[1])
-            try:
-                interrupted_by = self._drive(loop)
-            finally:
-                self.train_loader.close()
-                if first:
-                    save_precision(self.folder, self.model, self.precision)
-                for log in loop.logs:
-                    log.close()
-            final = self._finish(display, loop.state.step) if interrupted_by is None else {}
-        return TrainingResult(loop.state.step, loop.figures | final, interrupted_by)
-
-    def _choose_device(self) -> torch.device:
-        """The device of this process, checked against the configuration."""
-        check_layout(self.config.training, self.config.encoder.frequency_weighting)
-        return own_device(resolve_device(self.config.training.device))
-
-    def _join(self) -> OneProcess:
-        """This process's place among those that train together."""
-        return join(self.config.training, self.device)
-
-    def _drive(self, loop: TrainingLoop) -> str | None:
-        """Take ``loop`` to the end of the run, or to a signal, whose name is returned."""
-        return loop.run()
-
-    def build_loop(self, **options: Any) -> TrainingLoop:
-        """The loop of this run, at its start; ``options`` replace or complete what is handed to it."""
-        optimizer = build_optimizer(self.model, self.config.training)
-        self.device_note = prepare_for_device(self.model, optimizer, self.device)
-        parts: dict[str, Any] = {
-            "model": self.model,
-            "objective": self.objective,
-            "optimizer": optimizer,
-            "schedule": build_schedule(self.config),
-            "batches": self.train_loader,
-            "settings": build_settings(self.config, self.ranks.world_size),
-            "validate": self.validate,
-            "diagnostics": self.diagnostics,
-            "criteria": wave_criteria(self.config),
-            "extra": {"config": self.config.to_dict()},
-            "autocast": self.precision.forward_context,
-            "ranks": self.ranks,
-        }
-        return TrainingLoop(**(parts | options))
+    def loop_parts(self) -> dict[str, Any]:
+        return {"diagnostics": self.diagnostics, "criteria": wave_criteria(self.config)}
 
     def validate(self, *, final: bool = False) -> dict[str, float]:
         """Figures on held-out text, named ``val_...``: on its first ``training.eval_batches`` batches, or at the end of
@@ -235,63 +126,7 @@ class SEMTrainer:
         with self.precision.forward_context():
             return settings.prompt + "".join(pieces)
 
-    def _begin(self, loop: TrainingLoop, display: ProgressDisplay, resume: str | Path | None, overwrite: bool) -> None:
-        """Bring ``loop`` and the folder to the point from which the run goes on, and say what run it is."""
-        saved = self._prepare_folder(loop, resume, overwrite)
-        if loop.state.step:
-            display.message(f"continuing after step {loop.state.step}")
-        for change in changed_settings(saved, self.config.to_dict()) if saved else ():
-            if not change.startswith("training.output_dir"):
-                display.message(f"changed since the checkpoint: {change}")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.config.save(self.folder / "config.yaml")
-        keep_tokenizer(self.tokenizer, self.folder)
-        self._tell_precision(display)
-        names = self.config.training.loggers
-        loop.logs = open_logs(names, self.folder, loop.state.step, self.config.to_dict(), display.message)
-
-    def _prepare_folder(self, loop: TrainingLoop, resume: str | Path | None, overwrite: bool) -> dict[str, Any]:
-        """Load what the run continues from, and clear the folder of what it does not; returns the configuration of what
-        was loaded, nothing if nothing was."""
-        if overwrite and resume is not None:
-            raise ValueError(f"overwrite: expected no resume beside it, got resume = {str(resume)!r}")
-        if overwrite and holds_run(self.folder):
-            self.store.replaces = move_run(self.folder, OVERWRITTEN)
-        found = find_checkpoint(resume, self.folder, own=True)
-        elsewhere = found is None or found[0].resolve().parent != self.store.folder.resolve()
-        if elsewhere and holds_run(self.folder):
-            self._refuse_to_mix(resume)
-            move_run(self.folder, UNFINISHED)
-        if found is None:
-            return {}
-        loop.load_state_dict(found[1])
-        self.store.set_aside_after(loop.state.step)
-        return saved_config(found[1]).to_dict() if "config" in found[1] else {}
-
-    def _refuse_to_mix(self, resume: str | Path | None) -> None:
-        """Unless all that there is of an earlier run is a log without a checkpoint, and it may be begun again."""
-        if str(resume) != AUTO_RESUME:
-            raise ValueError(
-                f"training.output_dir = {str(self.folder)!r}: expected a folder without a run, this one "
-                "holds one; continue it with --resume, replace it with --overwrite or name another folder"
-            )
-        unusable = [path.name for path in (*self.store.paths(), *self.store.unusable())]
-        if unusable:
-            raise CheckpointError(
-                f"{self.store.folder}: expected a checkpoint to continue from, found only {', '.join(unusable)}, which "
-                "were set aside; name one with --resume, or start anew with --overwrite"
-            )
-
-    def _tell_precision(self, display: ProgressDisplay) -> None:
-        stages = effective_precision(self.model, self.precision)
-        told = ", ".join(f"{name} {precision}" for name, precision in stages.items())
-        display.message(f"precision {self.precision.mode} on {self.device}: {told}")
-        if self.device_note is not None:
-            display.message(self.device_note)
-        save_precision(self.folder, self.model, self.precision)
-
-    def _finish(self, display: ProgressDisplay, step: int) -> dict[str, float]:
-        """Write what a run leaves at its end; returns the scores on the held-out text."""
+    def finish(self, display: ProgressDisplay, step: int) -> dict[str, float]:
         display.message("scoring the held-out text")
         figures = self.validate(final=True)
         if not self.ranks.is_first:
@@ -307,31 +142,3 @@ class SEMTrainer:
             display.message(f"no curves.png: {error}")
         write_text(self.folder / "sample.txt", self.sample())
         return figures
-
-
-def build_schedule(config: SEMConfig) -> Schedule:
-    """The learning-rate schedule of ``config.training``."""
-    training = config.training
-    return Schedule(
-        peak=training.learning_rate,
-        kind=training.scheduler,
-        warmup_steps=training.warmup_steps,
-        max_steps=training.max_steps,
-        decay_steps=training.decay_steps,
-        min_ratio=training.lr_min_ratio,
-        max_minutes=training.max_minutes,
-    )
-
-
-def build_settings(config: SEMConfig, world_size: int = 1) -> LoopSettings:
-    """The loop's intervals and limits from ``config.training``, for one of ``world_size`` processes."""
-    training = config.training
-    return LoopSettings(
-        accumulation=accumulation(training, world_size),
-        gradient_clip=training.gradient_clip,
-        log_every=training.log_every,
-        eval_every=training.eval_every,
-        checkpoint_every=training.checkpoint_every,
-        health_every=training.health_every,
-        max_skipped_steps=training.max_skipped_steps,
-    )

@@ -25,7 +25,8 @@ from sem.training.evaluation import evaluate
 from sem.training.health import Criterion, RunRow, finite, wave_criteria
 from sem.training.loop import TrainingDiverged, due
 from sem.training.progress import ProgressDisplay, Shown
-from sem.training.trainer import SEMTrainer, build_schedule, build_settings
+from sem.training.run import build_schedule, build_settings
+from sem.training.trainer import SEMTrainer
 
 HELD_OUT_TARGETS = 4096
 """Held-out targets that the loss is judged on, at least, where there are as many."""

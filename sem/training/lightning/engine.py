@@ -1,4 +1,4 @@
-"""A run of :class:`~sem.training.trainer.SEMTrainer` whose steps a Lightning ``Trainer`` takes."""
+"""A run in a folder whose steps a Lightning ``Trainer`` takes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from sem.config import SEMConfig
 from sem.precision import PrecisionPolicy
 from sem.training.devices import resolve_device
-from sem.training.distributed import BACKENDS, OneProcess, check_world, launched
+from sem.training.distributed import BACKENDS, OneProcess, launched
 from sem.training.lightning.callbacks import HealthMonitor, RunCheckpoint, RunEnd, RunReport
 from sem.training.lightning.data import SEMDataModule
 from sem.training.lightning.module import SEMLightningModule
@@ -27,28 +27,13 @@ from sem.training.lightning.precision import SEMPrecisionPlugin
 from sem.training.lightning.processes import processes_of
 from sem.training.lightning.xpu import XPUAccelerator
 from sem.training.loop import TrainingLoop
-from sem.training.trainer import SEMTrainer, TrainingResult
+from sem.training.run import RunTrainer, TrainingResult
+from sem.training.trainer import SEMTrainer
 
 
-class SEMLightningTrainer(SEMTrainer):
-    """A :class:`~sem.training.trainer.SEMTrainer` whose steps a Lightning ``Trainer`` takes, on one device or several.
-
-    The run's folder is as the plain loop leaves it, and either engine continues the other's checkpoints, all of their
-    state. With several devices Lightning starts one process for each by running the command line again, so a script
-    that uses this does so under ``if __name__ == "__main__":``.
-
-    Arguments and errors are those of :class:`~sem.training.trainer.SEMTrainer`.
-
-    Example:
-        >>> import tempfile
-        >>> sizes = ("model.hidden_dim=16", "model.num_layers=1", "model.max_seq_length=32", "spinor.state_dim=4")
-        >>> run = ("training.max_steps=1", "training.eval_batches=1", "training.final_eval_batches=1")
-        >>> folder = f"training.output_dir={tempfile.mkdtemp()}"
-        >>> config = SEMConfig().with_overrides(*sizes, *run, folder)
-        >>> SEMLightningTrainer(config).fit().step  # doctest: +ELLIPSIS
-        precision 32-true...
-        1
-    """
+class LightningSteps(RunTrainer):
+    """To be named before a :class:`~sem.training.run.RunTrainer` among a class's bases: a Lightning ``Trainer`` takes
+    the steps of its runs, on one device or several."""
 
     def _choose_device(self) -> torch.device:
         training = self.config.training
@@ -57,7 +42,7 @@ class SEMLightningTrainer(SEMTrainer):
         callbacks = [HealthMonitor(), RunReport(), RunEnd(), RunCheckpoint(self.store)]
         with _quiet():
             self.lightning = build_trainer(self.config, device, callbacks)
-        check_world(training, self.config.encoder.frequency_weighting, self.lightning.world_size)
+        self.check_processes(self.lightning.world_size)
         return self.lightning.strategy.root_device
 
     def _join(self) -> OneProcess:
@@ -80,6 +65,27 @@ class SEMLightningTrainer(SEMTrainer):
         launcher = self.lightning.strategy.launcher
         if launcher is not None:
             launcher.kill(signal.SIGTERM if os.name == "nt" else signal.SIGKILL)
+
+
+class SEMLightningTrainer(LightningSteps, SEMTrainer):
+    """A :class:`~sem.training.trainer.SEMTrainer` whose steps a Lightning ``Trainer`` takes, on one device or several.
+
+    The run's folder is as the plain loop leaves it, and either engine continues the other's checkpoints, all of their
+    state. With several devices Lightning starts one process for each by running the command line again, so a script
+    that uses this does so under ``if __name__ == "__main__":``.
+
+    Arguments and errors are those of :class:`~sem.training.trainer.SEMTrainer`.
+
+    Example:
+        >>> import tempfile
+        >>> sizes = ("model.hidden_dim=16", "model.num_layers=1", "model.max_seq_length=32", "spinor.state_dim=4")
+        >>> run = ("training.max_steps=1", "training.eval_batches=1", "training.final_eval_batches=1")
+        >>> folder = f"training.output_dir={tempfile.mkdtemp()}"
+        >>> config = SEMConfig().with_overrides(*sizes, *run, folder)
+        >>> SEMLightningTrainer(config).fit().step  # doctest: +ELLIPSIS
+        precision 32-true...
+        1
+    """
 
 
 def fit_with_lightning(

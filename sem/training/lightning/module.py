@@ -21,7 +21,7 @@ from sem.training.lightning.data import SEMDataModule
 from sem.training.lightning.processes import processes_of
 from sem.training.loop import TrainingLoop
 from sem.training.optim import build_optimizer
-from sem.training.trainer import build_schedule, build_settings
+from sem.training.run import build_schedule, build_settings
 
 OWN_STATE = "sem"
 """The module's own entry in a Lightning checkpoint."""
