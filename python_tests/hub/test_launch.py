@@ -211,6 +211,14 @@ def test_an_answer_that_is_no_json_is_one_line_and_a_silent_hub_is_not_waited_fo
     assert huggingface_hub().get_session().timeout.read == SILENCE
 
 
+def test_a_hub_that_never_answers_ends_in_one_line(hub, monkeypatch, capsys):
+    monkeypatch.setattr("sem.hub.library.PATIENCE", 0.3)
+    hub.awake.clear()
+    assert launch() == 1
+    assert "the hub cannot be reached (no answer within 0.3 s; try again later)" in capsys.readouterr().err
+    assert not hub.jobs
+
+
 def test_missing_library_is_one_sentence(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     assert launch("--dry-run") == 1

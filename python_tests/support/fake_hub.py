@@ -22,6 +22,7 @@ class FakeHub:
         jobs: ``(namespace, body)`` of each job that was sent.
         requests: method and path of every request.
         failures: a status to answer with, by a pattern of ``"METHOD path"``; taken away by the test.
+        awake: cleared, and the hub says nothing until it is set.
         log: lines of every job's log; None never ends it.
         stage: in which every job is.
     """
@@ -32,6 +33,8 @@ class FakeHub:
         self.jobs: list[tuple[str, dict]] = []
         self.requests: list[str] = []
         self.failures: dict[str, tuple[int, str]] = {}
+        self.awake = threading.Event()
+        self.awake.set()
         self.log: list[str] = []
         self.stage = "COMPLETED"
         self.commits = 0
@@ -43,6 +46,7 @@ class FakeHub:
         return self
 
     def __exit__(self, *_):
+        self.awake.set()
         self._server.shutdown()
         self._server.server_close()
 
@@ -120,6 +124,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self._body()
         request = f"{self.command} {path}"
         self.hub.requests.append(request)
+        self.hub.awake.wait()
         for pattern, (status, text) in self.hub.failures.items():
             if re.search(pattern, request):
                 return self._send(status, {"error": text})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sem.hub.job import Job, read_secrets
-from sem.hub.library import HubError, hub_errors, huggingface_hub
+from sem.hub.library import HubError, answered, hub_errors, huggingface_hub
 from sem.hub.mirror import is_checkpoint
 from sem.masking import masked
 
@@ -39,7 +39,7 @@ def launch(job: Job, hub_repo: str, *, resume: bool = False, overwrite: bool = F
     secrets = read_secrets(job.secrets)
     _prepare_repository(hub_repo, resume, overwrite)
     with hub_errors("the job was not started"):
-        started = library.HfApi().run_job(**job.to_mapping(secrets))
+        started = answered(lambda: library.HfApi().run_job(**job.to_mapping(secrets)))
     print(f"job {started.id}: {started.url}", flush=True)
     print(f"checkpoints: {library.constants.ENDPOINT}/{hub_repo}", flush=True)
     return _follow(started) if follow else 0
@@ -52,13 +52,14 @@ def _prepare_repository(repo: str, resume: bool, overwrite: bool) -> None:
     api = huggingface_hub().HfApi()
     with hub_errors(f"launch.hub_repo = {repo!r}"):
         try:
-            held = [file.rfilename for file in api.model_info(repo).siblings or () if is_checkpoint(file.rfilename)]
+            files = answered(lambda: api.model_info(repo)).siblings or ()
+            held = [file.rfilename for file in files if is_checkpoint(file.rfilename)]
         except RepositoryNotFoundError as error:
             if error.response.status_code == 404:  # the job makes it
                 return
             raise
         if held and overwrite:
-            api.delete_files(repo, held, commit_message="Delete the run, a new one begins")
+            answered(lambda: api.delete_files(repo, held, commit_message="Delete the run, a new one begins"))
     if held and not (resume or overwrite):
         raise ValueError(
             f"launch.hub_repo = {repo!r}: expected a repository without a run, this one holds one; continue it with "

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Iterator
+import queue
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
+from typing import Any, TypeVar
 
 from sem.masking import masked
 
+Answer = TypeVar("Answer")
 SILENCE = 20.0
 """Seconds without a byte after which the hub counts as lost."""
+PATIENCE = 45.0
+"""Seconds that whoever sits before a terminal waits for one answer, whatever the library repeats meanwhile."""
 _ADVICE = {
     401: "log in again with: hf auth login",
     402: "jobs need credit: https://huggingface.co/settings/billing",
@@ -63,6 +69,30 @@ def hub_errors(doing: str) -> Iterator[None]:
     except (HTTPError, OSError) as error:
         problem = f"the hub cannot be reached ({error or type(error).__name__})"
         raise HubError(masked(f"{doing}: {_one_line(problem)}")) from None
+
+
+def answered(ask: Callable[[], Answer]) -> Answer:
+    """What ``ask`` returns or raises, within :data:`PATIENCE`; the library asks a silent hub again and again.
+
+    Raises:
+        TimeoutError: there is no answer yet; what was asked goes on in the background until the process ends.
+    """
+    found: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+
+    def asking() -> None:
+        try:
+            found.put((ask(), None))
+        except BaseException as error:
+            found.put((None, error))
+
+    threading.Thread(target=asking, daemon=True).start()
+    try:
+        answer, error = found.get(timeout=PATIENCE)
+    except queue.Empty:
+        raise TimeoutError(f"no answer within {PATIENCE:g} s; try again later") from None
+    if error is not None:
+        raise error
+    return answer
 
 
 def _one_line(text: str) -> str:
