@@ -26,9 +26,9 @@ class Simulation(Section):
         ValueError: one line for every impossible value.
 
     Example:
-        >>> made = Simulation(side=16, rows=4, columns=5, lines=20).make()
-        >>> len(made.scan), made.probe.shape, made.object.shape == made.scan.object_shape(margin=0)
-        (20, torch.Size([1, 16, 16]), True)
+        >>> made = Simulation(side=16, rows=5, columns=5, step=4, lines=20).make()
+        >>> len(made.scan), made.probe.shape, tuple(made.object.shape)
+        (25, torch.Size([1, 16, 16]), (33, 33))
     """
 
     section: ClassVar[str] = "simulation"

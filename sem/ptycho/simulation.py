@@ -61,14 +61,14 @@ def siemens_object(side: int, spokes: int, *, phase: bool = True) -> Tensor:
 def noise_object(side: int, bandwidth: float, *, seed: int) -> Tensor:
     """A phase of white noise up to ``bandwidth`` cycles per pixel, of standard deviation 1, and amplitude 1:
     complex64 ``[side, side]``."""
-    generator = torch.Generator().manual_seed(seed)
-    white = torch.randn(side, side, dtype=torch.float64, generator=generator)
     q = torch.fft.fftfreq(side, dtype=torch.float64)
     passed = (q.square().unsqueeze(1) + q.square()).sqrt() <= bandwidth
+    passed[0, 0] = False  # the mean, which is a factor
+    if not passed.any():
+        raise ValueError(f"bandwidth: expected {1 / side:.4g} cycles per pixel or more, got {bandwidth:g}")
+    generator = torch.Generator().manual_seed(seed)
+    white = torch.randn(side, side, dtype=torch.float64, generator=generator)
     angle = torch.fft.ifft2(torch.fft.fft2(white) * passed).real
-    angle = angle - angle.mean()
-    if not bool(angle.any()):
-        raise ValueError(f"bandwidth: expected more than {1 / side:.4g} cycles per pixel, got {bandwidth:g}")
     return torch.polar(torch.ones_like(angle), angle / angle.std()).to(torch.complex64)
 
 
