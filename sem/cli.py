@@ -13,11 +13,11 @@ import io
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from sem.commands import check, diffraction, generate, info, launch, report, tokenizer, trace, train
+from sem.commands import check, diffraction, generate, info, launch, ptycho, report, tokenizer, trace, train
 from sem.config import check_option_names
 from sem.masking import masking
 
@@ -35,6 +35,20 @@ COMMANDS: dict[str, ModuleType] = {
     "tokenizer": tokenizer,
     "trace": trace,
 }
+
+
+def _bench(arguments: Sequence[str]) -> int:
+    from sem import bench
+
+    return bench.main(arguments) or 0
+
+
+OWN_PARSERS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
+    "bench": (_bench, "time the operators against their peers"),
+    "diffraction": (diffraction.main, diffraction.HELP),  # whose flags have one dash
+    "ptycho": (ptycho.main, ptycho.HELP),
+}
+"""Commands that read their arguments themselves, with what the overview says of them."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,10 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    if arguments[:1] == ["bench"]:
-        return _bench(arguments[1:])
-    if arguments[:1] == ["diffraction"]:  # its flags have one dash, which the parser below does not know
-        return diffraction.main(arguments[1:])
+    if arguments and arguments[0] in OWN_PARSERS:
+        return OWN_PARSERS[arguments[0]][0](arguments[1:])
     parser = _parser()
     check_option_names(arguments)
     parsed = parser.parse_args(arguments)
@@ -74,12 +86,6 @@ def _run(arguments: list[str]) -> int:
         parser.print_help()
         return WRONG_USE
     return COMMANDS[parsed.command].run(parsed[parsed.command])
-
-
-def _bench(arguments: list[str]) -> int:
-    from sem import bench
-
-    return bench.main(arguments) or 0
 
 
 def _parser() -> ArgumentParser:
@@ -94,11 +100,8 @@ def _parser() -> ArgumentParser:
         parser = ArgumentParser(description=module.HELP)
         commands.add_subcommand(name, parser, help=module.HELP)
         module.add_arguments(parser)  # after it, for those that have subcommands of their own
-    commands.add_subcommand(
-        "bench", ArgumentParser(), help="time the operators against their peers; see sem bench --help"
-    )
-    more = "see sem diffraction --help"
-    commands.add_subcommand("diffraction", ArgumentParser(), help=f"{diffraction.HELP}; {more}")
+    for name, (_, text) in OWN_PARSERS.items():
+        commands.add_subcommand(name, ArgumentParser(), help=f"{text}; see sem {name} --help")
     return root
 
 

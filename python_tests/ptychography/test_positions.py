@@ -37,6 +37,18 @@ def test_a_step_leads_back_from_a_small_error(known):
     assert float(position_steps(moved, truth, probe, damping=1.0, limit=0.1).abs().max()) < 0.1001
 
 
+def test_more_patterns_than_are_worked_on_at_a_time():
+    truth, positions = lines_object(120, 60, seed=1), raster_scan(12, 12, 4) + 2.3
+    scan, probe = simulate(truth, disk_probe(64), positions, photons=1e7, seed=2)
+    scan = Scan(scan.amplitudes, scan.positions + 0.2)
+    steps = position_steps(scan, truth, probe)
+    halves = [
+        position_steps(Scan(scan.amplitudes[k], scan.positions[k]), truth, probe)
+        for k in (slice(0, 72), slice(72, None))
+    ]
+    torch.testing.assert_close(steps, torch.cat(halves), rtol=1e-4, atol=1e-5)
+
+
 def test_steps_are_against_the_gradient(known):
     """A tiny Gauss-Newton step and the gradient of the loss have an obtuse angle, pattern by pattern."""
     from sem.ops import ptychographic_loss

@@ -1,60 +1,21 @@
-"""Ptychography: scans, simulation, engines and scores on the exact forward model of :mod:`sem.ops`."""
+"""Ptychography: scans, simulation, engines and scores on the exact forward model of :mod:`sem.ops`.
 
-from sem.ptycho.engines import PIE, Engine, Projections, Reconstruction, SweepReport
-from sem.ptycho.files import (
-    AXES,
-    Geometry,
-    ScanFile,
-    electron_wavelength,
-    photon_wavelength,
-    read_scan,
-    write_scan,
-)
-from sem.ptycho.likelihood import MaximumLikelihood
-from sem.ptycho.lsq import LSQML
-from sem.ptycho.metrics import Scores, aligned, floors, scores, ssim
-from sem.ptycho.positions import position_steps, without_affine
-from sem.ptycho.scan import Scan
-from sem.ptycho.simulation import (
-    disk_probe,
-    far_intensity,
-    lines_object,
-    orthogonal_modes,
-    raster_scan,
-    simulate,
-    spiral_scan,
-    with_hermite_modes,
-)
+The names are those of :mod:`sem.ptycho.public`. They are loaded, and torch with them, when the first is used: what the
+command line says of its options needs none of them.
+"""
 
-__all__ = [
-    "AXES",
-    "LSQML",
-    "PIE",
-    "Engine",
-    "Geometry",
-    "MaximumLikelihood",
-    "Projections",
-    "Reconstruction",
-    "Scan",
-    "ScanFile",
-    "Scores",
-    "SweepReport",
-    "aligned",
-    "disk_probe",
-    "electron_wavelength",
-    "far_intensity",
-    "floors",
-    "lines_object",
-    "orthogonal_modes",
-    "photon_wavelength",
-    "position_steps",
-    "raster_scan",
-    "read_scan",
-    "scores",
-    "simulate",
-    "spiral_scan",
-    "ssim",
-    "with_hermite_modes",
-    "without_affine",
-    "write_scan",
-]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sem.ptycho.public import *  # noqa: F403
+else:
+
+    def __getattr__(name: str) -> Any:
+        public = import_module("sem.ptycho.public")
+        if name != "__all__" and name not in public.__all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(public, name)
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *import_module("sem.ptycho.public").__all__})

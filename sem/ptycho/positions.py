@@ -50,7 +50,7 @@ def position_steps(scan: Scan, object: Tensor, probe: Tensor, *, damping: float 
         if scan.background is not None:
             intensity = intensity + scan.background
         amplitude = intensity.sqrt()
-        weight = torch.ones_like(amplitude) if scan.weight is None else scan.weight
+        weight = torch.ones_like(amplitude[0]) if scan.weight is None else scan.weight
         weight = (weight if weight.dim() == 2 else weight[part]) * (amplitude > 0)
         slopes = []
         for along in (q.unsqueeze(1), q):

@@ -11,18 +11,18 @@ from sem.ops import Patches, exit_waves, shift_ramp
 from sem.ptycho.scan import Scan
 
 
-def lines_object(side: int, lines: int, *, seed: int, phase: bool = True) -> Tensor:
+def lines_object(side: int, lines: int, *, seed: int, phase: bool = True, margin: int = 40) -> Tensor:
     """Random one-pixel lines, blurred at three widths and added: complex64 ``[side, side]`` of mean amplitude 1.
 
     The amplitude is ``I = G_1 + 2 G_5 + 5 G_10`` (Gaussian blurs of 1, 5 and 10 pixels) over its mean, the phase
-    ``pi tanh((I - max I / 2) / (3 mean I))``, or 0.
+    ``pi tanh((I - max I / 2) / (3 mean I))``, or 0. Lines are drawn on a canvas of ``margin`` pixels more on each side,
+    of which four times the widest blur, 40, are the fewest that leave no edge.
 
     Example:
         >>> truth = lines_object(48, 20, seed=1)
         >>> truth.shape, round(float(truth.abs().mean()), 3)
         (torch.Size([48, 48]), 1.0)
     """
-    margin = 40  # four times the widest blur
     canvas = torch.zeros(side + 2 * margin, side + 2 * margin, dtype=torch.float64)
     generator = torch.Generator().manual_seed(seed)
     for _ in range(lines):
@@ -36,6 +36,40 @@ def lines_object(side: int, lines: int, *, seed: int, phase: bool = True) -> Ten
     image = image[margin:-margin, margin:-margin]
     angle = math.pi * ((image - image.max() / 2) / (3 * image.mean())).tanh() if phase else torch.zeros_like(image)
     return torch.polar(image / image.mean(), angle).to(torch.complex64)
+
+
+def siemens_object(side: int, spokes: int, *, phase: bool = True) -> Tensor:
+    """A star whose spokes are ever finer towards its middle: complex64 ``[side, side]`` of mean amplitude 1.
+
+    Spokes let half the amplitude through that the rest does, and turn the phase by 1, or 0. The star ends 5 % of
+    ``side`` before the edges; a pixel holds the mean of 4 x 4 points.
+
+    Example:
+        >>> star = siemens_object(64, 12)
+        >>> round(float(star.abs().mean()), 3), round(float(star.abs().min() / star.abs().max()), 2)
+        (1.0, 0.5)
+    """
+    along = (torch.arange(4 * side, dtype=torch.float64) + 0.5) / 4 - side / 2
+    y, x = along.unsqueeze(1), along.expand(len(along), -1)
+    inside = y.square() + x.square() < (0.45 * side) ** 2
+    spoke = ((spokes * torch.atan2(y, x)).cos() > 0) & inside
+    share = torch.nn.functional.avg_pool2d(spoke.double()[None], 4)[0]
+    wave = torch.polar(1 - 0.5 * share, share if phase else torch.zeros_like(share))
+    return (wave / wave.abs().mean()).to(torch.complex64)
+
+
+def noise_object(side: int, bandwidth: float, *, seed: int) -> Tensor:
+    """A phase of white noise up to ``bandwidth`` cycles per pixel, of standard deviation 1, and amplitude 1:
+    complex64 ``[side, side]``."""
+    q = torch.fft.fftfreq(side, dtype=torch.float64)
+    passed = (q.square().unsqueeze(1) + q.square()).sqrt() <= bandwidth
+    passed[0, 0] = False  # the mean, which is a factor
+    if not passed.any():
+        raise ValueError(f"bandwidth: expected {1 / side:.4g} cycles per pixel or more, got {bandwidth:g}")
+    generator = torch.Generator().manual_seed(seed)
+    white = torch.randn(side, side, dtype=torch.float64, generator=generator)
+    angle = torch.fft.ifft2(torch.fft.fft2(white) * passed).real
+    return torch.polar(torch.ones_like(angle), angle / angle.std()).to(torch.complex64)
 
 
 def _blurred(image: Tensor, sigma: float) -> Tensor:

@@ -34,6 +34,7 @@ class ProgressDisplay:
     Args:
         shown: the figures, in order.
         console: where to write; a new one on standard output by default.
+        unit: what a step is called.
 
     Example:
         >>> with ProgressDisplay([Shown("loss", "loss")], Console(force_terminal=False, width=80)) as display:
@@ -41,8 +42,9 @@ class ProgressDisplay:
         step 10 (50 %) | loss 2 | left 0:01:00
     """
 
-    def __init__(self, shown: Sequence[Shown], console: Console | None = None) -> None:
+    def __init__(self, shown: Sequence[Shown], console: Console | None = None, unit: str = "step") -> None:
         self._shown = tuple(shown)
+        self._unit = unit
         self._console = console or Console(highlight=False, soft_wrap=True)
         self._latest: dict[str, float] = {}
         self._live = Live(console=self._console, refresh_per_second=4) if self._console.is_terminal else None
@@ -73,7 +75,7 @@ class ProgressDisplay:
         elif logged:
             texts = [f"{figure.label} {figure.text(self._latest)}" for figure in self._shown]
             left = f"left {clock(seconds_left)}"
-            self.message(" | ".join([f"step {step} ({100 * share:.0f} %)", *texts, left]))
+            self.message(" | ".join([f"{self._unit} {step} ({100 * share:.0f} %)", *texts, left]))
 
     def message(self, text: str) -> None:
         """Print a line above the display."""
@@ -82,7 +84,7 @@ class ProgressDisplay:
     def _panel(self, step: int, share: float, seconds_left: float | None) -> Group:
         head = Table.grid(padding=(0, 2))
         head.add_row(
-            Text(f"step {step}", style="bold"),
+            Text(f"{self._unit} {step}", style="bold"),
             ProgressBar(total=1.0, completed=share, width=40),
             Text(f"{100 * share:.0f} %"),
             Text(f"left {clock(seconds_left)}"),

@@ -7,19 +7,24 @@ from pathlib import Path
 
 import numpy as np
 
-from sem.ptycho.files import cxi, lossless, npz, ptyd
+from sem.ptycho.files import cxi, lossless, npz, ptyd, results
 from sem.ptycho.files.checks import AXES
 from sem.ptycho.files.contents import Geometry, ScanFile, electron_wavelength, photon_wavelength
 from sem.ptycho.files.hdf5 import library, reading
+from sem.ptycho.files.results import ResultFile, is_result, read_result, write_result
 from sem.ptycho.scan import MARGIN
 
 __all__ = [
     "AXES",
     "Geometry",
+    "ResultFile",
     "ScanFile",
     "electron_wavelength",
+    "is_result",
     "photon_wavelength",
+    "read_result",
     "read_scan",
+    "write_result",
     "write_scan",
 ]
 
@@ -103,8 +108,11 @@ def _kind(path: Path) -> str:
         got = f"one that begins with {begin!r}" if begin else "an empty file"
         raise ValueError(f"{path}: expected an HDF5 file or a .npz archive, got {got}")
     with reading(path) as source:
-        if str(source.attribute(source.root, "format")) == lossless.FORMAT:
+        said = str(source.attribute(source.root, "format"))
+        if said == lossless.FORMAT:
             return "lossless"
+        if said == results.FORMAT:
+            raise ValueError(f"{path}: expected a scan, got a result, which sem ptycho compare reads")
         names = source.children("")
     if "entry_1" in names:
         return "cxi"

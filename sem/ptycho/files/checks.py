@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,6 +57,11 @@ def square_pixel(path: Path, names: str, row: float | None, column: float | None
     return row
 
 
+def laid_along(positions: Any, axes: str) -> list[Any]:
+    """Rows and columns of ``positions [J, 2]`` (y, x), an array or a tensor, whose axes lie as ``axes`` says."""
+    return [(-1 if part[0] == "-" else 1) * positions[:, "yx".index(part[1])] for part in (axes[:2], axes[2:])]
+
+
 def placed(path: Path, name: str, pixels: np.ndarray, side: int, margin: int, axes: str) -> Tensor:
     """Positions of a scan, float32 ``[J, 2]``, whose smallest row and column are ``margin``.
 
@@ -74,8 +80,7 @@ def placed(path: Path, name: str, pixels: np.ndarray, side: int, margin: int, ax
     if not finite.all():
         bad = np.flatnonzero(~finite)
         raise ValueError(f"{path}: {name}: expected finite positions, got {len(bad)} that are not, first {bad[0]}")
-    columns = [(-1 if part[0] == "-" else 1) * pixels[:, "yx".index(part[1])] for part in (axes[:2], axes[2:])]
-    laid = np.stack(columns, 1)
+    laid = np.stack(laid_along(pixels, axes), 1)
     laid -= laid.min(0)
     extent = float(laid.max())
     if extent > LARGEST_OBJECT:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from sem.files import replacing
 
@@ -105,6 +107,19 @@ class Source:
         except FAILURES as error:
             raise ValueError(f"{self.path}: {name_of(dataset)}: cannot be read ({one_line(error)})") from None
 
+    def tensor(self, dataset: Any) -> Tensor:
+        """The numbers of a dataset as they are.
+
+        Raises:
+            ValueError: they cannot be read, or are none that torch knows: text, say, or another byte order.
+        """
+        values = self.array(dataset)
+        try:
+            return torch.from_numpy(values)
+        except (TypeError, ValueError):
+            got = f"{dataset.dtype} {list(dataset.shape or ())}"
+            raise ValueError(f"{self.path}: {name_of(dataset)}: expected numbers, got {got}") from None
+
     def number(self, *names: str, units: tuple[str, ...] = ()) -> float | None:
         """The one number of the first dataset of these names, or the one that an array of it repeats.
 
@@ -177,6 +192,26 @@ def writing(path: Path) -> Iterator[Any]:
     # h5py opens the temporary file by its name: one file, which replacing then brings to the disk and renames.
     with replacing(path) as temporary, h5py.File(temporary.name, "w") as file:
         yield file
+
+
+def put(file: Any, name: str, values: np.ndarray) -> None:
+    """Write an array into an ``h5py.File``, compressed, with checksums; of three dimensions, slice by slice."""
+    chunk = (1, *values.shape[1:]) if values.ndim == 3 else True
+    file.create_dataset(
+        name, data=values, chunks=chunk, compression="gzip", compression_opts=1, shuffle=True, fletcher32=True
+    )
+
+
+def array_of(path: Path, name: str, tensor: Tensor) -> np.ndarray:
+    """A tensor as files take it.
+
+    Raises:
+        ValueError: of a dtype that they do not; the message names the file and the tensor.
+    """
+    try:
+        return np.ascontiguousarray(tensor.detach().resolve_conj().resolve_neg().cpu().numpy())
+    except TypeError:
+        raise ValueError(f"{path}: {name}: expected a dtype that files hold, got {tensor.dtype}") from None
 
 
 def name_of(dataset: Any) -> str:

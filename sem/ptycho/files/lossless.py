@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sem.ptycho.files.contents import GEOMETRY, Geometry, ScanFile
-from sem.ptycho.files.hdf5 import Source, name_of, reading, writing
+from sem.ptycho.files.hdf5 import Source, array_of, name_of, put, reading, writing
 from sem.ptycho.files.patterns import blocks, frames, whole_counts
 from sem.ptycho.scan import Scan
 
@@ -31,12 +31,12 @@ def read(path: Path) -> ScanFile:
         if str(version) != str(VERSION):
             raise ValueError(f"{path}: expected version {VERSION} of '{FORMAT}', got {version}")
         data = _amplitudes(source)
-        positions = _tensor(source, source.needed("positions"))
+        positions = source.tensor(source.needed("positions"))
         waves = {name: source.dataset(name) for name in ("weight", "background", "probe", "object")}
-        found = {name: None if dataset is None else _tensor(source, dataset) for name, dataset in waves.items()}
+        found = {name: None if dataset is None else source.tensor(dataset) for name, dataset in waves.items()}
         try:
             scan = Scan(data, positions, found["weight"], found["background"])
-            geometry = _geometry(source, scan.side)
+            geometry = geometry_of(source, scan.side)
             return ScanFile(scan, found["probe"], found["object"], geometry, source.text("provenance"))
         except (TypeError, ValueError) as error:
             said = str(error)
@@ -47,7 +47,7 @@ def _amplitudes(source: Source) -> Tensor:
     data = source.needed("amplitudes", "counts")
     count, side = frames(source.path, name_of(data), data)
     if name_of(data) == "amplitudes":
-        return _tensor(source, data)
+        return source.tensor(data)
     if data.dtype.kind != "u" or len(data.shape) != 3:
         got = f"{data.dtype} {list(data.shape)}"
         raise ValueError(f"{source.path}: counts: expected unsigned whole numbers [J, N, N], got {got}")
@@ -57,7 +57,8 @@ def _amplitudes(source: Source) -> Tensor:
     return made
 
 
-def _geometry(source: Source, side: int) -> Geometry | None:
+def geometry_of(source: Source, side: int) -> Geometry | None:
+    """The geometry that :func:`put_geometry` wrote; None where it wrote none."""
     numbers = [source.number(f"geometry/{name}") for name in GEOMETRY]
     if all(number is None for number in numbers):
         return None
@@ -65,13 +66,12 @@ def _geometry(source: Source, side: int) -> Geometry | None:
     return Geometry(wavelength, distance, detector_pixel, side)
 
 
-def _tensor(source: Source, dataset: Any) -> Tensor:
-    values = source.array(dataset)
-    try:
-        return torch.from_numpy(values)
-    except (TypeError, ValueError):  # text, say, or another byte order
-        got = f"{dataset.dtype} {list(dataset.shape or ())}"
-        raise ValueError(f"{source.path}: {name_of(dataset)}: expected numbers, got {got}") from None
+def put_geometry(file: Any, geometry: Geometry | None) -> None:
+    """Write a geometry, if there is one, into an ``h5py.File``."""
+    if geometry is not None:
+        for name, unit in zip(GEOMETRY, UNITS, strict=True):
+            file[f"geometry/{name}"] = float(getattr(geometry, name))
+            file[f"geometry/{name}"].attrs["units"] = unit
 
 
 def write(path: Path, contents: ScanFile) -> None:
@@ -89,26 +89,13 @@ def write(path: Path, contents: ScanFile) -> None:
         "probe": contents.probe,
         "object": contents.object,
     }
-    ready = {name: _array(path, name, tensor) for name, tensor in arrays.items() if tensor is not None}
-    amplitudes = _array(path, "amplitudes", scan.amplitudes)
+    ready = {name: array_of(path, name, tensor) for name, tensor in arrays.items() if tensor is not None}
+    amplitudes = array_of(path, "amplitudes", scan.amplitudes)
     counts = whole_counts(amplitudes)
     patterns = {"amplitudes": amplitudes} if counts is None else {"counts": counts}
     with writing(path) as file:
         file.attrs.update({"format": FORMAT, "version": VERSION})
         for name, values in {**patterns, **ready}.items():
-            chunk = (1, *values.shape[1:]) if values.ndim == 3 else True
-            file.create_dataset(
-                name, data=values, chunks=chunk, compression="gzip", compression_opts=1, shuffle=True, fletcher32=True
-            )
-        if contents.geometry is not None:
-            for name, unit in zip(GEOMETRY, UNITS, strict=True):
-                file[f"geometry/{name}"] = float(getattr(contents.geometry, name))
-                file[f"geometry/{name}"].attrs["units"] = unit
+            put(file, name, values)
+        put_geometry(file, contents.geometry)
         file["provenance"] = contents.provenance
-
-
-def _array(path: Path, name: str, tensor: Tensor) -> np.ndarray:
-    try:
-        return np.ascontiguousarray(tensor.detach().resolve_conj().resolve_neg().cpu().numpy())
-    except TypeError:
-        raise ValueError(f"{path}: {name}: expected a dtype that files hold, got {tensor.dtype}") from None

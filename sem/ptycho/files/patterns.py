@@ -32,12 +32,16 @@ def frames(path: Path, name: str, dataset: Any) -> tuple[int, int]:
 
 def check_memory(path: Path, count: int, side: int) -> None:
     """Amplitudes ``[count, side, side]`` in float32 that this machine cannot hold are an error."""
-    size = 4 * count * side * side
-    known = hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names
-    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if known else size
-    if size > there:
+    size, there = 4 * count * side * side, machine_memory()
+    if there is not None and size > there:
         needs = f"{count} patterns of {side} x {side} need {size / 2**30:.1f} GiB as float32"
         raise ValueError(f"{path}: {needs}, this machine has {there / 2**30:.1f} GiB of memory")
+
+
+def machine_memory() -> int | None:
+    """Bytes of memory that this machine has; None where it does not say."""
+    known = hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if known else None
 
 
 def blocks(dataset: Any) -> Iterator[slice]:
