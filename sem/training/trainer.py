@@ -22,6 +22,7 @@ from sem.generation import generate_text
 from sem.model import SEMModel
 from sem.precision import PrecisionPolicy, effective_precision, use_precision
 from sem.run_names import CHECKPOINTS, OVERWRITTEN, UNFINISHED
+from sem.settings import changed_settings
 from sem.training.checkpoint import CheckpointError, CheckpointStore
 from sem.training.devices import prepare_for_device, resolve_device
 from sem.training.distributed import OneProcess, accumulation, check_layout, join, own_device
@@ -35,7 +36,6 @@ from sem.training.plot import plot_curves
 from sem.training.progress import ProgressDisplay, Shown
 from sem.training.run_folder import (
     AUTO_RESUME,
-    changed_settings,
     find_checkpoint,
     holds_run,
     move_run,
