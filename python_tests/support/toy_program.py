@@ -1,7 +1,9 @@
 """A run that trains nothing: python toy_program.py FOLDER SEED section.key=value ...
 
 It leaves what a sweep reads, continues what it finds, and ends cleanly at SIGINT. ``starts.txt`` gets the step at which
-each start began. Imports nothing but the standard library, so that it starts in milliseconds.
+each start began. Half-way it waits at a gate, if the environment has ``TOY_GATE=NAME:PATH`` and its folder's path has
+NAME in it: until there is a file PATH, or half a minute. Imports nothing but the standard library, so that it starts in
+milliseconds.
 """
 
 import json
@@ -15,7 +17,6 @@ OPTIONS = {
     "toy.level": "1.0",  # of the losses
     "toy.reach": "1.0",  # what the seeds' losses differ by is times this
     "toy.steps": "8",
-    "toy.seconds": "0.0",  # of a step
     "toy.collapse": "",  # seeds that collapse
     "toy.ignored": "",  # a setting that does not arrive
 }
@@ -39,7 +40,8 @@ def main(folder, seed, *overrides):
         if not done:
             file.write("step,loss,val_loss,grad_norm,learning_rate,elapsed_seconds\n")
         for step in range(done + 1, steps + 1):
-            time.sleep(float(options["toy.seconds"]))
+            if step == steps // 2:
+                wait_at_gate(folder)
             if step == steps // 2 and (mode == "crash" or (mode == "crash_once" and not done)):
                 file.flush()
                 raise RuntimeError("the toy broke")
@@ -54,6 +56,13 @@ def main(folder, seed, *overrides):
         with open(os.path.join(folder, "final.json.writing"), "w") as file:
             json.dump(final, file)
         os.replace(file.name, os.path.join(folder, "final.json"))
+
+
+def wait_at_gate(folder):
+    name, _, gate = os.environ.get("TOY_GATE", "").partition(":")
+    deadline = time.monotonic() + 30.0
+    while gate and name in folder and not os.path.exists(gate) and time.monotonic() < deadline:
+        time.sleep(0.02)
 
 
 def loss(level, shift, step):

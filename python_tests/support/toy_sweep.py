@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import os
+import signal
+import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from processes import start
 from rich.console import Console
 
 from sem.sweeps import Arm, Budget, Experiment, Figure, StopLimits, Sweep
@@ -37,6 +44,31 @@ def sweep(output: Path, *arms: Arm, seeds=(0,), **options) -> Sweep:
 
 def quiet() -> Console:
     return Console(file=io.StringIO(), force_terminal=False, width=200)
+
+
+@contextlib.contextmanager
+def sweep_at_work(script: str, *arguments: object, ready: Callable[[], bool]) -> Iterator[subprocess.Popen[str]]:
+    """A sweep in a process of its own, as soon as it is ``ready``; its runs are not left behind."""
+    process = start(script, *map(str, arguments))
+    try:
+        wait_until(lambda: ready() or process.poll() is not None)
+        assert process.poll() is None, process.communicate()
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+        for path in Path(str(arguments[0])).glob("runs/*/*/manifest.json"):
+            record = json.loads(path.read_text())
+            if record["state"] == "running":
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(record["pid"], signal.SIGKILL)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
 
 
 def starts(output: Path, arm: str, seed: int = 0) -> list[int]:

@@ -1,20 +1,17 @@
 """Whole sweeps of a toy program: real processes, killed and continued."""
 
-import contextlib
 import json
 import os
 import signal
-import time
+import threading
 from pathlib import Path
 
 import pytest
-from processes import start
-from toy_sweep import experiment, manifest, quiet, starts, sweep
+from toy_sweep import experiment, manifest, quiet, starts, sweep, sweep_at_work, wait_until
 
 from sem.sweeps import Arm, FolderInUse, read_history
 
 PLAIN = Arm("plain")
-SLOW = Arm("slow", ("toy.seconds=0.1",))
 BETTER = Arm("better", ("toy.level=0.5",))
 CRASH = Arm("crash", ("toy.mode=crash",))
 
@@ -42,13 +39,6 @@ def folder(output, arm, seed=0):
     return output / "runs" / arm / f"seed_{seed}"
 
 
-def wait_until(condition, seconds=20.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
-
-
 def alive(pid):
     try:
         os.killpg(pid, 0)
@@ -57,20 +47,25 @@ def alive(pid):
     return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text() if Path("/proc").exists() else True
 
 
-@contextlib.contextmanager
-def sweep_at_work(output, *arms, limit=5.0, steps=2):
-    """A sweep in a process of its own, each of whose runs has done some steps."""
-    process = start(SWEEP, str(output), str(limit), *arms)
+@pytest.fixture
+def gate(tmp_path, monkeypatch):
+    """A file that is not there yet, without which runs stay where they have done three steps."""
+    path = tmp_path / "gate"
+    monkeypatch.setenv("TOY_GATE", f":{path}")
+    return path
+
+
+def at_work(output, *arms, limit=5.0):
+    """A sweep of a process of its own whose runs wait at the gate."""
     names = [arm.partition(":")[0] for arm in arms]
-    try:
-        wait_until(lambda: all(len(curves(output, name).get("loss", ())) >= steps for name in names))
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-        for name in names:
-            with contextlib.suppress(ProcessLookupError, TypeError):
-                os.killpg(manifest(output, name)["pid"], signal.SIGKILL)
+    waiting = lambda: all(len(curves(output, name).get("loss", ())) == 3 for name in names)  # noqa: E731
+    return sweep_at_work(SWEEP, output, limit, *arms, ready=waiting)
+
+
+@pytest.fixture(autouse=True)
+def undrawn(monkeypatch):
+    """Curves cost half a second: those of the sweep below are drawn, before this, and no others."""
+    monkeypatch.setattr("sem.sweeps.summary.plot_curves", lambda arms, target: False)
 
 
 @pytest.fixture(scope="module")
@@ -202,94 +197,110 @@ def test_collapses_are_counted_and_judged(tmp_path):
     assert "- plain prevents collapse, weak does not: 0/3 against 2/3 collapsed" in text
 
 
-def test_a_sweep_that_was_killed_goes_on(tmp_path):
+def test_a_sweep_that_was_killed_goes_on(tmp_path, gate):
     """Its run dies with it; the next sweep continues it, to the very curve of an undisturbed one."""
-    with sweep_at_work(tmp_path / "killed", "slow:toy.seconds=0.1") as process:
+    with at_work(tmp_path / "killed", "plain:") as process:
         process.kill()
-        os.killpg(manifest(tmp_path / "killed", "slow")["pid"], signal.SIGKILL)
+        os.killpg(manifest(tmp_path / "killed", "plain")["pid"], signal.SIGKILL)
         process.wait()
-    assert manifest(tmp_path / "killed", "slow")["state"] == "running"
-    summary = run(tmp_path / "killed", SLOW)
-    assert summary.finished == 1
-    first, second = starts(tmp_path / "killed", "slow")
-    assert first == 0 and second >= 2
-    run(tmp_path / "whole", Arm("slow", ("toy.seconds=0.0",)))
-    assert curves(tmp_path / "killed", "slow") == curves(tmp_path / "whole", "slow")
+    assert manifest(tmp_path / "killed", "plain")["state"] == "running"
+    gate.touch()
+    assert run(tmp_path / "killed", PLAIN).finished == 1
+    assert starts(tmp_path / "killed", "plain") == [0, 3]
+    run(tmp_path / "whole", PLAIN)
+    assert curves(tmp_path / "killed", "plain") == curves(tmp_path / "whole", "plain")
 
 
-def test_a_run_that_a_killed_sweep_left_at_work_is_found(tmp_path):
-    with sweep_at_work(tmp_path, "slow:toy.seconds=0.1") as process:
+def test_a_run_that_a_killed_sweep_left_at_work_is_found(tmp_path, gate):
+    with at_work(tmp_path, "plain:") as process:
         process.kill()
         process.wait()
-        pid = manifest(tmp_path, "slow")["pid"]
+        pid = manifest(tmp_path, "plain")["pid"]
         assert alive(pid)
-        summary = run(tmp_path, SLOW)
-    assert summary.finished == 1 and starts(tmp_path, "slow") == [0]
-    assert not alive(pid)
+        opening = threading.Timer(0.5, gate.touch)
+        opening.start()
+        assert run(tmp_path, PLAIN).finished == 1
+        opening.join()
+    assert starts(tmp_path, "plain") == [0] and not alive(pid)
 
 
-def test_a_run_that_ended_unseen_is_found(tmp_path):
-    with sweep_at_work(tmp_path, "slow:toy.seconds=0.1") as process:
+def test_a_run_left_at_work_that_does_not_end_well_is_begun_again(tmp_path, gate):
+    with at_work(tmp_path, "plain:") as process:
         process.kill()
         process.wait()
-        wait_until((folder(tmp_path, "slow") / "final.json").exists)
-        wait_until(lambda: not alive(manifest(tmp_path, "slow")["pid"]))
-    assert manifest(tmp_path, "slow")["state"] == "running"
-    assert run(tmp_path, SLOW).finished == 1
-    assert starts(tmp_path, "slow") == [0] and manifest(tmp_path, "slow")["state"] == "finished"
+        pid = manifest(tmp_path, "plain")["pid"]
+        ending = threading.Timer(0.5, lambda: (gate.touch(), os.killpg(pid, signal.SIGKILL)))
+        os.killpg(pid, signal.SIGSTOP)  # so that it cannot pass the gate first
+        ending.start()
+        assert run(tmp_path, PLAIN).finished == 1
+        ending.join()
+    assert starts(tmp_path, "plain") == [0, 3] and manifest(tmp_path, "plain")["attempts"] == 2
+
+
+def test_a_run_that_ended_unseen_is_found(tmp_path, gate):
+    with at_work(tmp_path, "plain:") as process:
+        process.kill()
+        process.wait()
+        gate.touch()
+        wait_until((folder(tmp_path, "plain") / "final.json").exists)
+        wait_until(lambda: not alive(manifest(tmp_path, "plain")["pid"]))
+    assert manifest(tmp_path, "plain")["state"] == "running"
+    assert run(tmp_path, PLAIN).finished == 1
+    assert starts(tmp_path, "plain") == [0] and manifest(tmp_path, "plain")["state"] == "finished"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_the_runs_and_the_next_sweep_goes_on(tmp_path, number):
-    arms = "a:toy.seconds=0.1", "b:toy.seconds=0.1 toy.level=2", "c:toy.level=3"
-    with sweep_at_work(tmp_path, *arms[:2]) as process:
-        pids = [manifest(tmp_path, name)["pid"] for name in "ab"]
+def test_a_signal_stops_the_runs_and_the_next_sweep_goes_on(tmp_path, gate, number):
+    with at_work(tmp_path, "plain:", "better:toy.level=0.5") as process:
+        pids = [manifest(tmp_path, name)["pid"] for name in ("plain", "better")]
         process.send_signal(number)
-        text, _ = process.communicate(timeout=20)
+        text, _ = process.communicate(timeout=60)
     assert process.returncode == 0 and f"ended by {number.name}" in text
     assert f"{number.name}: asking 2 runs to save and end" in text
     assert not any(map(alive, pids))
-    assert [manifest(tmp_path, name)["state"] for name in "ab"] == ["interrupted"] * 2
+    assert [manifest(tmp_path, name)["state"] for name in ("plain", "better")] == ["interrupted"] * 2
     assert (tmp_path / "summary.md").read_text().startswith("# Sweep of 2 arms: 0 of 2 runs are finished")
-    summary = run(tmp_path, *(Arm(arm[0], tuple(arm[2:].split())) for arm in arms), jobs=3)
-    assert summary.finished == 3 and starts(tmp_path, "a")[1] >= 2
+    gate.touch()
+    assert run(tmp_path, PLAIN, BETTER, Arm("more", ("toy.level=2",)), jobs=3).finished == 3
+    assert starts(tmp_path, "plain") == starts(tmp_path, "better") == [0, 3] and starts(tmp_path, "more") == [0]
 
 
-def test_a_run_that_does_not_listen_is_killed(tmp_path):
-    with sweep_at_work(tmp_path, "deaf:toy.mode=stubborn toy.seconds=5", limit=0.2, steps=0) as process:
-        wait_until(lambda: starts(tmp_path, "deaf") == [0])
+def test_a_run_that_does_not_listen_is_killed(tmp_path, gate):
+    with at_work(tmp_path, "deaf:toy.mode=stubborn", limit=0.2) as process:
         pid = manifest(tmp_path, "deaf")["pid"]
         process.send_signal(signal.SIGINT)
-        began = time.monotonic()
-        process.communicate(timeout=20)
-    assert time.monotonic() - began < 4 and not alive(pid)
-    assert manifest(tmp_path, "deaf")["state"] == "interrupted"
+        process.communicate(timeout=20)  # the gate keeps it for 30
+    assert not alive(pid) and manifest(tmp_path, "deaf")["state"] == "interrupted"
 
 
-def test_a_second_ctrl_c_does_not_wait(tmp_path):
-    with sweep_at_work(tmp_path, "deaf:toy.mode=stubborn toy.seconds=30", limit=60, steps=0) as process:
-        wait_until(lambda: starts(tmp_path, "deaf") == [0])
+def test_a_second_ctrl_c_does_not_wait(tmp_path, gate):
+    with at_work(tmp_path, "deaf:toy.mode=stubborn", limit=60) as process:
         pid = manifest(tmp_path, "deaf")["pid"]
         process.send_signal(signal.SIGINT)
-        time.sleep(0.5)
+        assert process.stdout is not None
+        wait_until(lambda: "asking 1 run to save" in process.stdout.readline())
         process.send_signal(signal.SIGINT)
         text, _ = process.communicate(timeout=20)
     assert "ended by SIGINT" in text and not alive(pid)
 
 
-def test_two_sweeps_do_not_share_a_folder(tmp_path):
-    with (
-        sweep_at_work(tmp_path, "slow:toy.seconds=0.1"),
-        pytest.raises(FolderInUse, match="expected a folder in which no other process is at work"),
-    ):
-        run(tmp_path, SLOW)
+def test_two_sweeps_do_not_share_a_folder(tmp_path, gate):
+    refusal = "expected a folder in which no other process is at work"
+    with at_work(tmp_path, "plain:"), pytest.raises(FolderInUse, match=refusal):
+        run(tmp_path, PLAIN)
 
 
-def test_jobs_run_at_once_and_each_has_its_threads(tmp_path):
-    began = time.monotonic()
-    summary = run(tmp_path, SLOW, Arm("slower", ("toy.seconds=0.12",)), jobs=2, threads=3)
-    assert summary.finished == 2 and time.monotonic() - began < 1.9  # one after the other: 1.76 s and two starts
-    assert "threads 3" in (folder(tmp_path, "slow") / "log.txt").read_text()
+def test_jobs_run_at_once_and_each_has_its_threads(tmp_path, gate):
+    def open_when_both_wait():
+        wait_until(lambda: starts(tmp_path, "plain") == starts(tmp_path, "better") == [0], 20)
+        gate.touch()
+
+    opening = threading.Thread(target=open_when_both_wait)
+    opening.start()
+    summary = run(tmp_path, PLAIN, BETTER, jobs=2, threads=3)
+    opening.join()
+    assert summary.finished == 2 and gate.exists()
+    assert "threads 3" in (folder(tmp_path, "plain") / "log.txt").read_text()
     assert "2 runs at once, 3 OpenMP threads each" in summary.markdown()
 
 

@@ -96,7 +96,7 @@ class Runner:
             finally:
                 if active:
                     if stop:
-                        self.display.message(f"{stop.signal_name}: asking {len(active)} runs to save and end")
+                        self.display.message(f"{stop.signal_name}: asking {_runs(len(active))} to save and end")
                     stop_all(list(active), self.limits)
                     for process, (run, record) in active.items():
                         self._settle(run, _stopped(run, record, process, self.experiment))
@@ -178,6 +178,10 @@ class Runner:
             shown = [f"{figures[figure.name]:.5g}" for figure in self.experiment.figures[:1]]
             text = f"{' '.join(shown)} in {record.seconds:.0f} s"
         self.display.tell(*run.key, record.state, text, record.seconds if record.state == "finished" else None)
+
+
+def _runs(count: int) -> str:
+    return "1 run" if count == 1 else f"{count} runs"
 
 
 def settled(run: Run, experiment: Experiment) -> Record:

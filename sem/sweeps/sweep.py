@@ -20,8 +20,9 @@ from sem.sweeps.process import StopLimits, holding
 from sem.sweeps.record import read_record
 from sem.sweeps.results import RunResult, read_result
 from sem.sweeps.runner import Listed, Runner, settled
-from sem.sweeps.search import Search, TrialSource, open_study
+from sem.sweeps.search import Search
 from sem.sweeps.summary import Summary
+from sem.sweeps.trials import TrialSource, open_study
 
 _SWEEP_FILE = "sweep.json"
 _BASE = Arm("base")
