@@ -12,9 +12,9 @@ PACKAGE = Path(__file__).parents[1] / "sem"
 # From the bottom up. A part may import the parts of the layers below it, and itself; parts of one layer do not know
 # each other.
 LAYERS = (
-    ("files", "diagnostics", "ipex", "masking", "native", "precision", "run_names"),
+    ("files", "diagnostics", "ipex", "masking", "native", "precision", "run_names", "signals"),
     ("settings",),
-    ("configuration",),
+    ("configuration", "sweeps"),
     ("config_sections",),
     ("config", "system_info", "ops"),
     ("data", "diffraction", "layers", "ptycho"),
@@ -36,9 +36,11 @@ ONLY = {
     "layers": {"ops"},
     "precision": set(),
     "files": set(),
+    "signals": set(),
     "ipex": set(),
     "settings": {"files"},
     "config_sections": {"settings"},
+    "sweeps": {"files", "settings", "signals"},
     "config": {"config_sections", "configuration", "settings"},
     "configuration": {"settings"},
     "system_info": {"ipex", "native"},

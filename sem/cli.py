@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from sem.commands import check, diffraction, generate, info, launch, ptycho, report, tokenizer, trace, train
+from sem.commands import check, diffraction, generate, info, launch, ptycho, report, sweep, tokenizer, trace, train
 from sem.config import check_option_names
 from sem.masking import masking
 
@@ -32,6 +32,7 @@ COMMANDS: dict[str, ModuleType] = {
     "info": info,
     "report": report,
     "launch": launch,
+    "sweep": sweep,
     "tokenizer": tokenizer,
     "trace": trace,
 }

@@ -204,6 +204,23 @@ def shorten(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """What differs between two configurations, one text for each setting.
+
+    Example:
+        >>> changed_settings({"training": {"seed": 0, "beta2": 0.9}}, {"training": {"seed": 0, "beta2": 0.5}})
+        ['training.beta2 = 0.5, was 0.9']
+    """
+    found = []
+    for key in dict.fromkeys((*before, *now)):
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            found += changed_settings(old, new, f"{prefix}{key}.")
+        elif old != new:
+            found.append(f"{prefix}{key} = {new!r}, was {old!r}")
+    return found
+
+
 _LONGEST_YAML = 1 << 20
 
 

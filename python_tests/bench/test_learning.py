@@ -13,7 +13,7 @@ from sem.bench.language_models import ENTRANTS, Entrant
 from sem.bench.learning import Run, order, run_config, train
 from sem.config import SEMConfig
 from sem.data import load_corpus
-from sem.training.signals import StopRequest
+from sem.signals import StopRequest
 
 MINUTES = 0.01
 

@@ -18,11 +18,11 @@ from rich.console import Console
 from sem.bench.language_models import Entrant
 from sem.config import SEMConfig
 from sem.data import Corpus, EvalLoader
+from sem.signals import StopRequest
 from sem.training.evaluation import evaluate
 from sem.training.loop import TrainingDiverged
 from sem.training.progress import ProgressDisplay, Shown
 from sem.training.schedules import SECONDS_PER_MINUTE
-from sem.training.signals import StopRequest
 from sem.training.trainer import SEMTrainer
 
 POINTS = 20

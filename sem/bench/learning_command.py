@@ -21,8 +21,8 @@ from sem.bench.learning import Run, learn, order, run_config
 from sem.config import SEMConfig, add_config_arguments, check_option_names, config_from_arguments
 from sem.data import load_corpus
 from sem.files import write_text
+from sem.signals import stop_on_signals
 from sem.training.memory import keep_freed_memory
-from sem.training.signals import stop_on_signals
 
 FAILED = 1
 

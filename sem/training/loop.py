@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from sem.signals import StopRequest, stop_on_signals
 from sem.training.checkpoint import CheckpointStore
 from sem.training.distributed import ALONE, OneProcess, merge_states
 from sem.training.health import Criterion, HealthWatch
@@ -27,7 +28,6 @@ from sem.training.optim import load_optimizer_state, set_learning_rate
 from sem.training.progress import ProgressDisplay
 from sem.training.random_state import random_state, restore_random_state
 from sem.training.schedules import Schedule
-from sem.training.signals import StopRequest, stop_on_signals
 from sem.training.step import Objective, StepResult, training_step
 
 CHECKPOINT_FORMAT = 1

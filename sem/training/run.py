@@ -15,6 +15,7 @@ from torch import nn
 
 from sem.precision import PrecisionPolicy, effective_precision, use_precision
 from sem.run_names import CHECKPOINTS, OVERWRITTEN, UNFINISHED
+from sem.settings import changed_settings
 from sem.training.checkpoint import CheckpointError, CheckpointStore
 from sem.training.devices import prepare_for_device, resolve_device
 from sem.training.distributed import OneProcess, accumulation, check_layout, join, own_device
@@ -24,7 +25,6 @@ from sem.training.optim import build_optimizer
 from sem.training.progress import ProgressDisplay, Shown
 from sem.training.run_folder import (
     AUTO_RESUME,
-    changed_settings,
     find_checkpoint,
     holds_run,
     move_run,

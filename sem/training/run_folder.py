@@ -110,20 +110,3 @@ def move_run(folder: Path, name: str) -> Path:
         if (folder / part).exists():
             (folder / part).rename(aside / part)
     return aside
-
-
-def changed_settings(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
-    """What differs between two configurations, one text for each setting.
-
-    Example:
-        >>> changed_settings({"training": {"seed": 0, "beta2": 0.9}}, {"training": {"seed": 0, "beta2": 0.5}})
-        ['training.beta2 = 0.5, was 0.9']
-    """
-    found = []
-    for key in dict.fromkeys((*before, *now)):
-        old, new = before.get(key), now.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
-            found += changed_settings(old, new, f"{prefix}{key}.")
-        elif old != new:
-            found.append(f"{prefix}{key} = {new!r}, was {old!r}")
-    return found

@@ -9,10 +9,10 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 
+from sem.signals import stop_on_signals
 from sem.training.checkpoint import CheckpointStore
 from sem.training.lightning.module import SEMLightningModule
 from sem.training.loop import TrainingLoop
-from sem.training.signals import stop_on_signals
 
 
 class HealthMonitor(Callback):
