@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "sem"
 # each other.
 LAYERS = (
     ("files", "diagnostics", "ipex", "masking", "native", "precision", "run_names"),
-    ("settings",),
+    ("activations", "settings"),
     ("config_sections",),
     ("config", "system_info", "ops"),
     ("data", "diffraction", "layers", "ptycho"),
@@ -34,6 +34,7 @@ ONLY = {
     "trace": {"diffraction", "files", "ops"},
     "layers": {"ops"},
     "precision": set(),
+    "activations": {"files"},
     "files": set(),
     "ipex": set(),
     "settings": {"files"},
