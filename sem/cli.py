@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from sem.commands import check, diffraction, generate, info, launch, report, tokenizer, trace, train
+from sem.commands import activations, check, diffraction, generate, info, launch, report, tokenizer, trace, train
 from sem.config import check_option_names
 from sem.masking import masking
 
@@ -31,6 +31,7 @@ COMMANDS: dict[str, ModuleType] = {
     "check": check,
     "info": info,
     "report": report,
+    "activations": activations,
     "launch": launch,
     "tokenizer": tokenizer,
     "trace": trace,

@@ -60,18 +60,16 @@ class Moments:
 
 
 def _joined(count: Tensor, mean: Tensor, squares: Tensor, axes: Sequence[int]) -> Moments:
-    """Pool streams along ``axes``; those of no value may have any mean."""
+    """Pool streams along ``axes``; those of no value have any finite mean."""
     axes = tuple(axes)
     if not axes:
         return Moments(count, mean, squares)
-    there = count > 0
-    base = mean.where(there, math.inf).amin(axes, keepdim=True)
+    base = mean.where(count > 0, math.inf).amin(axes, keepdim=True)
     base = base.where(base.isfinite(), 0.0)
     total = count.sum(axes, keepdim=True)
-    step = (mean - base).where(there, 0.0)
-    centre = base + (count * step).sum(axes, keepdim=True) / total.clamp(min=1)
-    spread = count * (mean - centre).where(there, 0.0).square()
-    return Moments(total.squeeze(axes), centre.squeeze(axes), (squares + spread).sum(axes))
+    centre = base + (count * (mean - base)).sum(axes, keepdim=True) / total.clamp(min=1)
+    spread = (count * (mean - centre).square()).sum(axes)
+    return Moments(total.squeeze(axes), centre.squeeze(axes), squares.sum(axes) + spread)
 
 
 class Spread:

@@ -175,14 +175,15 @@ class _Seen:
 
     def amplitudes(self) -> Tensor:
         """The magnitudes of the finite numbers, real or complex, `[N]`."""
-        sizes = self.parts.norm(dim=2, keepdim=True) if self.parts.shape[2] == 2 else self.parts.abs()
+        sizes = torch.hypot(*self.parts.split(1, 2)) if self.parts.shape[2] == 2 else self.parts.abs()
         return sizes.flatten() if self.finite is None else sizes[self.finite]
 
     def phases(self) -> Tensor:
         """The phases of the finite complex numbers that are not 0, in (-pi, pi], `[N]`."""
         real, imaginary = self.parts.unbind(2)
         there = (real != 0) | (imaginary != 0)
-        return torch.atan2(imaginary[there], real[there])
+        phases = torch.atan2(imaginary, real)
+        return phases.flatten() if bool(there.all()) else phases[there]
 
     def energies(self) -> Tensor:
         """float64 `[4]`: the sum of squares, what of it is constant over positions in each channel of each sample, what
