@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "sem"
 # each other.
 LAYERS = (
     ("files", "diagnostics", "ipex", "masking", "native", "precision", "run_names", "signals"),
-    ("settings",),
+    ("activations", "settings"),
     ("configuration", "sweeps"),
     ("config_sections",),
     ("config", "system_info", "ops"),
@@ -35,6 +35,7 @@ ONLY = {
     "trace": {"diffraction", "files", "ops"},
     "layers": {"ops"},
     "precision": set(),
+    "activations": {"files"},
     "files": set(),
     "signals": set(),
     "ipex": set(),

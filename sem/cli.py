@@ -17,7 +17,20 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from sem.commands import check, diffraction, generate, info, launch, ptycho, report, sweep, tokenizer, trace, train
+from sem.commands import (
+    activations,
+    check,
+    diffraction,
+    generate,
+    info,
+    launch,
+    ptycho,
+    report,
+    sweep,
+    tokenizer,
+    trace,
+    train,
+)
 from sem.config import check_option_names
 from sem.masking import masking
 
@@ -31,6 +44,7 @@ COMMANDS: dict[str, ModuleType] = {
     "check": check,
     "info": info,
     "report": report,
+    "activations": activations,
     "launch": launch,
     "sweep": sweep,
     "tokenizer": tokenizer,

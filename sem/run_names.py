@@ -2,5 +2,6 @@
 
 CHECKPOINTS = "checkpoints"
 LOCK_FILE = "run.lock"
+ACTIVATIONS = "activations.json"
 OVERWRITTEN, UNFINISHED = "overwritten", "unfinished"
 """Where a run that is being replaced is until the new one has a checkpoint, and what is left of one that had none."""

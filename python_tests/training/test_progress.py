@@ -4,7 +4,7 @@ import re
 import pytest
 from rich.console import Console
 
-from sem.training.progress import ProgressDisplay, Shown, clock
+from sem.training.progress import CountDisplay, ProgressDisplay, Shown, clock
 
 FIGURES = (Shown("loss", "loss", ".2f"), Shown("cg_residual", "CG residual", ".1e"))
 
@@ -37,3 +37,22 @@ def test_live_display_on_a_terminal():
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00:00"), (59.6, "0:01:00"), (86400, "24:00:00")])
 def test_clock(seconds, text):
     assert clock(seconds) == text
+
+
+def counted(terminal: bool, every: float = 0.0) -> str:
+    stream, times = io.StringIO(), iter([0.0, 1.0, 2.0, 4.0])
+    console = Console(file=stream, force_terminal=terminal, width=100)
+    with CountDisplay("rows:", 40, console, every, lambda: next(times)) as display:
+        for count in (0, 8, 32):
+            display.advance(count)
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
+
+
+def test_a_count_has_its_rate_and_the_time_left():
+    assert counted(terminal=False).splitlines() == [
+        "rows: 0 of 40 (0 %) | 0/s | left -:--:--",
+        "rows: 8 of 40 (20 %) | 4/s | left 0:00:08",
+        "rows: 40 of 40 (100 %) | 10/s | left 0:00:00",
+    ]
+    assert len(counted(terminal=False, every=3.5).splitlines()) == 1
+    assert "rows: 40 of 40 (100 %) | 10/s | left 0:00:00" in counted(terminal=True)

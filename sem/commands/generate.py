@@ -41,6 +41,7 @@ def run(options: Namespace) -> int:
     from sem.data import tokenizer_of
     from sem.generation import generate_text
     from sem.model import SEMModel
+    from sem.training.checkpoint import load_parameters
     from sem.training.devices import prepare_for_device, resolve_device
     from sem.training.run_folder import open_checkpoint, run_folder_of, saved_config
 
@@ -56,7 +57,7 @@ def run(options: Namespace) -> int:
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     model = SEMModel(config)
-    model.load_state_dict(content["model"])
+    load_parameters(model, content)
     note = prepare_for_device(model.to(device).eval(), None, device)
     if note is not None:
         print(note, file=sys.stderr)

@@ -160,6 +160,11 @@ class EvalLoader:
     def __len__(self) -> int:
         return -(-len(self._rows) // self.batch_size)
 
+    @property
+    def num_rows(self) -> int:
+        """Rows of a whole pass."""
+        return len(self._rows)
+
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for begin in range(0, len(self._rows), self.batch_size):
             tokens, targets = self._rows.batch(self._row_order[begin : begin + self.batch_size])

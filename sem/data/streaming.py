@@ -159,6 +159,11 @@ class StreamEvalLoader:
     def __len__(self) -> int:
         return len(self._opened())
 
+    @property
+    def num_rows(self) -> int:
+        """Rows of a whole pass."""
+        return self._opened().num_rows
+
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return iter(self._opened())
 

@@ -16,10 +16,12 @@ import re
 import shutil
 import warnings
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, cast
 
 import torch
+from torch import nn
 
 from sem.files import TEMPORARY, free_name, replacing
 from sem.training.seal import SealingFile, is_whole
@@ -212,6 +214,28 @@ def load(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: no checkpoint, it holds a {type(content).__name__}")
     return content
+
+
+def load_parameters(model: nn.Module, content: Mapping[str, Any]) -> None:
+    """Give ``model`` the parameters in a checkpoint's content: all that it has, and no other.
+
+    Raises:
+        ValueError: there are none, or some are missing, are not the model's or have another shape; all those are named,
+            and what ``model`` holds then is of no use.
+
+    Example:
+        >>> load_parameters(nn.Linear(1, 1, bias=False), {"model": {"weight": torch.ones(1, 1), "b": torch.ones(1)}})
+        Traceback (most recent call last):
+        ValueError: model: expected the parameters of Linear; Unexpected key(s) in state_dict: "b".
+    """
+    if not isinstance(content.get("model"), dict):
+        raise ValueError(f"checkpoint: expected an entry 'model' with parameters by name, got {sorted(content)}")
+    try:
+        model.load_state_dict(content["model"])
+    except (RuntimeError, TypeError, AttributeError) as error:  # the latter two of values that are no tensors
+        head, _, problems = str(error).partition("\n")
+        reason = " ".join((problems or head).split())
+        raise ValueError(f"model: expected the parameters of {type(model).__name__}; {reason}") from None
 
 
 def _damaged_record(path: Path) -> str | None:

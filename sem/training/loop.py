@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from sem.signals import StopRequest, stop_on_signals
-from sem.training.checkpoint import CheckpointStore
+from sem.training.checkpoint import CheckpointStore, load_parameters
 from sem.training.distributed import ALONE, OneProcess, merge_states
 from sem.training.health import Criterion, HealthWatch
 from sem.training.logging import MetricLog
@@ -296,9 +296,9 @@ class TrainingLoop:
             received = content.get("format")
             raise ValueError(f"checkpoint: expected format {CHECKPOINT_FORMAT}, got {received!r}")
         try:
-            self.model.load_state_dict(content["model"])
+            load_parameters(self.model, content)
             load_optimizer_state(self.optimizer, content["optimizer"])
-        except (RuntimeError, ValueError) as error:
+        except ValueError as error:
             raise ValueError(f"checkpoint: it does not fit the configured model: {error}") from error
         self.batches.load_state_dict(content["batches"])
         self.state = LoopState(**content["loop"])

@@ -1,8 +1,9 @@
-"""What a running training shows: a live display on a terminal, plain lines anywhere else."""
+"""What a running training, or any long count, shows: a live display on a terminal, plain lines anywhere else."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console, Group
@@ -93,6 +94,67 @@ class ProgressDisplay:
         body.add_row(*(Text(figure.label, style="dim") for figure in self._shown))
         body.add_row(*(Text(figure.text(self._latest)) for figure in self._shown))
         return Group(head, body)
+
+
+class CountDisplay:
+    """Shows how far a count is, how fast it goes and how long it will take; a context manager.
+
+    On a terminal one line is redrawn in place and leaves nothing behind; otherwise there is a line every ``every``
+    seconds.
+
+    Args:
+        what: is counted.
+        total: where the count ends.
+        console: where to write; standard error by default.
+        every: seconds between lines where there is no terminal.
+        now: the clock.
+
+    Example:
+        >>> times = iter([0.0, 2.0])
+        >>> console = Console(force_terminal=False, width=80)
+        >>> with CountDisplay("rows:", 100, console, every=1.0, now=lambda: next(times)) as display:
+        ...     display.advance(20)
+        rows: 20 of 100 (20 %) | 10/s | left 0:00:08
+    """
+
+    def __init__(
+        self,
+        what: str,
+        total: int,
+        console: Console | None = None,
+        every: float = 10.0,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._what, self._total, self._every, self._now = what, total, every, now
+        self._console = console or Console(stderr=True, highlight=False)
+        self._live = Live(console=self._console, transient=True) if self._console.is_terminal else None
+        self._done = 0
+
+    def __enter__(self) -> CountDisplay:
+        self._begun = self._told = self._now()
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def advance(self, count: int) -> None:
+        """So many more are done."""
+        self._done += count
+        now = self._now()
+        if self._live is not None:
+            self._live.update(Text(self._line(now)))
+        elif now - self._told >= self._every:
+            self._told = now
+            self._console.print(self._line(now), markup=False, highlight=False, soft_wrap=True)
+
+    def _line(self, now: float) -> str:
+        rate = self._done / max(now - self._begun, 1e-9)
+        left = clock((self._total - self._done) / rate if rate else None)
+        share = 100 * self._done / max(self._total, 1)
+        return f"{self._what} {self._done} of {self._total} ({share:.0f} %) | {rate:.3g}/s | left {left}"
 
 
 def clock(seconds: float | None) -> str:

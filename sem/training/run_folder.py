@@ -13,7 +13,7 @@ from sem.config import SEMConfig
 from sem.data.tokenizer import TOKENIZER_FILE
 from sem.files import free_name, write_text
 from sem.precision import PrecisionPolicy, autocast_reached, effective_precision
-from sem.run_names import CHECKPOINTS
+from sem.run_names import ACTIVATIONS, CHECKPOINTS
 from sem.training import checkpoint
 from sem.training.checkpoint import CheckpointError, CheckpointStore
 
@@ -26,6 +26,7 @@ _FILES = (
     "sample.txt",
     "final.json",
     "precision.json",
+    ACTIVATIONS,
     "wandb_id",
     TOKENIZER_FILE,
 )
