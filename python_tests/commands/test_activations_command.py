@@ -179,6 +179,7 @@ def test_wrong_use_is_one_line(run, tmp_path, capsys):
         ([str(run), "--compare", "a", "b"], 2, "got both"),
         ([str(run), "--samples", "0"], 2, "--samples: expected an integer >= 1 or 'all', got '0'"),
         ([str(run), "--samples", "many"], 2, "got 'many'"),
+        ([str(run), "--plot", str(tmp_path / "no" / "a.png")], 2, "expected a file in a folder that exists"),
         ([str(run), "--layers", "nothing*"], 2, "layers = 'nothing*': expected a pattern of some of"),
         ([str(tmp_path)], 1, "expected the folder of a run"),
         ([str(tmp_path / "bare.pt")], 2, "expected an entry 'model' with parameters by name"),

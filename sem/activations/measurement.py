@@ -112,7 +112,7 @@ def measure(
                     if progress is not None:
                         progress(batch)
             if not count:
-                raise ValueError(f"batches: expected at least one in each of two passes, got none in the {1 + second}.")
+                raise ValueError(f"batches: expected at least one in each of two passes, got none in pass {1 + second}")
     return Activations(
         Summary(type(model).__name__, sum(parameter.numel() for parameter in model.parameters())),
         watch.statistics(modules),
