@@ -76,15 +76,13 @@ def test_layers_come_in_the_order_of_their_calls_each_call_for_itself():
     found = measure(Net(), images().split(4))
     assert list(found.layers) == [
         "lift",
-        *("blocks.0.spectral", "blocks.0.local", "blocks.0", "dropout", "activation"),
-        *("blocks.1.spectral", "blocks.1.local", "blocks.1", "dropout#2", "activation#2"),
+        *("blocks.0.spectral", "blocks.0.local", "blocks.0", "activation"),
+        *("blocks.1.spectral", "blocks.1.local", "blocks.1", "activation#2"),
         "norm",
         "head",
-        "(model)",
     ]
     assert found.layers["activation"]["count"] == found.layers["activation#2"]["count"] == 11 * 4 * 64
     assert found.layers["activation"]["mean"] != found.layers["activation#2"]["mean"]
-    assert found.layers["head"] == found.layers["(model)"]
     assert found.summary.architecture == "Net"
     assert found.summary.parameters == sum(p.numel() for p in Net().parameters())
 
@@ -98,6 +96,24 @@ def test_layers_are_what_the_model_computes():
     assert found.layers["blocks.0"]["mean"] == pytest.approx(float(values.double().mean()), rel=1e-6)
     mine = measure(model, images().split(4), layers={"first": model.blocks[0]})
     assert mine.layers == {"first": found.layers["blocks.0"]}
+
+
+def test_what_hands_on_a_tensor_has_an_entry_only_if_it_is_named():
+    class Same(nn.Module):
+        def forward(self, x):
+            return x
+
+    model = nn.Sequential(nn.Sequential(nn.Linear(8, 8), Same()), nn.ReLU(inplace=True), Same())
+    batches = [torch.randn(5, 8)]
+    found = measure(model, batches).layers
+    assert list(found) == ["0.0", "1"]  # what writes into the tensor of another is no such thing
+    assert found["0.0"]["min"] < 0 == found["1"]["min"]
+    named = measure(model, batches, layers={"linear": model[0][0], "container": model[0], "all": model}).layers
+    assert list(named) == ["linear", "container", "all"]
+    assert named["linear"] == named["container"] == found["0.0"] and named["all"] == found["1"]
+    assert list(measure(model, batches, layers="(model)").layers) == ["(model)"]
+    with torch.inference_mode():
+        assert measure(model, batches, layers="1").layers["1"] == found["1"]
 
 
 def test_whatever_calls_the_model_is_called():

@@ -170,8 +170,12 @@ def test_a_dead_channel_is_found_and_all_of_a_constant_layer_are():
     data[:, 1] = 0.1
     found = statistics_of(data, 3)
     assert (found["channels"], found["dead_channels"], found["dead_share"]) == (3, 1, 1 / 3)
-    data[:, 1] += np.where(np.arange(10) % 2, 1e-5, -1e-5)
-    assert statistics_of(data, 3)["dead_channels"] == 0  # little is more than nothing
+    stripes = np.where(np.arange(10) % 2, 1.0, -1.0)
+    std = data.std()
+    data[:, 1] = 0.1 + 0.9e-6 * std * stripes
+    assert statistics_of(data, 3)["dead_channels"] == 1
+    data[:, 1] = 0.1 + 1.1e-6 * std * stripes
+    assert statistics_of(data, 3)["dead_channels"] == 0
     constant = statistics_of(np.full((7, 3, 5, 5), 0.1), 2)
     assert constant["dead_share"] == 1.0
     assert (constant["std"], constant["between_sample_share"]) == (0.0, 0.0)

@@ -6,7 +6,7 @@ from small_model import SMALL_MODEL, as_options
 
 from sem.activations import read
 from sem.cli import main
-from sem.commands.activations import HeldOut
+from sem.commands.activations import HeldOut, measure_language_model
 from sem.data import build_loaders
 from sem.model import SEMModel
 from sem.training.checkpoint import write_atomically
@@ -63,10 +63,8 @@ def test_statistics_of_all_held_out_text_are_kept_with_the_run(run, capsys):
         "encoder",
         "mamba_layers.0",
         "propagator.layers.0",
-        "propagator",
         "final_norm",
         "sampler",
-        "(model)",
     ]
     summary = found.summary
     assert (summary.architecture, summary.samples, summary.step) == ("SEMModel", len(tokens), 3)
@@ -78,8 +76,8 @@ def test_statistics_of_all_held_out_text_are_kept_with_the_run(run, capsys):
         answer = model(tokens).double()
     assert found.layers["encoder"]["count"] == 2 * wave.numel() == 2 * len(tokens) * 16 * 16
     assert found.layers["mamba_layers.0"]["amplitude_mean"] == pytest.approx(float(mixed.abs().mean()), rel=1e-5)
-    assert found.layers["(model)"]["mean"] == pytest.approx(float(answer.mean()), rel=1e-6)
-    assert found.layers["(model)"]["std"] == pytest.approx(float(answer.std(correction=0)), rel=1e-6)
+    assert found.layers["sampler"]["mean"] == pytest.approx(float(answer.mean()), rel=1e-6)
+    assert found.layers["sampler"]["std"] == pytest.approx(float(answer.std(correction=0)), rel=1e-6)
     ratio = float((mixed - wave).norm() / wave.norm())
     scale = float(model.mamba_layers[0].residual.detach())
     assert found.blocks["mamba_layers.0"] == pytest.approx(
@@ -100,6 +98,23 @@ def test_rows_are_the_first_ones_whatever_the_batches(run, batch_size):
         assert torch.equal(torch.cat(list(rows)), everything[:most])  # again
         assert rows.rows == len(everything[:most])
     assert HeldOut(loader, 10**9).rows == len(everything)
+
+
+def test_batches_do_not_matter(run):
+    model, _ = held_out(run)
+    config = saved_config(open_checkpoint(run)[1])
+    one, many = (
+        measure_language_model(model, HeldOut(build_loaders(config, batch_size=size)[1]), "*") for size in (1, 64)
+    )
+    assert list(one.layers) == list(many.layers)
+    for name, values in one.layers.items():
+        for stat, value in values.items():
+            prefix, _, place = stat.rpartition("_")
+            if place.lstrip("p").isdigit():
+                error = values["_".join(filter(None, (prefix, "percentile_error")))]
+                assert abs(value - many.layers[name][stat]) <= error
+            else:
+                assert many.layers[name][stat] == (value if value is None else pytest.approx(value, rel=1e-6, abs=1e-6))
 
 
 def test_options_choose_samples_layers_checkpoint_and_files(run, tmp_path, capsys):
@@ -164,6 +179,7 @@ def test_wrong_use_is_one_line(run, tmp_path, capsys):
         ([str(run), "--compare", "a", "b"], 2, "got both"),
         ([str(run), "--samples", "0"], 2, "--samples: expected an integer >= 1 or 'all', got '0'"),
         ([str(run), "--samples", "many"], 2, "got 'many'"),
+        ([str(run), "--plot", str(tmp_path / "no" / "a.png")], 2, "expected a file in a folder that exists"),
         ([str(run), "--layers", "nothing*"], 2, "layers = 'nothing*': expected a pattern of some of"),
         ([str(tmp_path)], 1, "expected the folder of a run"),
         ([str(tmp_path / "bare.pt")], 2, "expected an entry 'model' with parameters by name"),

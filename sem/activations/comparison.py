@@ -11,6 +11,7 @@ from sem.activations.record import Activations
 
 NOT_COMPARED = ("count", "channels", "percentile_error")
 """What tells of the data and of the measurement, not of what a layer does."""
+_RARE, _FEW = ("zero_share", "dead_share"), 0.01
 _PLACES = ("mean", "min", "max", *(f"p{percent}" for percent in PERCENTILES))
 
 
@@ -54,7 +55,8 @@ def compare(first: Activations, second: Activations, tolerance: float = 1e-6) ->
     The relative change of a statistic is ``abs(b - a) / max(abs(a), abs(b))``. Statistics that say *where* numbers lie
     (mean, minimum, maximum, percentiles) may be anywhere near 0 by chance, so their changes are taken relative to the
     layer's standard deviation where that is larger; those of phases relative to pi, of ``phase_mean`` the shorter way
-    around the circle. Counts and ``percentile_error`` are not compared.
+    around the circle; those of ``zero_share`` and ``dead_share`` relative to 1 % where they are smaller. Counts and
+    ``percentile_error`` are not compared.
 
     Args:
         tolerance: relative changes up to this are none.
@@ -102,6 +104,8 @@ def _listed(names: Mapping[str, object]) -> str:
 def _scale(statistic: str, one: Mapping[str, Number], two: Mapping[str, Number]) -> float:
     if statistic.startswith("phase_"):
         return math.pi
+    if statistic in _RARE:
+        return _FEW
     prefix = "amplitude_" if statistic.startswith("amplitude_") else ""
     if statistic.removeprefix(prefix) not in _PLACES:
         return 0.0

@@ -37,23 +37,23 @@ def measure(
     afterwards what they were, and both passes draw the same random numbers.
 
     A layer that is called several times for a batch has an entry for each: ``name``, ``name#2``, ``name#3`` ... Entries
-    are in the order in which layers first returned. Each has, over all samples, channels and positions:
+    are in the order in which layers first returned. One that hands on the very tensor of the layer before it, as a
+    container does that of its last layer, has none unless it is named. An entry has, over all samples, channels and
+    positions:
 
-    ========================  ========================================================================================
-    ``count``                 finite real numbers; ``nonfinite``: the others, which are left out of all that follows
-    ``channels``              their number; ``dead_channels``, ``dead_share``: those whose standard deviation is at most
-                              1e-6 of the layer's, all of a constant layer
-    ``mean``, ``std``         with their signs; ``std`` divides by the number
-    ``min``, ``max``          and ``p1``, ``p5``, ``p50``, ``p95``, ``p99`` as of :func:`numpy.percentile`, but for at
-                              most ``percentile_error``, a 4096th of the range
-    ``mean_abs``              mean of abs(a); ``rel_amp_std``: the standard deviation of abs(a) over that mean
-    ``zero_share``            numbers that are exactly 0
-    ``dc_share``              abs(mean over positions)^2 of each channel of each sample, over the mean square
-    ``low_freq_ratio``        energy at frequencies 0 < abs(q) <= 1/8 cycles per position over that at all q but 0, of
-                              the channels of samples without a number that is not finite
-    ``between_sample_share``  variance over samples at each channel and position, averaged, over the variance of all
-                              numbers; 0 where the layer ignores its input
-    ========================  ========================================================================================
+    - ``count``: finite real numbers; ``nonfinite``: the others, which are left out of all that follows;
+    - ``channels``: their number; ``dead_channels``, ``dead_share``: those whose standard deviation is at most 1e-6 of
+      the layer's, which are all of a constant layer;
+    - ``mean``, ``std``: with their signs; ``std`` divides by the number;
+    - ``min``, ``max``, and ``p1``, ``p5``, ``p50``, ``p95``, ``p99`` as of :func:`numpy.percentile`, but for at most
+      ``percentile_error``, a 4096th of the range;
+    - ``mean_abs``: mean of abs(a); ``rel_amp_std``: the standard deviation of abs(a) over that mean;
+    - ``zero_share``: numbers that are exactly 0;
+    - ``dc_share``: abs(mean over positions)^2 of each channel of each sample, over the mean square;
+    - ``low_freq_ratio``: energy at frequencies 0 < abs(q) <= 1/8 cycles per position over that at all q but 0, of the
+      channels of samples without a number that is not finite;
+    - ``between_sample_share``: variance over samples at each channel and position, averaged, over the variance of all
+      numbers; 0 where the layer ignores its input.
 
     ``dc_share`` and ``low_freq_ratio`` are None where a layer has no positions, ``between_sample_share`` where there is
     one sample or their shapes differ, a ratio where it is 0/0 (but ``between_sample_share`` of a constant layer is 0).
@@ -106,13 +106,13 @@ def measure(
                     _watch_block(hooks, name, part)
                 count = 0
                 for batch in batches:
-                    watch.calls.clear()
+                    watch.begin_batch()
                     call(model, batch)
                     count += 1
                     if progress is not None:
                         progress(batch)
             if not count:
-                raise ValueError(f"batches: expected at least one in each of two passes, got none in the {1 + second}.")
+                raise ValueError(f"batches: expected at least one in each of two passes, got none in pass {1 + second}")
     return Activations(
         Summary(type(model).__name__, sum(parameter.numel() for parameter in model.parameters())),
         watch.statistics(modules),
@@ -126,8 +126,12 @@ class _Watch:
     def __init__(self, layout: Callable[[str, Tensor], Layout | None], named: bool) -> None:
         self.layout, self.named = layout, named
         self.second = False
-        self.calls: Counter[str] = Counter()
         self.found: dict[str, LayerStatistics] = {}
+        self.begin_batch()
+
+    def begin_batch(self) -> None:
+        self.calls: Counter[str] = Counter()
+        self._last: tuple[Tensor, int] | None = None
 
     def hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def see(module: nn.Module, arguments: Any, output: Any) -> None:
@@ -143,6 +147,8 @@ class _Watch:
                 got = f"{output.dtype}" if isinstance(output, Tensor) else type(output).__name__
                 raise ValueError(f"layer {name!r}: expected a tensor of floating or complex numbers, got {got}")
             return
+        if not self.named and self._handed_on(output):
+            return
         layout = self.layout(name, output)
         if layout is None:
             return
@@ -151,6 +157,13 @@ class _Watch:
                 self.found.setdefault(name, LayerStatistics()).see(output, layout)
             elif name in self.found:
                 self.found[name].sort_in(output, layout)
+
+    def _handed_on(self, output: Tensor) -> bool:
+        """Whether this is the very tensor that the layer before returned, and nothing was written to it since."""
+        if output.is_inference():  # has no count of writes
+            return False
+        before, self._last = self._last, (output, output._version)
+        return before is not None and before[0] is output and before[1] == output._version
 
     def statistics(self, modules: Mapping[str, nn.Module]) -> dict[str, dict[str, Any]]:
         missing = [name for name in modules if name not in self.found]

@@ -57,6 +57,7 @@ def plot_depth(activations: Activations, target: str | Path, title: str = "") ->
     rows[0].legend()
     for axes, (stat, label) in zip(rows[1:], panels, strict=True):
         axes.plot(depth, _column(layers, stat), marker=".")
+        axes.set_ylim(bottom=0.0)
         axes.set_title(label)
     for axes in rows:
         axes.grid(alpha=0.3)

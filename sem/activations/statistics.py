@@ -162,6 +162,9 @@ class _Seen:
     def of(cls, output: Tensor, layout: Layout) -> _Seen:
         values = layout.arranged(widened(output))
         parts = torch.view_as_real(values).movedim(-1, 2) if values.is_complex() else values.unsqueeze(2)
+        parts = parts.contiguous()  # all that follows passes over it many times
+        if bool(parts.sum().isfinite()):  # then all of them are
+            return cls(parts, None)
         finite = parts.isfinite().all(2, keepdim=True)
         return cls(parts, None) if bool(finite.all()) else cls(parts.where(finite, 0.0), finite)
 
@@ -203,7 +206,8 @@ def _spectrum(maps: Tensor, positions: Sequence[int]) -> tuple[Tensor, Tensor]:
     sizes = [maps.shape[axis] for axis in positions]
     # A constant has no energy but at q = 0; without it, none is left by rounding either.
     start = maps.flatten(positions[0])[..., 0].reshape(*maps.shape[: positions[0]], *[1] * len(sizes))
-    power = torch.fft.rfftn(maps - start, dim=tuple(positions), norm="ortho").abs().square()
+    waves = torch.view_as_real(torch.fft.rfftn(maps - start, dim=tuple(positions), norm="ortho"))
+    power = waves.square().sum((*range(positions[0]), -1))
     last = sizes[-1]
     squared = torch.fft.rfftfreq(last, dtype=torch.float64, device=maps.device).square()
     twice = torch.full_like(squared, 2.0)  # rfft leaves out the frequencies -q

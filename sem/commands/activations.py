@@ -68,6 +68,9 @@ def _measure(options: Namespace) -> int:
     from sem.training.run_folder import open_checkpoint, run_folder_of, saved_config
 
     samples = _sample_count(options.samples)
+    for option in ("output", "plot"):  # now, not when all is computed
+        if options[option] is not None and not Path(options[option]).parent.is_dir():
+            raise ValueError(f"--{option} {options[option]}: expected a file in a folder that exists")
     path, content = open_checkpoint(options.run if options.checkpoint is None else options.checkpoint)
     config = saved_config(content, [f"training.device={options.device}"])
     folder = run_folder_of(Path(options.run))
