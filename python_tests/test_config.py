@@ -168,7 +168,7 @@ def test_accepted_values(key: str, given_value: object, expected: object) -> Non
         ("generation.top_p", 0, "a number > 0 and <= 1"),
         ("training.compile", 1, "true or false"),
         ("training.compile", "yes", "true or false"),
-        ("training.scheduler", "linear", "one of wsd, cosine"),
+        ("training.scheduler", "linear", "one of constant, cosine, warmup_cosine, wsd, exponential, plateau"),
         ("training.dtype", "float16", "one of float32"),
         ("training.device", "gpu", "text matching"),
         ("training.output_dir", "", "text matching"),

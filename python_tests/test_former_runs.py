@@ -4,9 +4,11 @@ import logging
 
 import pytest
 import torch
+from toy import RecordingDisplay, losses_of, toy_trainer
 
 from sem.config import FORMER_KINDS, SEMConfig
 from sem.model import SEMModel
+from sem.training.checkpoint import write_atomically
 from sem.training.run_folder import saved_config
 
 SIZES = {
@@ -25,6 +27,17 @@ PARAMETERS = {
     "sampler": "weight bias",
 }
 """What was in a checkpoint."""
+LATER_SETTINGS = (
+    "momentum",
+    "nesterov",
+    "gradient_clip_kind",
+    "lr_gamma",
+    "lr_interval",
+    "plateau_factor",
+    "plateau_patience",
+    "plateau_floor",
+)
+"""Of ``training``, since there is more than one clipping, and more optimizers and schedules than two."""
 EXPECTED = [[30.7367, 6.69951, 3.51023], [15.54109, 5.343207, 4.595713], [14.69502, 2.080188, 1.876724]]
 """Probabilities that the model of then gave, in thousandths."""
 
@@ -36,7 +49,7 @@ def former():
     for section, kinds in FORMER_KINDS.items():
         for key in kinds:
             values.get(section, {}).pop(key, None)
-    for key in ("muon_learning_rate", "muon_momentum"):
+    for key in ("muon_learning_rate", "muon_momentum", *LATER_SETTINGS):
         del values["training"][key]
     return values
 
@@ -92,3 +105,27 @@ def test_a_run_saved_before_the_last_map_had_a_kind_has_a_complex_one():
     del values["spinor"]["projection"]
     assert saved_config({"config": values}).spinor.projection == "complex"
     assert SEMConfig.from_dict({"spinor": {"output_gate": False}}).spinor.projection == "widely_linear"
+
+
+def without_later_settings(values):
+    return {
+        **values,
+        "training": {key: value for key, value in values["training"].items() if key not in LATER_SETTINGS},
+    }
+
+
+@pytest.mark.parametrize(("optimizer", "scheduler"), [("adamw", "cosine"), ("muon", "wsd")])
+def test_a_run_saved_before_the_later_optimizers_goes_on_bit_by_bit(tmp_path, optimizer, scheduler):
+    """Its configuration had fewer settings, its optimizer's groups no name, and its loop no plateau."""
+    overrides = (f"training.optimizer={optimizer}", f"training.scheduler={scheduler}")
+    whole = losses_of(tmp_path / "whole", *overrides)
+    trainer, display = toy_trainer(tmp_path / "parts", *overrides), RecordingDisplay()
+    trainer.build_loop(store=trainer.store, display=display).run(max_steps=6)
+    path, content = trainer.store.load_latest()
+    content["config"] = without_later_settings(content["config"])
+    for group in content["optimizer"]["param_groups"]:
+        del group["optimizer"]
+    del content["loop"]["plateau"]
+    write_atomically(path, content)
+    assert saved_config(content) == trainer.config
+    assert display.losses + losses_of(tmp_path / "parts", *overrides, resume="auto") == whole

@@ -11,13 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from sem.settings import Section, setting
+from sem.optimization_settings import OptimizerName, ScheduleName
+from sem.run_settings import RunSettings
+from sem.settings import SEED_LIMIT, Section, setting, with_default
 
 TOKENIZER_SIZES = {"bytes": 260}
 """Number of token ids each built-in tokenizer can produce; ``model.vocab_size`` may be larger, never smaller."""
-
-LOGGERS = ("csv", "tensorboard", "wandb")
-_SEED_LIMIT = 2**63 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +126,7 @@ class DataConfig(Section):
     validation_share: float = setting(0.05, "share of the text held out for validation", gt=0, lt=1)
     seq_length: int | None = setting(None, "tokens per row; null: model.max_seq_length", ge=1)
     tokenizer: str = setting("bytes", "'bytes', or a file that the tokenizers library reads", pattern=".+")
-    shuffle_seed: int = setting(0, "seed of the order of documents and rows", ge=0, le=_SEED_LIMIT)
+    shuffle_seed: int = setting(0, "seed of the order of documents and rows", ge=0, le=SEED_LIMIT)
 
     def cross_checks(self) -> Iterator[str]:
         if self.dataset is not None and self.paths:
@@ -137,59 +136,27 @@ class DataConfig(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingConfig(Section):
+class TrainingConfig(RunSettings):
     """Optimisation, schedule, precision, health, logging and checkpoints."""
 
     section: ClassVar[str] = "training"
-    batch_size: int = setting(16, "rows per optimizer step", ge=1)
-    micro_batch_size: int = setting(2, "rows per forward pass; divides batch_size", ge=1)
-    dtype: Literal["float32"] = setting("float32", "dtype of parameters and optimizer state")
-    precision_mode: Literal["32-true", "bf16-mixed", "selective-bf16"] = setting("32-true", "autocast policy")
-    optimizer: Literal["adamw", "muon"] = setting("muon", "muon: of the maps between channels; the rest has AdamW")
-    learning_rate: float = setting(1.2e-3, "peak learning rate of AdamW", gt=0)
-    muon_learning_rate: float = setting(0.02, "peak learning rate of muon", gt=0)
-    muon_momentum: float = setting(0.95, "decay of muon's momentum", ge=0, lt=1)
-    weight_decay: float = setting(0.1, "decoupled weight decay of matrices", ge=0)
-    beta1: float = setting(0.9, "AdamW's first moment decay", ge=0, lt=1)
-    beta2: float = setting(0.95, "AdamW's second moment decay", ge=0, lt=1)
-    warmup_steps: int = setting(1000, "steps of linear warmup", ge=0)
-    max_steps: int = setting(100_000, "optimizer steps in all", ge=1)
-    max_minutes: float | None = setting(None, "stop after this many minutes; null: no limit", gt=0)
-    gradient_clip: float = setting(1.0, "largest gradient norm; 0: no clipping", ge=0)
-    scheduler: Literal["wsd", "cosine"] = setting("wsd", "warmup-stable-decay or warmup-cosine")
-    decay_steps: int = setting(10_000, "steps of decay at the end of wsd", ge=0)
-    lr_min_ratio: float = setting(0.1, "last learning rate over the peak", ge=0, le=1)
+    optimizer: OptimizerName = with_default(RunSettings, "optimizer", "muon")
+    learning_rate: float = with_default(RunSettings, "learning_rate", 1.2e-3)
+    weight_decay: float = with_default(RunSettings, "weight_decay", 0.1)
+    beta2: float = with_default(RunSettings, "beta2", 0.95)
+    gradient_clip: float = with_default(RunSettings, "gradient_clip", 1.0)
+    scheduler: ScheduleName = with_default(RunSettings, "scheduler", "wsd")
+    warmup_steps: int = with_default(RunSettings, "warmup_steps", 1000)
+    max_steps: int = with_default(RunSettings, "max_steps", 100_000)
+    decay_steps: int = with_default(RunSettings, "decay_steps", 10_000)
+    lr_min_ratio: float = with_default(RunSettings, "lr_min_ratio", 0.1)
     unitary_lambda: float = setting(0.03, "weight of the unitary divergence in the loss", ge=0)
-    seed: int = setting(0, "seed of initialisation and of every random draw", ge=0, le=_SEED_LIMIT)
-    device: str = setting("auto", "where to compute", pattern=r"auto|cpu|(cuda|xpu)(:\d+)?")
-    num_threads: int | None = setting(None, "CPU threads; null: torch's own choice", ge=1)
-    engine: Literal["loop", "lightning"] = setting("loop", "what drives the training")
-    devices: int = setting(1, "processes per machine, one device each (lightning; torchrun counts its own)", ge=1)
-    num_nodes: int = setting(1, "machines (lightning; torchrun counts its own)", ge=1)
-    strategy: Literal["auto", "ddp"] = setting("auto", "how several devices work together")
-    distributed_timeout: float = setting(600.0, "seconds after which a silent process counts as lost", gt=0)
-    loggers: tuple[str, ...] = setting(("csv", "tensorboard"), "where figures go: csv, tensorboard, wandb")
-    log_every: int = setting(10, "steps between log lines", ge=1)
-    eval_every: int = setting(500, "steps between validations", ge=1)
     eval_batches: int = setting(20, "batches per validation", ge=1)
     final_eval_batches: int | None = setting(
         None, "batches of the validation at the end; null: all held-out text", ge=1
     )
-    checkpoint_every: int = setting(1000, "steps between checkpoints", ge=1)
-    keep_checkpoints: int = setting(2, "newest checkpoints to keep", ge=1)
-    health_every: int = setting(50, "steps between health measurements", ge=1)
-    max_skipped_steps: int = setting(5, "non-finite steps in a row that stop the run", ge=1)
-    output_dir: str = setting("runs/default", "folder for config, logs and checkpoints", pattern=".+")
+    dtype: Literal["float32"] = setting("float32", "dtype of parameters and optimizer state")
     compile: bool = setting(False, "run the model through torch.compile")
-
-    def cross_checks(self) -> Iterator[str]:
-        if self.batch_size % self.micro_batch_size:
-            yield (
-                f"training.batch_size = {self.batch_size}: "
-                f"expected a multiple of training.micro_batch_size = {self.micro_batch_size}"
-            )
-        if unknown := [name for name in self.loggers if name not in LOGGERS]:
-            yield f"training.loggers = {list(self.loggers)}: expected some of {', '.join(LOGGERS)}, got {unknown[0]!r}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,7 +171,7 @@ class GenerationConfig(Section):
     min_p: float = setting(0.0, "drop tokens below this share of the likeliest one's probability; 0: off", ge=0, le=1)
     typical_p: float = setting(1.0, "draw from the most typical tokens of this probability; 1: off", gt=0, le=1)
     repetition_penalty: float = setting(1.0, "factor on the log-probability of what has occurred; 1: off", gt=0)
-    seed: int = setting(0, "seed of the draw", ge=0, le=_SEED_LIMIT)
+    seed: int = setting(0, "seed of the draw", ge=0, le=SEED_LIMIT)
     prompt: str = setting("", "text to continue")
 
 

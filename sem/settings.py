@@ -19,6 +19,8 @@ from typing import Any, ClassVar, Literal
 
 from sem.files import write_text
 
+SEED_LIMIT = 2**63 - 1
+"""Largest seed of torch's generators that fits everywhere."""
 _NULL_WORDS = {"null", "none", "~"}
 _BOOL_WORDS = {"true": True, "false": False}
 _KIND_WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
@@ -167,6 +169,23 @@ class Section:
         """Plain values by name, tuples as lists."""
         values = {info.name: getattr(self, info.name) for info in setting_infos(type(self))}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def with_default(section: type[Section], name: str, default: Any) -> Any:
+    """The field ``name`` of ``section`` for a subclass: its help and range, its place, another default.
+
+    Example:
+        >>> @dataclass(frozen=True, kw_only=True)
+        ... class Base(Section):
+        ...     rate: float = setting(1.0, "how fast", gt=0)
+        >>> @dataclass(frozen=True, kw_only=True)
+        ... class Slow(Base):
+        ...     rate: float = with_default(Base, "rate", 0.1)
+        >>> Slow().rate, setting_infos(Slow)[0].help
+        (0.1, 'how fast')
+    """
+    (inherited,) = (item for item in dataclasses.fields(section) if item.name == name)
+    return dataclasses.field(default=default, metadata=inherited.metadata)
 
 
 def setting_infos(section: type[Section]) -> tuple[SettingInfo, ...]:

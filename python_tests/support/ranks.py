@@ -31,6 +31,8 @@ WAVES = (
     "encoder.sdr_candidates=16",
     "encoder.sdr_sparsity=4",
     "training.max_steps=8",
+    "training.gradient_clip=0.05",
+    "training.gradient_clip_kind=agc",
     "training.distributed_timeout=60",
 )
 """A real model, small, in which nothing is drawn at random during training."""
@@ -61,7 +63,7 @@ def wave_trainer(folder: Path, *overrides: str) -> SEMTrainer:
 
 def first_gradients(folder: Path, *overrides: str) -> dict[str, torch.Tensor]:
     """The gradient of every parameter at the first update."""
-    trainer = wave_trainer(folder, "training.gradient_clip=0", *overrides)
+    trainer = wave_trainer(folder, "training.gradient_clip_kind=none", *overrides)
     loop = trainer.build_loop(validate=None)
     gradients: dict[str, torch.Tensor] = {}
     loop.optimizer.register_step_pre_hook(

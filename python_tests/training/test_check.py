@@ -230,6 +230,10 @@ def test_health_can_be_measured_less_often():
     assert failed(result) == set()
 
 
+def test_a_plateau_which_no_validation_ends_is_checked_too():
+    assert failed(check("training.scheduler=plateau")) == set()
+
+
 def test_ctrl_c_ends_the_check_and_judges_what_was_seen():
     class Interrupting(RecordingDisplay):
         def update(self, step, *arguments):

@@ -9,9 +9,10 @@ from toy import RecordingDisplay, toy_trainer
 
 from sem.ipex import MODULE, load_ipex, xpu_path
 from sem.native import require_same_sycl
+from sem.optimization_settings import OptimizationSettings
 from sem.system_info import system_info
 from sem.training.devices import prepare_for_device, resolve_device
-from sem.training.optim import build_adamw
+from sem.training.optim import build_optimizer
 
 XPU = torch.device("xpu")
 MAJOR, MINOR = torch.__version__.split(".")[:2]
@@ -51,7 +52,7 @@ def with_xpu(monkeypatch):
 
 def model_and_optimizer():
     model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)).train()
-    return model, build_adamw(model, learning_rate=1e-3, weight_decay=0.1, betas=(0.9, 0.95))
+    return model, build_optimizer(model, OptimizationSettings(optimizer="adamw", weight_decay=0.1))
 
 
 def test_device_that_is_not_there_is_an_error():

@@ -62,8 +62,10 @@ def test_losses_and_scores_are_those_of_one_process(two, one):
     for found in results(two, "waves"):
         assert len(found["losses"]) == 8
         assert found["losses"] == pytest.approx(one["losses"], abs=1e-5)
-        for name in ("val_loss", "val_bits_per_byte", "grad_norm", "bits_per_byte"):
+        for name in ("val_loss", "val_bits_per_byte", "grad_norm", "grad_norm_clipped", "bits_per_byte"):
             assert found["figures"][name] == pytest.approx(one["figures"][name], rel=1e-4), name
+        shares = found["figures"]["clipped_share"], one["figures"]["clipped_share"]
+        assert 0 < shares[0] < 1 and shares[0] == pytest.approx(shares[1], abs=0.01)
 
 
 def test_all_processes_hold_the_same_at_the_end(two):

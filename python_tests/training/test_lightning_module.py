@@ -43,11 +43,12 @@ def own_trainer(folder, *callbacks, **options):
     return Trainer(callbacks=list(callbacks), **(settings | options))
 
 
-def toy_module(folder, **figures):
+def toy_module(folder, *overrides, **figures):
     torch.manual_seed(0)
     model = ToyModel()
     torch.manual_seed(0)
-    return SEMLightningModule(toy_config(folder), model=model, diagnostics=lambda: ToyDiagnostics(**figures))
+    config = toy_config(folder, *overrides)
+    return SEMLightningModule(config, model=model, diagnostics=lambda: ToyDiagnostics(**figures))
 
 
 def toy_data(folder):
@@ -79,6 +80,38 @@ def test_its_own_checkpoints_continue_bit_for_bit(tmp_path):
     trainer.fit(toy_module(tmp_path), datamodule=toy_data(tmp_path), ckpt_path=keep.best_model_path)
     assert first.seen + second.seen == train("loop", tmp_path / "loop", stop=12)
     assert trainer.global_step == 12
+
+
+NOTHING_LEARNED = ("training.optimizer=sgd", "training.weight_decay=0", "training.gradient_clip=1e-30")
+PLATEAU = (*NOTHING_LEARNED, "training.scheduler=plateau", "training.plateau_patience=0", "training.warmup_steps=0")
+
+
+class Rates(RunEnd):
+    """Remembers the learning rate of each step."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def on_train_batch_end(self, trainer, pl_module, *arguments):
+        super().on_train_batch_end(trainer, pl_module, *arguments)
+        self.seen.append(pl_module.figures["learning_rate"])
+
+
+def test_plateau_follows_the_trainers_validations_and_its_checkpoints_remember_them(tmp_path):
+    first, second, plain = Rates(), Rates(), {"val_check_interval": 3, "num_sanity_val_steps": 1}
+    keep = ModelCheckpoint(tmp_path, every_n_train_steps=5)
+    trainer = own_trainer(tmp_path, first, keep, max_steps=5, **plain)
+    trainer.fit(toy_module(tmp_path, *PLATEAU), datamodule=toy_data(tmp_path))
+    trainer.validate(toy_module(tmp_path, *PLATEAU), datamodule=toy_data(tmp_path), verbose=False)
+    again = own_trainer(tmp_path, second, **plain)
+    again.fit(toy_module(tmp_path, *PLATEAU), datamodule=toy_data(tmp_path), ckpt_path=keep.best_model_path)
+    assert first.seen + second.seen == [0.01] * 6 + [0.005] * 3 + [0.0025] * 3
+
+
+def test_plateau_without_validations_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="scheduler = 'plateau': expected a run with validations"):
+        own_trainer(tmp_path, limit_val_batches=0).fit(toy_module(tmp_path, *PLATEAU), datamodule=toy_data(tmp_path))
 
 
 def test_validation_alone(tmp_path):

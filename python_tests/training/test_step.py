@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from sem.training.clipping import Clipping
 from sem.training.step import training_step
 
 
@@ -55,14 +56,35 @@ def test_accumulated_step_is_the_whole_batch_step(problem, size):
     assert result.grad_norm == pytest.approx(whole.grad_norm)
 
 
-def test_clipping_limits_the_update_and_reports_the_norm_before(problem):
+def test_clipping_limits_the_update_and_reports_the_norm_before_and_after(problem):
     model, inputs, targets = problem
     before = torch.cat([p.detach().flatten().clone() for p in model.parameters()])
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-    result = training_step(model, Squares(factor=100.0), [(inputs, targets)], optimizer, gradient_clip=0.01)
+    clipping = Clipping("norm", 0.01)
+    result = training_step(model, Squares(factor=100.0), [(inputs, targets)], optimizer, clipping=clipping)
     after = torch.cat([p.detach().flatten() for p in model.parameters()])
     assert result.grad_norm > 1
+    assert result.clipped == {"grad_norm_clipped": pytest.approx(0.01), "clipped_share": 1.0}
     assert (after - before).norm().item() == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["norm", "value", "agc"])
+def test_what_is_said_of_clipping_is_what_the_optimizer_saw(problem, kind):
+    model, inputs, targets = problem
+    before = torch.cat([p.detach().flatten().clone() for p in model.parameters()])
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    result = training_step(model, Squares(), [(inputs, targets)], optimizer, clipping=Clipping(kind, 0.05))
+    after = torch.cat([p.detach().flatten() for p in model.parameters()])
+    assert result.clipped["grad_norm_clipped"] == pytest.approx((after - before).norm().item(), rel=1e-4)
+    assert result.clipped["grad_norm_clipped"] < result.grad_norm
+    assert 0 < result.clipped["clipped_share"] <= 1
+    assert set(result.totals) == {"loss", "error", "items_sum"}
+
+
+def test_nothing_is_said_of_clipping_where_there_is_none(problem):
+    model, inputs, targets = problem
+    for clipping in (Clipping("none", 1.0), Clipping("norm", 0.0)):
+        assert training_step(model, Squares(), [(inputs, targets)], adamw(model), clipping=clipping).clipped == {}
 
 
 @pytest.mark.parametrize(
@@ -73,16 +95,17 @@ def test_clipping_limits_the_update_and_reports_the_norm_before(problem):
         (Squares(power=0.25), 0.0, "the gradient's norm is"),
     ],
 )
+@pytest.mark.parametrize("kind", ["norm", "value", "agc"])
 @pytest.mark.filterwarnings("error")
-def test_non_finite_step_changes_nothing(problem, objective, error, words):
+def test_non_finite_step_changes_nothing(problem, objective, error, words, kind):
     model, inputs, _ = problem
     optimizer = adamw(model)
     training_step(model, Squares(), [(inputs, model(inputs).detach() + 1)], optimizer)
     parameters = [p.detach().clone() for p in model.parameters()]
     moments = [state["exp_avg"].clone() for state in optimizer.state.values()]
     targets = model(inputs).detach() + error
-    result = training_step(model, objective, [(inputs, targets)], optimizer, gradient_clip=1.0)
-    assert result.skipped
+    result = training_step(model, objective, [(inputs, targets)], optimizer, clipping=Clipping(kind, 1.0))
+    assert result.skipped and result.clipped == {}
     assert words in result.problem
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), parameters, strict=True))
     assert all(torch.equal(s["exp_avg"], m) for s, m in zip(optimizer.state.values(), moments, strict=True))

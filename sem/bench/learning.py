@@ -131,9 +131,9 @@ def train(entrant: Entrant, config: SEMConfig, corpus: Corpus, stop: StopRequest
     held_out = EvalLoader(corpus.encoded(trainer.tokenizer).validation, SCORED_ROWS, config.seq_length)
     part = -(-POINT_TOKENS // (SCORED_ROWS * config.seq_length))
 
-    def score(batches: Iterable[Any]) -> float:
+    def score(batches: Iterable[Any]) -> dict[str, float]:
         figures = evaluate(model, trainer.objective, _until(stop, batches), autocast=trainer.precision.forward_context)
-        return figures["bits_per_byte"]
+        return {f"val_{name}": value for name, value in figures.items()}
 
     between_points = float(config.training.max_minutes or 0) * SECONDS_PER_MINUTE / POINTS
     source = iter(trainer.train_loader)
@@ -153,11 +153,13 @@ def train(entrant: Entrant, config: SEMConfig, corpus: Corpus, stop: StopRequest
         seconds = loop.state.elapsed_seconds
         measured = loop.finished or seconds >= (len(curve) + 1) * between_points
         if measured:
-            figures["val_bits_per_byte"] = score(islice(held_out, part))
+            scores = score(islice(held_out, part))
+            figures |= scores
+            loop.observe(scores)
             curve.append((seconds, figures["val_bits_per_byte"]))
             loop.begin()  # the clock goes on from where the step left it
         on_step(loop.state.step, loop.schedule.progress(loop.state.step, seconds), figures, measured)
-    bits_per_byte = None if stop or problem else score(held_out)
+    bits_per_byte = None if stop or problem else score(held_out)["val_bits_per_byte"]
     if stop:
         return None
     return Run(

@@ -55,12 +55,25 @@ def summarize(model: str, runs: Sequence[Run]) -> dict[str, Any] | None:
 def training(config: SEMConfig) -> str:
     """What a model trains with, in a few words."""
     t = config.training
-    fall = "cosine" if t.scheduler == "cosine" else f"linear over the last {min(1.0, t.decay_steps / t.max_steps):.0%}"
-    maps = f"muon {t.muon_learning_rate:g} and " if t.optimizer == "muon" else ""
+    optimizer = {
+        "adam": f"Adam {t.learning_rate:g}",
+        "adamw": f"AdamW {t.learning_rate:g}",
+        "muon": f"muon {t.muon_learning_rate:g} and AdamW {t.learning_rate:g}",
+        "sgd": f"SGD {t.learning_rate:g}",
+    }[t.optimizer]
+    moments = f"momentum {t.momentum:g}" if t.optimizer == "sgd" else f"betas {t.beta1:g} {t.beta2:g}"
+    course = {
+        "constant": "constant",
+        "cosine": f"cosine to {t.lr_min_ratio:g}",
+        "warmup_cosine": f"cosine to {t.lr_min_ratio:g}",
+        "wsd": f"linear over the last {min(1.0, t.decay_steps / t.max_steps):.0%} to {t.lr_min_ratio:g}",
+        "exponential": f"times {t.lr_gamma:g} every {t.lr_interval} steps",
+        "plateau": f"times {t.plateau_factor:g} on a plateau",
+    }[t.scheduler]
+    clip = f"clip {t.gradient_clip:g}" + ("" if t.gradient_clip_kind == "norm" else f" ({t.gradient_clip_kind})")
     return (
-        f"{maps}AdamW {t.learning_rate:g}, weight decay {t.weight_decay:g}, betas {t.beta1:g} {t.beta2:g}, "
-        f"clip {t.gradient_clip:g}, {t.batch_size} x {config.seq_length} tokens, warmup {t.warmup_steps} steps, "
-        f"{fall} to {t.lr_min_ratio:g}"
+        f"{optimizer}, weight decay {t.weight_decay:g}, {moments}, {clip}, "
+        f"{t.batch_size} x {config.seq_length} tokens, warmup {t.warmup_steps} steps, {course}"
     )
 
 

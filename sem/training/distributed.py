@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed, nn
 
-from sem.config_sections import TrainingConfig
+from sem.run_settings import RunSettings
 from sem.training.step import to_floats
 
 Value = TypeVar("Value")
@@ -189,7 +189,7 @@ def _leave() -> None:
         distributed.destroy_process_group()
 
 
-def join(training: TrainingConfig, device: torch.device) -> OneProcess:
+def join(training: RunSettings, device: torch.device) -> OneProcess:
     """This process's place in the run: torchrun's, or alone where torchrun has started nothing.
 
     Args:
@@ -206,7 +206,7 @@ def launched() -> bool:
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
-def check_layout(training: TrainingConfig) -> int:
+def check_layout(training: RunSettings) -> int:
     """How many processes train together; refuses what they cannot be, before anything is allocated or waited for.
 
     Raises:
@@ -223,7 +223,7 @@ def check_layout(training: TrainingConfig) -> int:
     return int(os.environ["WORLD_SIZE"]) if launched() else 1
 
 
-def accumulation(training: TrainingConfig, world_size: int) -> int:
+def accumulation(training: RunSettings, world_size: int) -> int:
     """How many micro-batches each of ``world_size`` processes takes per step.
 
     Raises:

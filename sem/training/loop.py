@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from sem.signals import StopRequest, stop_on_signals
 from sem.training.checkpoint import CheckpointStore, load_parameters
+from sem.training.clipping import NO_CLIPPING, Clipping
 from sem.training.distributed import ALONE, OneProcess, merge_states
 from sem.training.health import Criterion, HealthWatch
 from sem.training.logging import MetricLog
@@ -27,7 +28,7 @@ from sem.training.memory import peak_memory_mib
 from sem.training.optim import load_optimizer_state, set_learning_rate
 from sem.training.progress import ProgressDisplay
 from sem.training.random_state import random_state, restore_random_state
-from sem.training.schedules import Schedule
+from sem.training.schedules import START, Plateau, Schedule
 from sem.training.step import Objective, StepResult, training_step
 
 CHECKPOINT_FORMAT = 1
@@ -60,12 +61,19 @@ class LoopState:
         elapsed_seconds: wall-clock time spent, over all restarts.
         skipped_steps: steps without an update, in all.
         skipped_in_row: steps without an update since the last one with.
+        plateau: what the validations have come to, for a schedule that follows them.
     """
 
     step: int = 0
     elapsed_seconds: float = 0.0
     skipped_steps: int = 0
     skipped_in_row: int = 0
+    plateau: Plateau = START
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> LoopState:
+        """What ``dataclasses.asdict`` made of a state; earlier versions knew no plateau."""
+        return cls(**{**values, "plateau": Plateau(**values.get("plateau", {}))})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,12 +82,12 @@ class LoopSettings:
 
     Attributes:
         accumulation: micro-batches per step.
-        gradient_clip: largest gradient norm, 0 for none.
+        clipping: bounds the gradient.
         max_skipped_steps: non-finite steps in a row that end the run.
     """
 
     accumulation: int = 1
-    gradient_clip: float = 0.0
+    clipping: Clipping = NO_CLIPPING
     log_every: int = 10
     eval_every: int = 500
     checkpoint_every: int = 1000
@@ -152,7 +160,9 @@ class TrainingLoop:
             TrainingDiverged: see ``settings.max_skipped_steps``; no checkpoint is written then.
             CheckpointError: a checkpoint could not be written.
             ProcessLost: another process ended or fell silent.
+            ValueError: the schedule follows validations, and there are none.
         """
+        self.schedule.require_validation(self.validate is not None)
         last_step = None if max_steps is None else self.state.step + max_steps
         self.begin()
         source = iter(self.batches)
@@ -180,7 +190,7 @@ class TrainingLoop:
         """
         started = time.monotonic()
         state, settings = self.state, self.settings
-        learning_rate = self.schedule.learning_rate(state.step, state.elapsed_seconds)
+        learning_rate = self.schedule.learning_rate(state.step, state.elapsed_seconds, state.plateau)
         set_learning_rate(self.optimizer, learning_rate)
         recorder = None
         if self.diagnostics is not None and due(state.step + 1, settings.health_every, first=True):
@@ -190,7 +200,7 @@ class TrainingLoop:
             self.objective,
             micro_batches,
             self.optimizer,
-            gradient_clip=settings.gradient_clip,
+            clipping=settings.clipping,
             diagnostics=recorder,
             autocast=self.autocast,
             backward=self.backward,
@@ -252,7 +262,10 @@ class TrainingLoop:
         """Log and show the last step's ``figures``, held-out ones among them where they are due or the run is over."""
         evaluated = due(self.state.step, self.settings.eval_every) or finished
         if self.validate is not None and evaluated:
-            figures |= self.validate()
+            found = self.validate()
+            figures |= found
+            if due(self.state.step, self.settings.eval_every):  # not where a run happens to end
+                self.observe(found)
         logged = evaluated or self._noteworthy
         if logged:
             figures["peak_memory_mib"] = peak_memory_mib()
@@ -262,6 +275,14 @@ class TrainingLoop:
         self.figures.update(figures)
         if self.display is not None:
             self.display.update(self.state.step, *self._progress(), figures, logged)
+
+    def observe(self, figures: Mapping[str, float]) -> None:
+        """Let the schedule know what a validation has found; see :meth:`Schedule.after_validation`."""
+        before = self.state.plateau
+        self.state.plateau = after = self.schedule.after_validation(before, figures)
+        if after.scale < before.scale:
+            rate = self.schedule.peak * after.scale
+            self._say(f"step {self.state.step}: no loss below {after.best:.4g}, the learning rate falls to {rate:.3g}")
 
     def save(self) -> None:
         """Write a checkpoint of this moment; every process calls this, the first one writes."""
@@ -301,7 +322,7 @@ class TrainingLoop:
         except ValueError as error:
             raise ValueError(f"checkpoint: it does not fit the configured model: {error}") from error
         self.batches.load_state_dict(content["batches"])
-        self.state = LoopState(**content["loop"])
+        self.state = LoopState.from_dict(content["loop"])
         self._saved_step = self.state.step
         known = [content["random"], *content.get("random_of_other_ranks", ())]
         if self.ranks.rank < len(known):
@@ -357,7 +378,7 @@ class TrainingLoop:
 
     def _step_figures(self, result: StepResult, learning_rate: float) -> dict[str, float]:
         figures = dict(self.objective.report(result.totals))
-        figures["grad_norm"] = result.grad_norm
+        figures |= {"grad_norm": result.grad_norm, **result.clipped}
         figures["learning_rate"] = learning_rate
         figures["skipped_steps"] = float(self.state.skipped_steps)
         figures["elapsed_seconds"] = self.state.elapsed_seconds

@@ -1,4 +1,13 @@
-"""Optimizers with parameter groups: AdamW, and muon for the maps between channels beside it.
+"""Optimizers with parameter groups: Adam, AdamW, SGD, and muon for the maps between channels beside AdamW.
+
+With gradient ``g``, learning rate ``lr``, weight decay ``wd`` and the moments' decays ``b1``, ``b2``, at step ``k``:
+
+- ``adam``: ``g <- g + wd w``, ``m <- b1 m + (1 - b1) g``, ``v <- b2 v + (1 - b2) g²``,
+  ``w <- w - lr (m / (1 - b1^k)) / (sqrt(v / (1 - b2^k)) + 1e-8)``;
+- ``adamw``: the same, with ``w <- (1 - lr wd) w`` in place of the decay in the gradient;
+- ``sgd``: ``g <- g + wd w``, ``v <- mu v + g``, which starts as ``g``, and ``w <- w - lr (g + mu v)`` by Nesterov or
+  ``w <- w - lr v``;
+- ``muon``: :class:`sem.training.muon.MuonWithAdamW`.
 
 Weight decay acts on matrices only: biases, gains and other vectors, and whatever a module marks with the
 attribute ``_no_weight_decay``, are left alone. A parameter may carry ``_lr_scale``, a factor on its learning
@@ -13,7 +22,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sem.config_sections import TrainingConfig
+from sem.optimization_settings import OptimizationSettings, OptimizerName, require_choice
 from sem.training.muon import MuonWithAdamW
 
 FUSED_DEVICES = ("cpu", "cuda", "xpu")
@@ -48,64 +57,44 @@ def parameter_groups(model: nn.Module, weight_decay: float, maps: bool = False) 
     ]
 
 
-def build_optimizer(model: nn.Module, training: TrainingConfig) -> torch.optim.Optimizer:
-    """The optimizer that ``training.optimizer`` names, over :func:`parameter_groups` of ``model``.
+def build_optimizer(model: nn.Module, settings: OptimizationSettings) -> torch.optim.Optimizer:
+    """The optimizer that ``settings`` describe, over :func:`parameter_groups` of ``model``.
+
+    torch's fused kernel where it takes the parameters, its multi-tensor one (``foreach``) elsewhere. Every group names
+    its optimizer, so that a checkpoint does.
 
     Raises:
         ValueError: the model has no trainable parameter, or there is no such optimizer.
 
     Example:
-        >>> type(build_optimizer(nn.Linear(2, 2), TrainingConfig(optimizer="adamw"))).__name__
-        'AdamW'
-    """
-    betas = training.beta1, training.beta2
-    if training.optimizer == "adamw":
-        rate, decay = training.learning_rate, training.weight_decay
-        return build_adamw(model, learning_rate=rate, weight_decay=decay, betas=betas)
-    if training.optimizer != "muon":
-        raise ValueError(f"training.optimizer = {training.optimizer!r}: expected adamw or muon")
-    groups = _some(parameter_groups(model, training.weight_decay, maps=True))
-    for group in groups:
-        if group["linear_map"] is not None:
-            group["lr_scale"] *= training.muon_learning_rate / training.learning_rate
-    return MuonWithAdamW(
-        groups,
-        lr=training.learning_rate,
-        betas=betas,
-        momentum=training.muon_momentum,
-        fused=_fused_works(parameter for group in groups for parameter in group["params"]),
-    )
-
-
-def build_adamw(
-    model: nn.Module, *, learning_rate: float, weight_decay: float, betas: tuple[float, float]
-) -> torch.optim.AdamW:
-    """AdamW over :func:`parameter_groups`: fused where torch has it, multi-tensor (``foreach``) elsewhere.
-
-    Raises:
-        ValueError: the model has no trainable parameter.
-
-    Example:
-        >>> optimizer = build_adamw(nn.Linear(2, 2), learning_rate=1e-3, weight_decay=0.1, betas=(0.9, 0.95))
-        >>> [group["weight_decay"] for group in optimizer.param_groups]
+        >>> settings = OptimizationSettings(optimizer="adamw", weight_decay=0.1)
+        >>> [group["weight_decay"] for group in build_optimizer(nn.Linear(2, 2), settings).param_groups]
         [0.1, 0.0]
     """
-    groups = _some(parameter_groups(model, weight_decay))
+    name = settings.optimizer
+    require_choice("optimizer", name, OptimizerName)
+    groups = parameter_groups(model, settings.weight_decay, maps=name == "muon")
+    if not groups:
+        raise ValueError("model: expected at least one trainable parameter, got none")
+    for group in groups:
+        group["optimizer"] = name
+        if group.get("linear_map") is not None:
+            group["lr_scale"] *= settings.muon_learning_rate / settings.learning_rate
     fused = _fused_works(parameter for group in groups for parameter in group["params"])
-    implementation = {"fused": True} if fused else {"foreach": True}
-    return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, **implementation)
+    rate, betas = settings.learning_rate, (settings.beta1, settings.beta2)
+    if name == "muon":
+        return MuonWithAdamW(groups, lr=rate, betas=betas, momentum=settings.muon_momentum, fused=fused)
+    if name == "sgd":  # torch's fused kernel fails on a parameter that has its first gradient after the others
+        momentum = settings.momentum
+        return torch.optim.SGD(groups, rate, momentum, nesterov=settings.nesterov and momentum > 0, foreach=True)
+    kind = torch.optim.Adam if name == "adam" else torch.optim.AdamW
+    return kind(groups, lr=rate, betas=betas, **({"fused": True} if fused else {"foreach": True}))
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
     """Give every group ``learning_rate`` times its ``lr_scale``."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate * group.get("lr_scale", 1.0)
-
-
-def _some(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    if not groups:
-        raise ValueError("model: expected at least one trainable parameter, got none")
-    return groups
 
 
 def _fused_works(parameters: Iterable[nn.Parameter]) -> bool:
@@ -120,11 +109,15 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Any) -> None:
     loaded, since fused kernels trust the sizes of what they are given.
 
     Raises:
-        ValueError: an entry is missing, or of another type, shape or dtype.
+        ValueError: it is another optimizer's, or an entry is missing, or of another type, shape or dtype.
     """
     if not isinstance(state, dict) or not isinstance(state.get("state"), dict):
         raise ValueError("optimizer: expected entries 'state' and 'param_groups'")
     groups = state.get("param_groups")
+    if isinstance(groups, list) and groups and isinstance(groups[0], dict):
+        name, received = _name_of(optimizer.param_groups[0]), _name_of(groups[0])
+        if name != received:
+            raise ValueError(f"optimizer: expected the state of {name!r}, got that of {received!r}")
     if not isinstance(groups, list) or len(groups) != len(optimizer.param_groups):
         count = len(groups) if isinstance(groups, list) else "none"
         raise ValueError(f"optimizer: expected {len(optimizer.param_groups)} groups of parameters, got {count}")
@@ -138,7 +131,7 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Any) -> None:
             kinds = f"{own.get('linear_map')!r}, got {saved.get('linear_map')!r}"
             raise ValueError(f"optimizer: expected linear_map of group {index} to be {kinds}")
         for k, parameter in zip(numbers, own["params"], strict=True):
-            _check_entry(f"optimizer: parameter {k}", state["state"].get(k, {}), parameter, own.get("linear_map"))
+            _check_entry(f"optimizer: parameter {k}", state["state"].get(k, {}), parameter, own)
     strangers = sorted(map(repr, state["state"].keys() - set(range(number))))
     if strangers:
         raise ValueError(f"optimizer: expected state of {number} parameters, got some of {', '.join(strangers)}")
@@ -148,13 +141,26 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Any) -> None:
         group.update(own_options)
 
 
-def _check_entry(name: str, entry: Any, parameter: nn.Parameter, linear_map: str | None) -> None:
+def _name_of(group: dict[str, Any]) -> Any:
+    """The optimizer of a group of parameters, also of one that was saved before groups named it."""
+    unnamed = "muon" if "linear_map" in group else "sgd" if "nesterov" in group else "adamw"
+    return group.get("optimizer", unnamed)
+
+
+def _entries(group: dict[str, Any]) -> list[str]:
+    """What the optimizer keeps of each parameter of a group: the number ``step``, and what is like the parameter."""
+    if _name_of(group) == "sgd":
+        return ["momentum_buffer"] if group["momentum"] > 0 else []
+    if group.get("linear_map") is not None:
+        return ["momentum_buffer"]
+    return ["exp_avg", "exp_avg_sq", "step"]
+
+
+def _check_entry(name: str, entry: Any, parameter: nn.Parameter, group: dict[str, Any]) -> None:
     """Of one parameter: nothing, if it never had a gradient, or everything."""
     if not isinstance(entry, dict):
         raise ValueError(f"{name}: expected named tensors, got {type(entry).__name__}")
-    expected = {"exp_avg": parameter.shape, "exp_avg_sq": parameter.shape, "step": torch.Size()}
-    if linear_map is not None:
-        expected = {"momentum_buffer": parameter.shape}
+    expected = {key: torch.Size() if key == "step" else parameter.shape for key in _entries(group)}
     if entry and entry.keys() != expected.keys():
         raise ValueError(f"{name}: expected {sorted(expected)}, got {sorted(map(str, entry))}")
     for key, value in entry.items():

@@ -17,6 +17,7 @@ from sem.precision import PrecisionPolicy, effective_precision, use_precision
 from sem.run_names import CHECKPOINTS, OVERWRITTEN, UNFINISHED
 from sem.settings import changed_settings
 from sem.training.checkpoint import CheckpointError, CheckpointStore
+from sem.training.clipping import build_clipping
 from sem.training.devices import prepare_for_device, resolve_device
 from sem.training.distributed import OneProcess, accumulation, check_layout, join, own_device
 from sem.training.logging import check_loggers, open_logs
@@ -31,7 +32,7 @@ from sem.training.run_folder import (
     save_precision,
 )
 from sem.training.run_lock import RunLock
-from sem.training.schedules import Schedule
+from sem.training.schedules import build_schedule
 from sem.training.step import Objective
 
 
@@ -187,7 +188,7 @@ class RunTrainer:
             "model": self.model,
             "objective": self.objective,
             "optimizer": optimizer,
-            "schedule": build_schedule(self.config),
+            "schedule": build_schedule(self.config.training),
             "batches": self.train_loader,
             "settings": build_settings(self.config, self.ranks.world_size),
             "validate": self.validate,
@@ -254,26 +255,12 @@ class RunTrainer:
         save_precision(self.folder, self.model, self.precision)
 
 
-def build_schedule(config: Any) -> Schedule:
-    """The learning-rate schedule of ``config.training``."""
-    training = config.training
-    return Schedule(
-        peak=training.learning_rate,
-        kind=training.scheduler,
-        warmup_steps=training.warmup_steps,
-        max_steps=training.max_steps,
-        decay_steps=training.decay_steps,
-        min_ratio=training.lr_min_ratio,
-        max_minutes=training.max_minutes,
-    )
-
-
 def build_settings(config: Any, world_size: int = 1) -> LoopSettings:
     """The loop's intervals and limits from ``config.training``, for one of ``world_size`` processes."""
     training = config.training
     return LoopSettings(
         accumulation=accumulation(training, world_size),
-        gradient_clip=training.gradient_clip,
+        clipping=build_clipping(training),
         log_every=training.log_every,
         eval_every=training.eval_every,
         checkpoint_every=training.checkpoint_every,

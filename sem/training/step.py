@@ -15,6 +15,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from sem.training.clipping import NO_CLIPPING, Clipping
+
 
 class Objective(Protocol):
     """What a training minimises.
@@ -40,11 +42,14 @@ class StepResult:
     Attributes:
         totals: the objective's figures accumulated over the micro-batches.
         grad_norm: 2-norm of the whole gradient before clipping.
+        clipped: what clipping did to it, see :class:`sem.training.clipping.Clipping`; empty without clipping and in a
+            skipped step.
         problem: why the step was skipped, or None when the parameters were updated.
     """
 
     totals: dict[str, float]
     grad_norm: float
+    clipped: dict[str, float]
     problem: str | None
 
     @property
@@ -58,7 +63,7 @@ def training_step(
     micro_batches: Sequence[Any],
     optimizer: torch.optim.Optimizer,
     *,
-    gradient_clip: float = 0.0,
+    clipping: Clipping = NO_CLIPPING,
     diagnostics: Any = None,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     backward: Callable[[Tensor], Any] = Tensor.backward,
@@ -72,7 +77,7 @@ def training_step(
     state as they were. The figures reach the host once per step, after the last backward pass.
 
     Args:
-        gradient_clip: largest gradient norm; 0 leaves the gradient alone.
+        clipping: bounds the gradient that the optimizer sees.
         diagnostics: handed to the objective with every micro-batch.
         autocast: makes the context the forward passes run in.
         backward: differentiates a loss; a driver with a backward of its own hands it in.
@@ -98,17 +103,17 @@ def training_step(
             backward(figures["loss"] * share)
         accumulate(totals, figures, share)
 
-    gradients = [p.grad for p in _parameters(optimizer) if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients)
-    figures = (fetch or to_floats)({**totals, "grad_norm": norm})
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    clipped = clipping.clip(parameters, norm)
+    figures = (fetch or to_floats)({**totals, "grad_norm": norm, **clipped})
     grad_norm = figures.pop("grad_norm")
+    clipped_figures = {name: figures.pop(name) for name in clipped} | clipping.told_by_norm(grad_norm)
     problem = _problem(figures["loss"], grad_norm)
     if problem is None:
-        if gradient_clip > 0:
-            torch.nn.utils.clip_grads_with_norm_(_parameters(optimizer), gradient_clip, norm)
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return StepResult(totals=figures, grad_norm=grad_norm, problem=problem)
+    return StepResult(figures, grad_norm, clipped_figures if problem is None else {}, problem)
 
 
 def accumulate(totals: dict[str, Tensor | float], figures: Mapping[str, Tensor | float], share: float) -> None:
@@ -127,10 +132,6 @@ def to_floats(figures: Mapping[str, Tensor | float]) -> dict[str, float]:
     tensors = {name: value.float() for name, value in figures.items() if isinstance(value, Tensor)}
     fetched = torch.stack(list(tensors.values())).tolist() if tensors else []
     return {**figures, **dict(zip(tensors, fetched, strict=True))}
-
-
-def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def _problem(loss: float, grad_norm: float) -> str | None:

@@ -25,7 +25,8 @@ from sem.training.evaluation import evaluate
 from sem.training.health import Criterion, RunRow, finite, wave_criteria
 from sem.training.loop import TrainingDiverged, due
 from sem.training.progress import ProgressDisplay, Shown
-from sem.training.run import build_schedule, build_settings
+from sem.training.run import build_settings
+from sem.training.schedules import build_schedule
 from sem.training.trainer import SEMTrainer
 
 HELD_OUT_TARGETS = 4096
@@ -121,9 +122,10 @@ def check_health(
 ) -> CheckResult:
     """Train for ``steps`` steps, write nothing, and judge the worst of what was seen.
 
-    The learning rate follows the run's own schedule, except that the clock has no part in it. Whether the loss falls is
-    judged on held-out batches that are the same before and after: training batches differ by more than a few steps
-    of a warmup can gain. SIGINT or SIGTERM ends the check after the current step; what was seen until then is judged.
+    The learning rate follows the run's own schedule, except that neither the clock nor, with ``plateau``, validations
+    have a part in it. Whether the loss falls is judged on held-out batches that are the same before and after: training
+    batches differ by more than a few steps of a warmup can gain. SIGINT or SIGTERM ends the check after the current
+    step; what was seen until then is judged.
 
     Args:
         trainer: a new one, as :func:`check_trainer` makes it; its model is trained.
@@ -139,9 +141,12 @@ def check_health(
     recorder = _Recorder()
     held_out = list(_held_out(trainer))
     before = _score(trainer, held_out)
+    schedule = build_schedule(trainer.config.training)
     loop = trainer.build_loop(
         settings=dataclasses.replace(build_settings(trainer.config), health_every=every, log_every=1),
-        schedule=dataclasses.replace(build_schedule(trainer.config), max_minutes=None),
+        schedule=dataclasses.replace(
+            schedule, max_minutes=None, kind="constant" if schedule.kind == "plateau" else schedule.kind
+        ),
         logs=[recorder],
         validate=None,
         display=display,

@@ -21,7 +21,8 @@ from sem.training.lightning.data import SEMDataModule
 from sem.training.lightning.processes import processes_of
 from sem.training.loop import TrainingLoop
 from sem.training.optim import build_optimizer
-from sem.training.run import build_schedule, build_settings
+from sem.training.run import build_settings
+from sem.training.schedules import build_schedule
 
 OWN_STATE = "sem"
 """The module's own entry in a Lightning checkpoint."""
@@ -98,6 +99,7 @@ class SEMLightningModule(LightningModule):
         self.loop.backward = self.manual_backward
 
     def on_train_start(self) -> None:
+        self.loop.schedule.require_validation(self.loop.validate is not None or self.trainer.enable_validation)
         self.loop.begin()
 
     def training_step(self, micro_batches: list[Any], batch_idx: int) -> None:
@@ -115,6 +117,8 @@ class SEMLightningModule(LightningModule):
         figures = evaluate(self.model, self.objective, batches, autocast=context, ranks=self.ranks)
         named = {f"val_{name}": value for name, value in figures.items()}
         self.log_dict(named, on_step=False, on_epoch=True, batch_size=1)
+        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
+            self.loop.observe(named)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         kept_by_lightning = ("model", "optimizer")
@@ -138,7 +142,7 @@ class SEMLightningModule(LightningModule):
             model=self.model,
             objective=self.objective,
             optimizer=optimizer,
-            schedule=build_schedule(self.config),
+            schedule=build_schedule(self.config.training),
             batches=data.train_batches,
             settings=build_settings(self.config, self.ranks.world_size),
             diagnostics=self.diagnostics,
