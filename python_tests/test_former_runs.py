@@ -4,11 +4,11 @@ import logging
 
 import pytest
 import torch
-from toy import RecordingDisplay, losses_of, toy_trainer
+from toy import RecordingDisplay, toy_trainer
 
 from sem.config import FORMER_KINDS, SEMConfig
 from sem.model import SEMModel
-from sem.training.checkpoint import write_atomically
+from sem.training import checkpoint
 from sem.training.run_folder import saved_config
 
 SIZES = {
@@ -118,14 +118,20 @@ def without_later_settings(values):
 def test_a_run_saved_before_the_later_optimizers_goes_on_bit_by_bit(tmp_path, optimizer, scheduler):
     """Its configuration had fewer settings, its optimizer's groups no name, and its loop no plateau."""
     overrides = (f"training.optimizer={optimizer}", f"training.scheduler={scheduler}")
-    whole = losses_of(tmp_path / "whole", *overrides)
-    trainer, display = toy_trainer(tmp_path / "parts", *overrides), RecordingDisplay()
-    trainer.build_loop(store=trainer.store, display=display).run(max_steps=6)
-    path, content = trainer.store.load_latest()
+
+    def run(content=None, stop=None):
+        trainer, display = toy_trainer(tmp_path, *overrides), RecordingDisplay()
+        loop = trainer.build_loop(store=trainer.store, display=display)
+        if content is not None:
+            assert saved_config(content) == trainer.config
+            loop.load_state_dict(content)
+        loop.run(max_steps=stop)
+        return display.losses
+
+    whole, begun = run(), run(stop=6)
+    content = checkpoint.load(tmp_path / "checkpoints" / "step_00000006.pt")
     content["config"] = without_later_settings(content["config"])
     for group in content["optimizer"]["param_groups"]:
         del group["optimizer"]
     del content["loop"]["plateau"]
-    write_atomically(path, content)
-    assert saved_config(content) == trainer.config
-    assert display.losses + losses_of(tmp_path / "parts", *overrides, resume="auto") == whole
+    assert begun + run(content) == whole

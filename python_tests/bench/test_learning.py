@@ -166,6 +166,20 @@ class TestReport:
         assert "16 x 256 tokens" in text
         assert "cosine to 0.02" in text
 
+    @pytest.mark.parametrize(
+        ("settings", "words"),
+        [
+            ("optimizer=sgd", "SGD 0.0012, weight decay 0.1, momentum 0.9"),
+            ("optimizer=adam", "Adam 0.0012, weight decay 0.1, betas 0.9 0.95, clip 1, "),
+            ("gradient_clip_kind=agc", "clip 1 (agc)"),
+            ("scheduler=wsd", "linear over the last 10% to 0.1"),
+            ("scheduler=exponential", "times 0.95 every 1 steps"),
+            ("scheduler=plateau", "times 0.5 on a plateau"),
+        ],
+    )
+    def test_training_names_what_it_was_told(self, settings, words):
+        assert words in learning_report.training(SEMConfig().with_overrides(f"training.{settings}"))
+
 
 class TestCommand:
     @pytest.fixture

@@ -130,14 +130,14 @@ def _clip_values(parameters: Sequence[nn.Parameter], bound: float) -> Tensor:
 
 def _clip_units(parameters: Sequence[nn.Parameter], bound: float) -> Tensor:
     """Returns the share of units that were clipped."""
-    factors = []
-    for parameter in parameters:
-        gradient = _gradient(parameter)
-        longest = bound * _unit_norms(parameter.detach()).clamp(min=LEAST_WEIGHT_NORM)
-        factors.append((longest / _unit_norms(gradient)).clamp(max=1.0))
-        gradient.mul_(factors[-1])
-    clipped = torch.stack([(factor < 1).sum() for factor in factors]).sum()
-    return clipped / max(1, sum(factor.numel() for factor in factors))
+    gradients = [_gradient(parameter) for parameter in parameters]
+    norms = [_unit_norms(gradient) for gradient in gradients]
+    of_gradients = torch.cat([norm.reshape(-1) for norm in norms])
+    of_weights = torch.cat([_unit_norms(parameter.detach()).reshape(-1) for parameter in parameters])
+    factors = (bound * of_weights.clamp(min=LEAST_WEIGHT_NORM) / of_gradients).clamp(max=1.0)
+    for gradient, norm, factor in zip(gradients, norms, factors.split([n.numel() for n in norms]), strict=True):
+        gradient.mul_(factor.view_as(norm))
+    return (factors < 1).sum() / max(1, len(factors))
 
 
 def _unit_norms(tensor: Tensor) -> Tensor:

@@ -183,7 +183,7 @@ class Schedule:
         return 0.5 * (1.0 + math.cos(math.pi * (progress - warmup_share) / (1.0 - warmup_share)))
 
 
-_LEAST_SCALE = 1e-12  # a run of any length stays clear of 0
+_LEAST_SCALE = 1e-300  # however long a run, its rate stays above 0
 
 
 def build_schedule(settings: OptimizationSettings) -> Schedule:
