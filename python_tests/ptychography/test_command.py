@@ -163,6 +163,12 @@ def test_a_run_stops_at_photon_noise_and_when_its_minutes_are_over(scan, tmp_pat
     assert read_result(tmp_path / "result.h5").losses["stage"] == [0] * 6 + [1]
 
 
+def test_a_run_that_diverges_is_a_failure(scan, tmp_path, capsys):
+    assert reconstruct(scan, tmp_path, "--engine", "epie", "--object-step", "1e30") == 1
+    assert capsys.readouterr().err == "sem: the loss of sweep 1 is nan; nothing is kept\n"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_result_is_replaced_only_where_that_is_asked_for(scan, tmp_path, capsys):
     more = ("--sweeps", "1", "--engine", "epie", "--no-pictures")
     assert reconstruct(scan, tmp_path, *more) == 0

@@ -5,9 +5,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sem.ptycho import Scan, ScanFile, Simulation, disk_probe, inspect_scan, raster_scan, spiral_scan, try_axes
+from sem.ptycho import AXES, Scan, ScanFile, Simulation, disk_probe, inspect_scan, raster_scan, spiral_scan, try_axes
 from sem.ptycho.files.checks import laid_along
-from sem.ptycho.inspection import illumination, lit_box, opposite, periodicity, ring_share, scale_to_counts
+from sem.ptycho.inspection import (
+    AxesTrial,
+    best_first,
+    illumination,
+    lit_box,
+    opposite,
+    periodicity,
+    ring_share,
+    scale_to_counts,
+)
 
 SMALL = Simulation(side=16, rows=8, columns=8, step=3, lines=20, radius=4, defocus=6, photons=1e8)
 
@@ -89,3 +98,9 @@ def test_a_trial_finds_how_axes_lie(made, axes):
     torch.testing.assert_close(right - right.amin(0), made.scan.positions)
     assert found[0].refined < 0.5 * found[1].refined and len(found) == 8
     assert opposite(found[0].axes) == found[1].axes  # the twin is next
+
+
+def test_a_pair_is_ranked_by_its_refined_probe_and_within_by_the_given_one():
+    misfits = {"+y+x": (0.30, 0.051), "-y-x": (0.25, 0.052), "+x-y": (0.20, 0.2)}
+    trials = [AxesTrial(axes, *misfits.get(axes, (0.4, 0.4))) for axes in AXES]
+    assert [trial.axes for trial in best_first(trials)][:3] == ["-y-x", "+y+x", "+x-y"]

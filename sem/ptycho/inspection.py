@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -182,12 +182,8 @@ def try_axes(
     seed: int = 0,
     progress: Callable[[AxesTrial], None] | None = None,
 ) -> list[AxesTrial]:
-    """A few sweeps of rPIE under each of :data:`AXES`, on the patterns nearest to the scan's middle; the best first.
-
-    Half the sweeps keep the probe, half refine it. Two orientations that differ by both signs fit alike once the probe
-    is refined, since ``conj(O(-r))`` and ``conj(P(-r))`` have the patterns of ``O`` and ``P``: only a probe that is
-    right from the start tells them apart, so the order within such a pair is that of ``kept``.
-    """
+    """A few sweeps of rPIE under each of :data:`AXES`, on the patterns nearest to the scan's middle; in the order of
+    :func:`best_first`. Half the sweeps keep the probe, half refine it."""
     scan = contents.scan
     near = _near_the_middle(scan.positions, patterns)
     weight = scan.weight if scan.weight is None or scan.weight.dim() == 2 else scan.weight[near]
@@ -195,15 +191,26 @@ def try_axes(
     probe = (probe * scale_to_counts(scan, probe)).to(torch.complex64)
     size = float(scan.amplitudes[near].double().square().sum()) or 1.0
     first = max(1, sweeps // 2)
-    found = {}
+    found = []
     for axes in AXES:
         laid = torch.stack(laid_along(scan.positions[near], axes), 1)
         part = Scan(scan.amplitudes[near], laid - laid.amin(0) + MARGIN, weight, scan.background)
         reports = PIE(part, probe, alpha=0.1, probe_from=first, seed=seed).run(max(sweeps, first + 1)).reports
         kept, refined = (math.sqrt(2 * reports[k].loss / size) for k in (first - 1, -1))
-        found[axes] = AxesTrial(axes, kept, refined)
+        found.append(AxesTrial(axes, kept, refined))
         if progress is not None:
-            progress(found[axes])
+            progress(found[-1])
+    return best_first(found)
+
+
+def best_first(trials: Iterable[AxesTrial]) -> list[AxesTrial]:
+    """Trials of all :data:`AXES`, the likeliest first.
+
+    Two orientations that differ by both signs fit alike once the probe is refined, since ``conj(O(-r))`` and
+    ``conj(P(-r))`` have the patterns of ``O`` and ``P``. So pairs of these are in order of the better ``refined`` of
+    the two, and within a pair ``kept`` decides: only a probe that is right from the start tells them apart.
+    """
+    found = {trial.axes: trial for trial in trials}
 
     def order(trial: AxesTrial) -> tuple[float, float]:
         return min(trial.refined, found[opposite(trial.axes)].refined), trial.kept

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -75,8 +76,6 @@ class Simulation(Section):
 
     def positions(self) -> Tensor:
         """Of the probe's pixel ``[0, 0]``, float32 ``[J, 2]``, the smallest 0."""
-        import math
-
         from sem.ptycho.simulation import raster_scan, spiral_scan
 
         if self.scan == "spiral":  # pi spacing^2 of area for each position, as a raster has step^2

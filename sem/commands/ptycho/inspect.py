@@ -71,7 +71,8 @@ def _rows(contents: ScanFile, found: Inspection) -> Iterator[tuple[str, str]]:
     if contents.probe is None or found.radius is None:
         yield "probe", "none"
     else:
-        yield "probe", f"{len(contents.probe)} modes, {found.probe_power:.4g} counts, radius {found.radius:.4g} pixels"
+        modes = "1 mode" if len(contents.probe) == 1 else f"{len(contents.probe)} modes"
+        yield "probe", f"{modes}, {found.probe_power:.4g} counts, radius {found.radius:.4g} pixels"
         yield "overlap", f"{found.overlap:.0%} of the probe's diameter"
         yield "outermost ring", f"{found.ring:.2g} of the probe's power"
     if geometry is None:
