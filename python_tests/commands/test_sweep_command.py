@@ -77,6 +77,7 @@ def test_a_run_s_command_is_its_arm(tmp_path):
         "e",
         "--training.max_minutes=null",
         "--training.seed=3",
+        "--data.shuffle_seed=3",
         f"--training.output_dir={tmp_path / 'run'}",
     ]
     settings = experiment.settings(arm, 3)
@@ -97,6 +98,7 @@ def test_a_run_s_command_is_its_arm(tmp_path):
         (["--steps=0"], "training.max_steps = 0: expected an integer >= 1"),
         (["--minutes=0"], "training.max_minutes = 0.0: expected a number > 0"),
         (["--training.seed=3"], "--training.seed: expected --seeds and --first-seed in its place, got '3'"),
+        (["--data.shuffle_seed=3"], "--data.shuffle_seed: expected --seeds and --first-seed in its place"),
         (["--training.output_dir=x"], "--training.output_dir: expected --output in its place, got 'x'"),
         (["--training.loggers", "tensorboard"], "training.loggers = ['tensorboard']: expected csv among them"),
         (["--training.sed=3"], "training.sed"),

@@ -150,6 +150,7 @@ def test_more_trials_go_on_and_do_not_repeat_the_first(tmp_path):
 def test_values_that_come_again_are_not_run_again(tmp_path):
     summary = run(tmp_path, Parameter(key="toy.level", kind="int", low=1, high=2), trials=6)
     assert len(summary.arms) == 2 and states(tmp_path) == ["COMPLETE"] * 6
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {arm.name for arm in summary.arms}
     assert all(starts(tmp_path, arm.name) == [0] for arm in summary.arms)
 
 

@@ -21,6 +21,7 @@ BASE_FILE = "base.yaml"
 RESERVED = {
     "training.output_dir": "every run has a folder of its own",
     "training.seed": "--seeds gives every arm the same ones",
+    "data.shuffle_seed": "--seeds gives every arm the same ones",
     "training.max_steps": "every arm has the same budget, which --steps or the base configuration gives",
     "training.max_minutes": "every arm has the same budget, which --minutes or the base configuration gives",
     "training.num_threads": "every run has as many threads, which --threads gives",
@@ -30,6 +31,7 @@ RESERVED = {
 OWN = {
     "training.output_dir": "--output",
     "training.seed": "--seeds and --first-seed",
+    "data.shuffle_seed": "--seeds and --first-seed",
     "training.num_threads": "--threads",
 }
 """Settings that the command has an option for."""
@@ -96,16 +98,20 @@ def language_model(base: SEMConfig, output: Path) -> Experiment:
 
     file = output.resolve() / BASE_FILE
 
+    def seeded(seed: int) -> tuple[str, str]:
+        """Weights and order of the text; which text is held out stays the same."""
+        return f"training.seed={seed}", f"data.shuffle_seed={seed}"
+
     def settings(arm: Arm, seed: int) -> dict[str, Any]:
-        values = base.with_overrides(*arm.overrides, f"training.seed={seed}").to_dict()
+        values = base.with_overrides(*arm.overrides, *seeded(seed)).to_dict()
         for key in ("output_dir", "num_threads"):
             del values["training"][key]
         return values
 
     def command(arm: Arm, seed: int, folder: Path) -> list[str]:
-        own = {"training.seed": str(seed), "training.output_dir": str(folder)}
         train = [sys.executable, "-m", "sem", "train", "--config", str(file), "--resume", "auto"]
-        return [*train, *_as_options(base, arm), *(f"--{key}={value}" for key, value in own.items())]
+        own = (*seeded(seed), f"training.output_dir={folder}")
+        return [*train, *_as_options(base, arm), *(f"--{setting}" for setting in own)]
 
     return Experiment(
         command=command,

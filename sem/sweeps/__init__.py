@@ -13,7 +13,7 @@ Knows nothing of what is run: an :class:`Experiment` says how a run is started a
     >>> folder = Path(tempfile.mkdtemp())
     >>> sweep = Sweep(experiment=experiment, arms=[Arm("plain")], seeds=[0], output=folder, budget=Budget(steps=1))
     >>> sweep.run().summary.rows[0].figures["error"].median  # doctest: +ELLIPSIS
-    plain seed 0: running
+    plain seed 0: running, left -:--:--
     plain seed 0: finished, 0.5 in ... s
     0.5
 """

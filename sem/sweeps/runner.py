@@ -7,7 +7,7 @@ import dataclasses
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -139,8 +139,9 @@ class Runner:
         record = dataclasses.replace(record, pid=process.pid)
         active[process] = (run, record)
         write_record(run.folder, record)
-        again = "" if record.attempts == 1 else f"attempt {record.attempts}"
-        self.display.tell(*run.key, "running", again)
+        self.display.remaining(source.waiting, self._shares(active))
+        again = "" if record.attempts == 1 else f"attempt {record.attempts}, "
+        self.display.tell(*run.key, "running", f"{again}left {self.display.left}")
 
     def _watch(self, source: Source, active: dict[RunProcess, tuple[Run, Record]]) -> None:
         """Judge the runs that have ended, and give up those that the source gives up."""
@@ -162,12 +163,16 @@ class Runner:
                 source.ended(run, record)
         if len(active) < before:
             self.changed()
+        self.display.remaining(source.waiting, self._shares(active))
+
+    def _shares(self, active: Mapping[RunProcess, tuple[Run, Record]]) -> dict[tuple[str, int], tuple[float, float]]:
+        """Of each run at work, how much is done, and since when it has been at work."""
         shares = {}
         for process, (run, _) in active.items():
             row = last_row(run.folder / HISTORY)
             spent = row.get(self.experiment.seconds, process.seconds)
             shares[run.key] = (self.budget.share(row.get("step", 0.0), spent), process.seconds)
-        self.display.remaining(source.waiting, shares)
+        return shares
 
     def _settle(self, run: Run, record: Record) -> None:
         """Write down and show that a run has ended."""

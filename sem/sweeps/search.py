@@ -42,10 +42,11 @@ class Parameter:
     choices: tuple[Choice, ...] = ()
 
     def draw(self, trial: optuna.Trial) -> str:
-        """The override that a trial suggests."""
+        """The override that a trial suggests, to six digits."""
         value: Choice
         if self.kind == "float":
-            value = trial.suggest_float(self.key, self.low, self.high, log=self.log)
+            drawn = trial.suggest_float(self.key, self.low, self.high, log=self.log)
+            value = min(max(float(f"{drawn:.6g}"), self.low), self.high)
         elif self.kind == "int":
             value = trial.suggest_int(self.key, int(self.low), int(self.high), step=self.step, log=self.log)
         else:

@@ -109,7 +109,7 @@ class Summary:
         if len(threads) > 1:
             told.append(f"not all runs had as many threads: {', '.join(map(str, threads))}")
         seeds = min((row.planned for row in self.rows), default=0)
-        if len(self.arms) > 1 and seeds < FEWEST_SEEDS:
+        if self.verdicts and seeds < FEWEST_SEEDS:
             told.append(
                 f"nothing is decided by {seeds} seed{'' if seeds == 1 else 's'}: at least {FEWEST_SEEDS} are needed"
             )
