@@ -1,6 +1,6 @@
 """Ptychography: scans, simulation, engines and scores on the exact forward model of :mod:`sem.ops`."""
 
-from sem.ptycho.engines import PIE, Engine, Projections, Reconstruction, SweepReport
+from sem.ptycho.engine import Engine, Reconstruction, SweepReport
 from sem.ptycho.files import (
     AXES,
     Geometry,
@@ -13,7 +13,9 @@ from sem.ptycho.files import (
 from sem.ptycho.likelihood import MaximumLikelihood
 from sem.ptycho.lsq import LSQML
 from sem.ptycho.metrics import Scores, aligned, floors, scores, ssim
+from sem.ptycho.pie import PIE
 from sem.ptycho.positions import position_steps, without_affine
+from sem.ptycho.projections import Projections
 from sem.ptycho.scan import Scan
 from sem.ptycho.simulation import (
     disk_probe,

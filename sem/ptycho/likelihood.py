@@ -11,7 +11,7 @@ from torch import Tensor
 from sem.ops import PtychographicLoss, ptychographic_loss
 from sem.ops.boundary import choice, count
 from sem.ops.far_residual import LOSSES
-from sem.ptycho.engines import Engine
+from sem.ptycho.engine import Engine
 from sem.ptycho.scan import Scan
 
 

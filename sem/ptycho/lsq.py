@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sem.ops import Patches, overlap_add
-from sem.ptycho.engines import Engine
+from sem.ptycho.engine import Engine, fft, ifft
 from sem.ptycho.scan import Scan
 
 
@@ -50,10 +50,10 @@ class LSQML(Engine):
             patches = Patches(corners[part], self.scan.side, object.shape)
             there = self.moved(probe, part)
             patch = self.patches(object, part.tolist())
-            far = torch.fft.fft2(there * patch, norm="ortho")
+            far = fft(there * patch)
             near, off = self.project(far, part)
             squares += off.sum(dtype=torch.float64)
-            chi = torch.fft.ifft2(near - far, norm="ortho")
+            chi = ifft(near - far)
             sums = overlap_add(chi, object, there, patches)
             along_object = sums.to_object / (sums.illumination + self.damping * sums.illumination.max())
             a = self.patches(along_object, part.tolist()) * there
