@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "sem"
 # From the bottom up. A part may import the parts of the layers below it, and itself; parts of one layer do not know
 # each other.
 LAYERS = (
-    ("files", "diagnostics", "ipex", "masking", "native", "precision", "run_names"),
+    ("files", "diagnostics", "ipex", "masking", "native", "precision", "run_names", "seal"),
     ("settings",),
     ("config_sections",),
     ("config", "system_info", "ops"),
@@ -35,6 +35,7 @@ ONLY = {
     "layers": {"ops"},
     "precision": set(),
     "files": set(),
+    "seal": set(),
     "ipex": set(),
     "settings": {"files"},
     "config_sections": {"settings"},
