@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "sem"
 # From the bottom up. A part may import the parts of the layers below it, and itself; parts of one layer do not know
 # each other.
 LAYERS = (
-    ("files", "diagnostics", "ipex", "masking", "native", "precision", "run_names", "signals"),
+    ("files", "diagnostics", "ipex", "masking", "native", "precision", "run_names", "seal", "signals"),
     ("activations", "settings"),
     ("configuration", "optimization_settings", "sweeps"),
     ("run_settings",),
@@ -39,6 +39,7 @@ ONLY = {
     "precision": set(),
     "activations": {"files"},
     "files": set(),
+    "seal": set(),
     "signals": set(),
     "ipex": set(),
     "settings": {"files"},

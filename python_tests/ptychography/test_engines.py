@@ -15,12 +15,14 @@ from sem.ptycho import (
     Scan,
     disk_probe,
     floors,
+    lbfgs,
     lines_object,
     raster_scan,
     scores,
     simulate,
     with_hermite_modes,
 )
+from sem.ptycho.model import _photon_noise
 
 GOLDEN = Path(__file__).parent / "golden"
 RPIE = dict(alpha=0.2, beta=0.6, object_step=0.9, probe_step=0.5)
@@ -123,6 +125,51 @@ def test_a_run_in_two_parts_is_the_whole(known):
     assert [report.sweep for report in state.reports] == [0, 1, 2, 3]
 
 
+def test_beyond_its_plan_a_likelihood_goes_on_at_its_last_rate(known):
+    truth, scan, probe = known
+    run = MaximumLikelihood(scan, probe, probe_from=None, rate=0.05, sweeps_planned=10)
+    planned = quality(run.run(10), truth).complex_error
+    rate = run.optimizer.param_groups[0]["lr"]
+    loss = [report.loss for report in run.run(20).reports]
+    assert 0.005 < rate < 0.007 and run.optimizer.param_groups[0]["lr"] == pytest.approx(0.005)
+    assert max(loss[10:]) < loss[9] and loss[-1] < 0.8 * loss[9]
+    assert quality(run.state, truth).complex_error < 0.8 * planned
+
+
+def test_l_bfgs_is_one_of_the_optimizers(known):
+    truth, scan, probe = known
+    start = disk_probe(32, 8.0, defocus=11.0) * probe.abs().square().sum().sqrt()
+    run = MaximumLikelihood(scan, start, optimizer=lbfgs)
+    state = run.run(30)
+    assert quality(state, truth).amp_ssim > 0.99 and state.reports[-1].chi_squared < 1.5
+    assert run.batch == len(scan) and run.optimizer.param_groups[0]["lr"] == 1
+    with pytest.raises(ValueError, match="batch: expected all 121 patterns, or None, since L-BFGS .* got 32"):
+        MaximumLikelihood(scan, start, optimizer=lbfgs, batch=32)
+
+
+@pytest.mark.parametrize("beta", [1.0, 0.3])
+def test_a_mini_batch_of_far_patterns_is_one_after_the_other(known, beta):
+    """Patterns that do not overlap do not know of each other, while the probe stays."""
+    _, scan, probe = known
+    far = [0, 10, 110, 120]
+    assert float((scan.positions[far[1]] - scan.positions[far[0]]).abs().max()) >= 32
+    four = Scan(scan.amplitudes[far], scan.positions[far])
+    singly, together = (PIE(four, probe, alpha=1.0, probe_from=None, batch=batch).run(3).object for batch in (1, 4))
+    torch.testing.assert_close(together, singly, rtol=1e-4, atol=1e-4)
+
+
+def test_mini_batches_give_the_object_and_the_probe(known):
+    truth, scan, probe = known
+    start = disk_probe(32, 8.0, defocus=11.0) * probe.abs().square().sum().sqrt()
+    state = PIE(scan, start, alpha=0.1, batch=8).run(25)
+    assert quality(state, truth).amp_ssim > 0.95
+    for dtype in (torch.complex64, torch.complex128):
+        double = PIE(scan, start.to(dtype), alpha=0.1, beta=0.5, batch=8, probe_from=0).run(2)
+        assert double.object.dtype == double.probe.dtype == dtype
+    single = PIE(scan, start, alpha=0.1, beta=0.5, batch=8, probe_from=0).run(2)
+    assert float((single.object - double.object).abs().max()) < 1e-3
+
+
 def test_positions_between_pixels(known):
     truth, _, _ = known
     positions = raster_scan(9, 9, 4).add(torch.rand(81, 2, generator=torch.Generator().manual_seed(0)) - 0.5)
@@ -187,7 +234,7 @@ def test_a_dark_part_of_the_object_leaves_the_probe_alone(known):
 def test_stops_when_asked(known):
     _, scan, probe = known
     seen = []
-    state = PIE(scan, probe).run(10, stop=lambda report: report.sweep == 2, progress=seen.append)
+    state = PIE(scan, probe).run(10, stop=lambda reports: reports[-1].sweep == 2, progress=seen.append)
     assert len(state.reports) == 3 and seen == state.reports
 
 
@@ -245,3 +292,30 @@ def test_projections_say_how_much_memory_they_take(modes, fraction):
     changes = [event.nbytes() for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
     most = 8 * scan.amplitudes.numel() * modes + max(itertools.accumulate(changes))  # the waves were there before
     assert 0.6 * Projections.memory(scan, modes) < most < 1.1 * Projections.memory(scan, modes)
+
+
+@pytest.mark.parametrize("photons", [1e3, 1e4, 1e5, 1e7])
+def test_a_perfect_fit_has_a_chi_squared_of_1_at_every_dose(photons):
+    truth = lines_object(90, 60, seed=1)
+    probe = disk_probe(32, 7.0, defocus=15.0)
+    weight = torch.ones(32, 32)
+    weight[3:9, 20:30] = 0
+    background = torch.full((32, 32), 0.05)
+    positions = raster_scan(11, 11, 4)
+    scan, probe = simulate(truth, probe, positions, photons=photons, background=background, seed=2, weight=weight)
+    kept = PIE(scan, probe, truth, object_step=0.0, probe_from=None).run(1)
+    assert kept.reports[0].chi_squared == pytest.approx(1, abs=0.04)
+    each = Scan(scan.amplitudes, positions, weight.expand(121, 32, 32).contiguous(), background)
+    assert PIE(each, probe, truth, object_step=0.0).run(1).reports[0].chi_squared == kept.reports[0].chi_squared
+
+
+def test_what_noise_makes_of_a_fit_has_the_right_mean_for_every_rate():
+    """Against the sum over all counts of Poisson's law, in closed form."""
+    n = torch.arange(300.0, dtype=torch.float64)
+    rates = torch.logspace(-3, 2, 60, dtype=torch.float64)
+    law = (n * rates.log().unsqueeze(1) - rates.unsqueeze(1) - torch.lgamma(n + 1)).exp()
+    exact = (law * 4 * (rates.sqrt().unsqueeze(1) - n.sqrt()).square()).sum(1)
+    values = torch.tensor(
+        [_photon_noise(count.sqrt().view(1, 1, 1), torch.empty(0)) for count in n], dtype=torch.float64
+    )
+    assert bool(((law @ values - exact).abs() < 0.06 * (exact + 0.1)).all())

@@ -3,10 +3,16 @@
 import pytest
 import torch
 
+from sem.ops import ptychographic_loss
 from sem.ptycho import (
     LSQML,
     PIE,
+    AnnealPositions,
+    MaximumLikelihood,
+    Projections,
+    RefinePositions,
     Scan,
+    affine_onto,
     disk_probe,
     lines_object,
     position_steps,
@@ -15,6 +21,7 @@ from sem.ptycho import (
     simulate,
     without_affine,
 )
+from sem.ptycho.positions import trial_offsets
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +58,6 @@ def test_more_patterns_than_are_worked_on_at_a_time():
 
 def test_steps_are_against_the_gradient(known):
     """A tiny Gauss-Newton step and the gradient of the loss have an obtuse angle, pattern by pattern."""
-    from sem.ops import ptychographic_loss
-
     truth, scan, probe = known
     positions = (scan.positions + 0.2).requires_grad_()
     ptychographic_loss(truth, probe, positions, scan.amplitudes).total.backward()
@@ -60,21 +65,107 @@ def test_steps_are_against_the_gradient(known):
     assert bool(((steps * positions.grad).sum(1) < 0).all())
 
 
-@pytest.mark.parametrize("engine", [PIE, LSQML])
-def test_wrong_positions_come_back(known, engine):
+def off_by(scan, size, seed=1):
+    """The scan with positions that are off by up to ``size`` pixels along each axis."""
+    error = 2 * size * torch.rand(len(scan), 2, generator=torch.Generator().manual_seed(seed)) - size
+    return Scan(scan.amplitudes, scan.positions + error)
+
+
+def left(run, scan):
+    """Median error of the positions, but for what is the object's as well."""
+    return float((without_affine(run.scan.positions, scan.positions) - scan.positions).norm(dim=1).median())
+
+
+@pytest.mark.parametrize(
+    ("engine", "settings"),
+    [
+        (PIE, dict(alpha=0.2, constraints=[RefinePositions()])),
+        (LSQML, dict(batch=24, constraints=[RefinePositions()])),
+        (Projections, dict(beta=0.8, constraints=[RefinePositions()])),
+        (MaximumLikelihood, dict(sweeps_planned=45, constraints=[RefinePositions()])),
+        (MaximumLikelihood, dict(sweeps_planned=45, position_rate=0.2)),
+    ],
+)
+def test_wrong_positions_come_back(known, engine, settings):
     truth, scan, probe = known
-    generator = torch.Generator().manual_seed(1)
-    wrong = Scan(scan.amplitudes, scan.positions + 4 * torch.rand(len(scan), 2, generator=generator) - 2)
-    settings = {"alpha": 0.2} if engine is PIE else {"batch": 24}
-    run = engine(wrong, probe, torch.ones_like(truth), probe_from=None, **settings)
-    blind = engine(wrong, probe, torch.ones_like(truth), probe_from=None, **settings).run(45)
-    run.run(5)
-    for _ in range(40):
-        run.refine_positions()
-        run.run(1)
-    error = (without_affine(run.scan.positions, scan.positions) - scan.positions).norm(dim=1)
-    assert float(error.median()) < 0.1
-    assert scores(run.state.object, truth, 24).amp_ssim > 0.98 > scores(blind.object, truth, 24).amp_ssim + 0.1
+    wrong = off_by(scan, 2)
+    blind = {name: value for name, value in settings.items() if name not in ("constraints", "position_rate")}
+    run, blind = (engine(wrong, probe, torch.ones_like(truth), probe_from=None, **given) for given in (settings, blind))
+    run.run(45)
+    blind.run(20)
+    assert left(run, scan) < 0.1 < 0.5 < left(blind, scan)
+    assert scores(run.state.object, truth, 24).amp_ssim > 0.98 > scores(blind.state.object, truth, 24).amp_ssim + 0.1
+
+
+def test_between_sweeps_as_after_each(known):
+    truth, scan, probe = known
+    given = off_by(scan, 2), probe, torch.ones_like(truth)
+    by_hand = PIE(*given, alpha=0.2, probe_from=None)
+    for _ in range(4):
+        by_hand.run(1)
+        by_hand.refine_positions(damping=0.7)
+    run = PIE(*given, alpha=0.2, probe_from=None, constraints=[RefinePositions(0, damping=0.7)])
+    assert torch.equal(run.run(4).object, by_hand.state.object)
+    assert torch.equal(run.scan.positions, by_hand.scan.positions)
+
+
+def test_lost_positions_need_annealing():
+    """Every seventh pattern is 6 pixels from where it should be, far beyond where its gradient leads back from."""
+    truth = lines_object(104, 70, seed=1)
+    scan, probe = simulate(truth, disk_probe(32, 7.0, defocus=15.0), raster_scan(11, 11, 4) + 12, photons=1e7, seed=2)
+    generator = torch.Generator().manual_seed(3)
+    error, lost = torch.rand(121, 2, generator=generator) - 0.5, torch.rand(121, generator=generator) < 0.15
+    turn = 2 * torch.pi * torch.rand(int(lost.sum()), generator=generator)
+    error[lost] += 6 * torch.stack([turn.sin(), turn.cos()], 1)
+    wrong = Scan(scan.amplitudes, scan.positions + error)
+    found = []
+    for constraints in ([RefinePositions()], [AnnealPositions(6.0, end=30), RefinePositions()]):
+        run = PIE(wrong, probe, torch.ones_like(truth), alpha=0.2, probe_from=None, constraints=constraints)
+        state = run.run(45)
+        off = (affine_onto(run.scan.positions, scan.positions, 1.0 - lost.float()) - scan.positions).norm(dim=1)
+        found.append((int((off > 1).sum()), scores(state.object, truth, 26).amp_ssim, state.reports[-1].chi_squared))
+    refined, annealed = found
+    assert 15 < int(lost.sum()) < 25
+    assert refined[0] >= 8 and annealed[0] <= 3, found
+    assert annealed[1] > refined[1] + 0.01 and annealed[2] < 0.25 * refined[2], found
+
+
+def test_an_offset_is_taken_where_it_lowers_that_patterns_loss_and_not_too_far(known):
+    truth, scan, probe = known
+    wrong = off_by(scan, 2)
+    reach = torch.tensor([0.0, 3.0]).repeat(50)
+
+    def loss(positions):
+        return ptychographic_loss(truth, probe, positions, scan.amplitudes).loss
+
+    given = truth, probe, 3.0, 6, torch.Generator().manual_seed(0)
+    steps = trial_offsets(wrong, *given, about=wrong.positions, reach=3.0)
+    moved = steps.norm(dim=1) > 0
+    before, after = loss(wrong.positions), loss(wrong.positions + steps)
+    assert 50 < int(moved.sum()) < 100 and float(steps.norm(dim=1).max()) <= 3.0
+    assert bool((after[moved] < before[moved]).all()) and torch.equal(after[~moved], before[~moved])
+    assert float((wrong.positions + steps - scan.positions).norm(dim=1).median()) < 0.9
+    held = trial_offsets(wrong, *given[:4], torch.Generator().manual_seed(0), about=wrong.positions, reach=reach)
+    assert torch.equal(held[1::2], steps[1::2]) and not held[::2].any()
+
+
+def test_a_stage_out_of_scale_is_found_out(known):
+    """What all patterns say together is surer than what each does."""
+    truth, _, _ = known
+    positions = raster_scan(10, 10, 4) + 8
+    scan, probe = simulate(truth, disk_probe(32, 7.0, defocus=15.0), positions, photons=1e6, seed=2)
+    middle = scan.positions.mean(0)
+    askew = (scan.positions - middle) @ torch.tensor([[1.03, 0.02], [-0.015, 0.98]]) + middle
+    errors = []
+    for affine in (False, True):
+        constraints = [RefinePositions(5, damping=1.0, affine=affine)]
+        given = Scan(scan.amplitudes, askew), probe, torch.ones_like(truth)
+        run = PIE(*given, alpha=0.2, probe_from=None, constraints=constraints)
+        run.run(40)
+        off = run.scan.positions - scan.positions
+        errors.append(float((off - off.mean(0)).norm(dim=1).median()))
+    assert errors[1] < 0.5 * errors[0] < 0.5 * float((askew - scan.positions).norm(dim=1).median()), errors
+    assert left(run, scan) < 1e-4
 
 
 def test_a_position_stays_inside_the_object(known):
@@ -91,3 +182,18 @@ def test_an_affine_map_is_no_error():
     truth = torch.rand(30, 2, generator=torch.Generator().manual_seed(0)) * 50
     askew = truth @ torch.tensor([[1.02, 0.1], [-0.05, 0.97]]) + torch.tensor([3.0, -7.0])
     torch.testing.assert_close(without_affine(askew, truth), truth, rtol=1e-5, atol=1e-4)
+
+
+def test_a_weight_says_which_positions_an_affine_map_is_of():
+    truth = torch.rand(30, 2, generator=torch.Generator().manual_seed(0)) * 50
+    target = truth @ torch.tensor([[1.02, 0.1], [-0.05, 0.97]]) + torch.tensor([3.0, -7.0])
+    stray = target.clone()
+    stray[3] += 9
+    weight = torch.ones(30)
+    weight[3] = 0
+    torch.testing.assert_close(affine_onto(truth, stray, weight), target, rtol=1e-5, atol=1e-4)
+    assert float((affine_onto(truth, stray) - target).abs().max()) > 0.5
+    # and its equations: weighted errors are orthogonal to a constant and to both coordinates
+    weight = torch.rand(30, generator=torch.Generator().manual_seed(1))
+    error = weight.unsqueeze(1) * (stray - affine_onto(truth, stray, weight))
+    assert float(error.sum(0).abs().max()) < 1e-3 and float((truth.mT @ error).abs().max()) < 1e-1

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from sem.ops import boundary, composed_ptychography
+from sem.ops import boundary, composed_ptychography, kernels
 from sem.ops.registration import Operator
 from sem.precision import note_autocast
 
@@ -137,3 +138,23 @@ far_residual_kernel = Operator(
     composed=composed_ptychography.far_residual,
 )
 far_residual_kernel.first_order("far_residual", "reference.ptychographic_loss")
+
+
+def far_residual_in_place(
+    psi: Tensor, data: Tensor, weight: Tensor, background: Tensor, kind: int, reports: Sequence[Tensor]
+) -> None:
+    """``far_residual_kernel`` for those who call it pattern by pattern: ``out`` in place of ``psi``; loss, misfit and
+    status into ``reports``. Also in float64, without a kernel. Nothing is checked, recorded or traced."""
+    if psi.dtype is torch.float32 and kernels.on_cpu(psi):
+        loss, misfit, status = reports
+        fields = {
+            **residual_sizes(psi, data, weight),
+            "kind": kind, "scale": 1.0, "onto": False, "psi": psi, "data": data, "weight": weight,
+            "background": background, "out": psi, "loss": loss, "misfit": misfit, "status": status,
+            "to_background": None,
+        }  # fmt: skip
+        kernels.call("far_residual", psi, fields)
+        return
+    found = composed_ptychography.far_residual(psi, data, weight, background, kind, 1.0)
+    for target, value in zip((psi, *reports), found[:4], strict=True):
+        target.copy_(value)

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sem.ptycho.engines import PIE
 from sem.ptycho.files import AXES, ScanFile
 from sem.ptycho.files.checks import laid_along
+from sem.ptycho.pie import PIE
 from sem.ptycho.scan import MARGIN, Scan
 from sem.ptycho.simulation import disk_probe
 

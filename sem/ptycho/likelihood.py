@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -11,21 +14,34 @@ from torch import Tensor
 from sem.ops import PtychographicLoss, ptychographic_loss
 from sem.ops.boundary import choice, count
 from sem.ops.far_residual import LOSSES
-from sem.ptycho.engines import Engine
+from sem.ptycho.constraints import Penalty
+from sem.ptycho.engine import Constraint, Engine
 from sem.ptycho.scan import Scan
 
 
 class MaximumLikelihood(Engine):
     """The losses of :func:`sem.ops.ptychographic_loss` by an optimiser of torch's, in mini-batches.
 
+    The rates fall along a cosine over ``sweeps_planned``, to a tenth, and stay there: sweeps beyond the plan go on
+    from what is there, and never stir it up again. Those of L-BFGS, which searches along lines, stay as they are.
+
     Args:
         kind: ``amplitude``, ``poisson``, ``intensity`` or ``amplitude_mae``.
-        optimizer: makes one from parameter groups; None: Adam.
-        rate: of the object, whose entries are of size 1; falls to 0 along a cosine over ``sweeps_planned``.
+        optimizer: makes one from parameter groups; None: Adam. :func:`lbfgs` is another.
+        rate: of the object, whose entries are of size 1.
         probe_rate: of the probe, relative to its root mean square times ``rate``.
-        batch: patterns of a step.
+        position_rate: of the positions, in pixels; 0: they stay. Their gradients cost twice the time of the others.
+        positions_from: the sweep at which they begin to move.
+        batch: patterns of a step; None: 32, or all for L-BFGS, which compares losses of the same patterns.
+        constraints: as :class:`Engine` takes them, and terms of the loss (:class:`sem.ptycho.Penalty`).
         Others: :class:`Engine`. complex64 alone.
     """
+
+    LEAST = 0.1
+    """Of the rates, at the end of the plan."""
+    SETTINGS: ClassVar[tuple[str, ...]] = (
+        *Engine.SETTINGS, "kind", "optimizer_name", "rates", "sweeps_planned", "batch", "positions_from"
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -34,64 +50,141 @@ class MaximumLikelihood(Engine):
         object: Tensor | None = None,
         *,
         kind: str = "amplitude",
-        optimizer: Callable[[list[dict]], torch.optim.Optimizer] | None = None,
+        optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer] | None = None,
         rate: float = 0.1,
         probe_rate: float = 1.0,
+        position_rate: float = 0.0,
+        positions_from: int = 5,
         sweeps_planned: int = 12,
-        batch: int = 32,
+        batch: int | None = None,
         probe_from: int | None = 2,
         seed: int = 0,
+        constraints: Iterable[Constraint | Penalty] = (),
     ) -> None:
-        super().__init__(scan, probe, object, probe_from=probe_from, seed=seed)
+        given = tuple(constraints)
+        self.penalties = tuple(term for term in given if isinstance(term, Penalty))
+        rest = [constraint for constraint in given if not isinstance(constraint, Penalty)]
+        super().__init__(scan, probe, object, probe_from=probe_from, seed=seed, constraints=rest)
         if probe.dtype != torch.complex64:
             raise TypeError(f"probe: expected complex64, got {probe.dtype}")
         self.kind = choice("kind", kind, LOSSES)
-        self.batch = count("batch", batch, least=1)
         self.sweeps_planned = count("sweeps_planned", sweeps_planned, least=1)
+        self.positions_from = positions_from
+        data, masks = self.model.data, self.model.masks
         # of amplitude_mae: the same for every batch
-        self.scale = float(self.data[self.valid].mean().nan_to_num()) * scan.side**2 or 1.0
-        # both parameters in units in which their entries are of size 1
+        valid = data if not masks.numel() else data[masks.expand_as(data) > 0]
+        self.scale = float(valid.mean().nan_to_num()) * scan.side**2 or 1.0
+        # parameters in units in which their entries are of size 1
         self.unit = float(self.state.probe.abs().square().mean().sqrt())
-        self.parameters: list[Tensor] = [
-            self.state.object.clone().requires_grad_(),
-            (self.state.probe / self.unit).requires_grad_(),
-        ]
-        self.rates = [rate, rate * probe_rate]
-        groups = [{"params": [p], "lr": r} for p, r in zip(self.parameters, self.rates, strict=True)]
+        self.parameters: list[Tensor] = [self.state.object.clone(), self.state.probe / self.unit]
+        rates = [rate, rate * probe_rate]
+        if position_rate:
+            self.parameters.append(scan.positions.float().clone())
+            rates.append(position_rate)
+        groups = [{"params": [p.requires_grad_()], "lr": r} for p, r in zip(self.parameters, rates, strict=True)]
         self.optimizer = torch.optim.Adam(groups) if optimizer is None else optimizer(groups)
+        self.optimizer_name = type(self.optimizer).__name__
+        self.rates = [float(group["lr"]) for group in self.optimizer.param_groups]
+        self._searches = isinstance(self.optimizer, torch.optim.LBFGS)
+        self.batch = (len(scan) if self._searches else 32) if batch is None else count("batch", batch, least=1)
+        if self._searches and self.batch < len(scan):
+            raise ValueError(
+                f"batch: expected all {len(scan)} patterns, or None, since L-BFGS compares their loss from step to "
+                f"step, got {batch}"
+            )
 
     def sweep(self, object: Tensor, probe: Tensor, moves: bool) -> tuple[Tensor, Tensor, float]:
-        scan, steps = self.scan, math.ceil(len(self.scan) / self.batch)
-        order = torch.randperm(len(scan), generator=self.generator)
-        first = len(self.state.reports) * steps
+        steps = math.ceil(len(self.scan) / self.batch)
+        order = torch.randperm(len(self.scan), generator=self.generator)
+        number = len(self.state.reports)
+        self.parameters[1].requires_grad_(moves)
+        positions = self.parameters[2] if len(self.parameters) > 2 else None
+        if positions is not None:
+            positions.requires_grad_(number >= self.positions_from)
         for k, part in enumerate(order.split(self.batch)):
-            share = min((first + k) / (self.sweeps_planned * steps), 1.0)
+            share = min((number * steps + k) / (self.sweeps_planned * steps), 1.0)
+            height = self.LEAST + (1 - self.LEAST) * 0.5 * (1 + math.cos(math.pi * share))
             for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-                group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * share))
-            self.parameters[1].requires_grad_(moves)
-            self.optimizer.zero_grad()
-            with torch.enable_grad():
-                found = self._loss(self.parameters[0], self.parameters[1] * self.unit, part, self.kind, self.weight)
-                (found.total / len(part)).backward()
-            self.optimizer.step()
+                group["lr"] = rate if self._searches else rate * height
+            self.optimizer.step(partial(self._objective, part))  # type: ignore[arg-type]  # tensors are numbers to it
+            if positions is not None and positions.requires_grad:
+                self._hold_positions(positions)
+        if positions is not None and positions.requires_grad:
+            self.stand_at(positions.detach().clone())
         object = self.parameters[0].detach().clone()
         if moves:
             probe = (self.parameters[1] * self.unit).detach()
+        object, probe = self._constrained(object, probe)
         with torch.no_grad():
-            found = self._loss(object, probe, slice(None), "amplitude", self.valid.to(self.data.dtype))
-        return object, probe, 2 * float(found.loss.sum(dtype=torch.float64))
+            masks = self.model.masks if self.model.masks.numel() else None
+            found = self._loss(object, probe, self.model.positions, slice(None), "amplitude", masks)
+        self.model.loss, self.model.misfit, self.model.status = found.loss, found.misfit, found.status
+        return object, probe, self.model.squares()
+
+    @torch.enable_grad()
+    def _objective(self, part: Tensor) -> Tensor:
+        self.optimizer.zero_grad()
+        object, probe = self.parameters[0], self.parameters[1] * self.unit
+        positions = self.parameters[2] if len(self.parameters) > 2 else self.model.positions
+        found = self._loss(object, probe, positions, part, self.kind, self.model.weight)
+        mean = found.total / len(part)
+        for penalty in self.penalties:
+            mean = mean + penalty.weight * penalty.function(object, probe)
+        mean.backward()
+        return mean
+
+    def _constrained(self, object: Tensor, probe: Tensor) -> tuple[Tensor, Tensor]:
+        if not self.constraints:
+            return object, probe
+        object, probe = self.constrain(object, probe)
+        with torch.no_grad():
+            self.parameters[0].copy_(object)
+            self.parameters[1].copy_(probe / self.unit)
+        return object, probe
+
+    def _hold_positions(self, positions: Tensor) -> None:
+        """Without the drift of all, and inside the object."""
+        most = torch.tensor(self.state.object.shape) - self.scan.side
+        with torch.no_grad():
+            positions -= (positions - self.model.positions).mean(0)
+            torch.minimum(positions.clamp_min_(0), most, out=positions)
 
     def _loss(
-        self, object: Tensor, probe: Tensor, part: Tensor | slice, kind: str, weight: Tensor | None
+        self, object: Tensor, probe: Tensor, positions: Tensor, part: Tensor | slice, kind: str, weight: Tensor | None
     ) -> PtychographicLoss:
         return ptychographic_loss(
             object,
             probe,
-            self.positions[part],
-            self.data[part],
+            positions[part],
+            self.model.data[part],
             weight=weight if weight is None or weight.dim() == 2 else weight[part],
-            background=self.background,
+            background=self.model.background,
             kind=kind,
             scale=self.scale,
-            subpixel="fourier" if self.moves else "nearest",
+            subpixel="fourier" if self.model.moves or positions.requires_grad else "nearest",
         )
+
+    def stand_at(self, positions: Tensor) -> None:
+        super().stand_at(positions)
+        if len(self.parameters) > 2:
+            with torch.no_grad():
+                self.parameters[2].copy_(self.model.positions)
+
+    def _snapshot(self) -> dict[str, Any]:
+        parameters = [parameter.detach().clone() for parameter in self.parameters]
+        optimizer = copy.deepcopy(self.optimizer.state_dict())
+        return {**super()._snapshot(), "parameters": parameters, "optimizer": optimizer}
+
+    def _restore(self, snapshot: Mapping[str, Any]) -> None:
+        super()._restore(snapshot)
+        with torch.no_grad():
+            for ours, theirs in zip(self.parameters, snapshot["parameters"], strict=True):
+                ours.copy_(theirs)
+        self.optimizer.load_state_dict(snapshot["optimizer"])
+
+
+def lbfgs(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """torch's L-BFGS with a line search, for :class:`MaximumLikelihood`: a step, which is a sweep, has four iterations,
+    each of which takes all patterns once or more."""
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    return torch.optim.LBFGS(parameters, max_iter=4, history_size=10, line_search_fn="strong_wolfe")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
-from sem.ops import Patches, overlap_add
-from sem.ptycho.engines import Engine
+from sem.ops.boundary import count
+from sem.ptycho.engine import Constraint, Engine
+from sem.ptycho.model import fft, ifft
 from sem.ptycho.scan import Scan
 
 
@@ -19,10 +23,11 @@ class LSQML(Engine):
     equations. A batch takes their mean, weighted by ``||dO P||^2``.
 
     Args:
-        batch: patterns of a step. damping: ``d``. Others: :class:`Engine`. complex64 alone.
+        batch: patterns of a step. damping: ``d``. Others: :class:`Engine`.
     """
 
     RIDGE = 1e-6  # of the system's trace
+    SETTINGS: ClassVar[tuple[str, ...]] = (*Engine.SETTINGS, "batch", "damping")
 
     def __init__(
         self,
@@ -34,50 +39,41 @@ class LSQML(Engine):
         damping: float = 0.1,
         probe_from: int | None = 2,
         seed: int = 0,
+        constraints: Iterable[Constraint] = (),
     ) -> None:
-        super().__init__(scan, probe, object, probe_from=probe_from, seed=seed)
-        if batch < 1:
-            raise ValueError(f"batch: expected at least 1, got {batch}")
+        super().__init__(scan, probe, object, probe_from=probe_from, seed=seed, constraints=constraints)
         if not damping > 0:
             raise ValueError(f"damping: expected a number > 0, got {damping}")
-        self.batch, self.damping = batch, damping
+        self.batch, self.damping = count("batch", batch, least=1), damping
 
     def sweep(self, object: Tensor, probe: Tensor, moves: bool) -> tuple[Tensor, Tensor, float]:
-        squares = torch.zeros((), dtype=torch.float64)
-        corners = self.scan.corners
+        model = self.model
         for part in torch.randperm(len(self.scan), generator=self.generator).split(self.batch):
             part = part.sort().values
-            patches = Patches(corners[part], self.scan.side, object.shape)
-            there = self.moved(probe, part)
-            patch = self.patches(object, part.tolist())
-            far = torch.fft.fft2(there * patch, norm="ortho")
-            near, off = self.project(far, part)
-            squares += off.sum(dtype=torch.float64)
-            chi = torch.fft.ifft2(near - far, norm="ortho")
-            sums = overlap_add(chi, object, there, patches)
+            there = model.moved(probe, part)
+            chi = ifft(model.residual(fft(model.exit_waves(object, there, part)), part)).neg_()
+            sums = model.overlap(chi, object, there, part)
             along_object = sums.to_object / (sums.illumination + self.damping * sums.illumination.max())
-            a = self.patches(along_object, part.tolist()) * there
+            a = model.exit_waves(along_object, there, part)
+            aa, ac = _inner(a, a), _inner(a, chi)
             if not moves:
-                object = object + _mean_step(_inner(a, chi) / _inner(a, a).clamp_min(1e-30), a) * along_object
+                object = object + _mean_step(ac / aa.clamp_min(1e-30), aa) * along_object
                 continue
-            to_probe = self.moved(sums.to_probe, part, back=True).sum(0) if self.moves else sums.to_probe
-            along_probe = to_probe / (sums.exposure + self.damping * sums.exposure.max())
-            b = self.moved(along_probe, part) * patch
-            aa, ab, bb = _inner(a, a), _inner(a, b), _inner(b, b)
-            system = torch.stack([torch.stack([aa, ab], 1), torch.stack([ab, bb], 1)], 1)
-            ridge = self.RIDGE * (aa + bb).view(-1, 1, 1) * torch.eye(2, dtype=system.dtype)
-            right = torch.stack([_inner(a, chi), _inner(b, chi)], 1)
-            steps = torch.linalg.solve(system + ridge.clamp_min(1e-30), right)
-            object = object + _mean_step(steps[:, 0], a) * along_object
-            probe = probe + _mean_step(steps[:, 1], a) * along_probe
-        return object, probe, float(squares)
+            along_probe = sums.to_probe / (sums.exposure + self.damping * sums.exposure.max())
+            b = model.exit_waves(object, model.moved(along_probe, part), part)
+            ab, bb, bc = _inner(a, b), _inner(b, b), _inner(b, chi)
+            ridge = (self.RIDGE * (aa + bb)).clamp_min(1e-30)
+            aa_, bb_ = aa + ridge, bb + ridge
+            determinant = aa_ * bb_ - ab * ab
+            object = object + _mean_step((bb_ * ac - ab * bc) / determinant, aa) * along_object
+            probe = probe + _mean_step((aa_ * bc - ab * ac) / determinant, bb) * along_probe
+        return *self.constrain(object, probe), model.squares()
 
 
 def _inner(a: Tensor, b: Tensor) -> Tensor:
     """``Re <a, b>`` of every pattern, float64."""
-    return (a.conj() * b).real.flatten(1).sum(1, dtype=torch.float64)
+    return torch.einsum("jk,jk->j", *(torch.view_as_real(wave).flatten(1) for wave in (a, b))).double()
 
 
-def _mean_step(steps: Tensor, a: Tensor) -> float:
-    weight = _inner(a, a)
+def _mean_step(steps: Tensor, weight: Tensor) -> float:
     return float((weight * steps).sum() / weight.sum().clamp_min(1e-30))

@@ -11,12 +11,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sem.ptycho.engines import PIE, Engine, Projections
+from sem.ptycho.engine import Engine
 from sem.ptycho.files import ResultFile, ScanFile
 from sem.ptycho.files.patterns import machine_memory
 from sem.ptycho.inspection import RING_LIMIT, ring_share, scale_to_counts
 from sem.ptycho.likelihood import MaximumLikelihood
 from sem.ptycho.lsq import LSQML
+from sem.ptycho.pie import PIE
+from sem.ptycho.projections import Projections
 from sem.ptycho.recipes import ENGINES, OWN, Recipe, Stage
 from sem.ptycho.scan import MARGIN, Scan
 from sem.ptycho.simulation import disk_probe, with_hermite_modes

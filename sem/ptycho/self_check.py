@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sem.ops import Patches, PtychographicLoss, exit_waves, overlap_add, ptychographic_loss, shift_ramp
-from sem.ptycho.engines import PIE
+from sem.ptycho.pie import PIE
 from sem.ptycho.presets import Simulation
 from sem.ptycho.simulation import far_intensity
 

@@ -31,7 +31,7 @@ def lines_object(side: int, lines: int, *, seed: int, phase: bool = True, margin
         along = torch.linspace(0, 1, steps, dtype=torch.float64).unsqueeze(1)
         pixels = (ends[0] + along * (ends[1] - ends[0])).round().long().unique(dim=0)
         canvas[pixels[:, 0], pixels[:, 1]] += 1
-    image = sum(share * _blurred(canvas, sigma) for share, sigma in ((1, 1), (2, 5), (5, 10)))
+    image = sum(share * blurred(canvas, sigma) for share, sigma in ((1, 1), (2, 5), (5, 10)))
     assert isinstance(image, Tensor)
     image = image[margin:-margin, margin:-margin]
     angle = math.pi * ((image - image.max() / 2) / (3 * image.mean())).tanh() if phase else torch.zeros_like(image)
@@ -72,7 +72,8 @@ def noise_object(side: int, bandwidth: float, *, seed: int) -> Tensor:
     return torch.polar(torch.ones_like(angle), angle / angle.std()).to(torch.complex64)
 
 
-def _blurred(image: Tensor, sigma: float) -> Tensor:
+def blurred(image: Tensor, sigma: float) -> Tensor:
+    """Real ``[H, W]`` convolved with a Gaussian of standard deviation ``sigma`` pixels; beyond the edges it is 0."""
     reach = torch.arange(-4 * math.ceil(sigma), 4 * math.ceil(sigma) + 1, dtype=image.dtype)
     kernel = torch.exp(-0.5 * (reach / sigma).square())
     kernel = kernel / kernel.sum()
@@ -113,8 +114,14 @@ def orthogonal_modes(probe: Tensor) -> Tensor:
         ``U^H P`` with ``<P_m, P_n> = U diag U^H``.
     """
     flat = probe.flatten(1).to(torch.complex128)
+    return (mixing_of_modes(probe) @ flat).to(probe.dtype).view(probe.shape)
+
+
+def mixing_of_modes(probe: Tensor) -> Tensor:
+    """``U^H``, complex128 ``[M, M]``, of :func:`orthogonal_modes`."""
+    flat = probe.flatten(1).to(torch.complex128)
     _, vectors = torch.linalg.eigh(flat @ flat.mH)  # ascending
-    return (vectors.flip(1).mH @ flat).to(probe.dtype).view(probe.shape)
+    return vectors.flip(1).mH.resolve_conj()
 
 
 def with_hermite_modes(probe: Tensor, modes: int, share: float = 0.05) -> Tensor:

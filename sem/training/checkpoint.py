@@ -2,7 +2,7 @@
 
 A checkpoint is written to a temporary file in its own folder, flushed to the disk and then renamed, so a file
 that bears a checkpoint's name was complete when it got it. It is an ordinary ``torch.save`` file whose last bytes
-are a digest of all others (:mod:`sem.training.seal`), checked before anything is loaded, so a truncated or altered
+are a digest of all others (:mod:`sem.seal`), checked before anything is loaded, so a truncated or altered
 file is noticed and the one before it is used. Loading never runs code (``weights_only=True``).
 
 *Damaged* is what was read and is not what was written. What could not be read just now, for want of memory, of a
@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from sem.files import TEMPORARY, free_name, replacing
-from sem.training.seal import SealingFile, is_whole
+from sem.seal import SealingFile, is_whole
 
 _NAME = re.compile(r"step_(\d+)\.pt")
 

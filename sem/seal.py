@@ -1,7 +1,8 @@
-"""A zip archive that says whether it is whole: its comment is a digest of every byte before it.
+"""A file that says whether it is whole: its last bytes are a digest of every byte before them.
 
 Zip readers keep to the directory at the end, to the records' own headers or to a mixture, so that two of them may
-disagree about one altered byte. The digest is of the file, not of what a reader makes of it.
+disagree about one altered byte; HDF5 has checksums of some parts and reads others as they come. The digest is of the
+file, not of what a reader makes of it. In a zip archive it is the comment; after an HDF5 file's end no reader looks.
 """
 
 from __future__ import annotations
@@ -77,6 +78,22 @@ class SealingFile:
             self.error = error
             raise
         self._digest.update(data)
+
+
+def append_seal(file: IO[bytes]) -> None:
+    """Seal what ``file``, open for writing under its own name, holds: for formats whose readers do not look beyond
+    their end.
+
+    Raises:
+        OSError: the file could not be read or written.
+    """
+    digest = hashlib.sha256()
+    file.flush()
+    with open(file.name, "rb") as written:
+        while chunk := written.read(_CHUNK):
+            digest.update(chunk)
+    file.seek(0, 2)
+    file.write(_MARK + digest.hexdigest().encode())
 
 
 def is_whole(path: str | Path) -> bool | None:

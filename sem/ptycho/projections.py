@@ -1,0 +1,135 @@
+"""Difference map and RAAR."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from sem.ops.boundary import count
+from sem.ptycho.engine import Constraint, Engine
+from sem.ptycho.model import fft, ifft
+from sem.ptycho.scan import Scan
+
+
+class Projections(Engine):
+    """Difference map (``beta`` 1) and RAAR (0.8 is a good one): all patterns at once, by two projections in turn.
+
+    The overlap projection is ``O = sum conj(P) psi / sum |P|^2``, ``P = sum conj(O) psi / sum |O|^2``, ``inner`` times,
+    and then what constraints make of both; with ``m = P O`` behind it, ``psi <- beta psi + (1 - 2 beta) m + beta F^-1[
+    Pi_X F[2 m - psi]]``. It holds the waves of all patterns: :meth:`memory` says how much before it begins.
+    """
+
+    FLOOR = 1e-8
+    """Of the largest sum: below it the value before stays."""
+    SETTINGS: ClassVar[tuple[str, ...]] = (*Engine.SETTINGS, "beta", "inner")
+
+    def __init__(
+        self,
+        scan: Scan,
+        probe: Tensor,
+        object: Tensor | None = None,
+        *,
+        beta: float = 1.0,
+        inner: int = 1,
+        probe_from: int | None = 2,
+        seed: int = 0,
+        constraints: Iterable[Constraint] = (),
+    ) -> None:
+        super().__init__(scan, probe, object, probe_from=probe_from, seed=seed, constraints=constraints)
+        if not 0 < beta <= 1:
+            raise ValueError(f"beta: expected a number > 0, at most 1, got {beta}")
+        self.beta, self.inner = beta, count("inner", inner, least=1)
+        self.waves: Tensor | None = None
+
+    @staticmethod
+    def memory(scan: Scan, modes: int = 1) -> int:
+        """Bytes that a run holds beside the scan, in complex64: of every pattern two waves of each mode, of which one
+        stays from sweep to sweep, and four of a block that is worked on."""
+        frame = 8 * modes * scan.side**2
+        return 2 * frame * len(scan) + 4 * max(2**20, frame)
+
+    def sweep(self, object: Tensor, probe: Tensor, moves: bool) -> tuple[Tensor, Tensor, float]:
+        model, blocks = self.model, self.model.blocks(len(probe))
+        if self.waves is None:
+            self.waves = torch.cat([model.exit_waves(object, model.moved(probe, part), part) for part in blocks])
+        for _ in range(self.inner):
+            object = self._object(object, probe)
+            if moves:
+                probe = self._probe(object, probe)
+        object, probe = self.constrain(object, probe)
+        after = torch.empty_like(self.waves)
+        for part in blocks:
+            m = model.exit_waves(object, model.moved(probe, part), part)
+            before = self.waves[part]
+            measured = ifft(model.residual(fft(2 * m - before), part, "projection"))
+            model.residual(fft(m), part)  # last, since its reports are those of the object and the probe
+            torch.mul(before, self.beta, out=after[part])
+            after[part].add_(m, alpha=1 - 2 * self.beta).add_(measured, alpha=self.beta)
+        self.waves = after
+        return object, probe, model.squares()
+
+    def _object(self, object: Tensor, probe: Tensor) -> Tensor:
+        assert self.waves is not None
+        model = self.model
+        sums, light = torch.zeros_like(object), torch.zeros_like(object.real)
+        for part in model.blocks(len(probe)):
+            found = model.overlap(self.waves[part], object, model.moved(probe, part), part)
+            sums += found.to_object
+            light += found.illumination
+        return self._quotient(sums, light, object)
+
+    def _probe(self, object: Tensor, probe: Tensor) -> Tensor:
+        assert self.waves is not None
+        model, blocks = self.model, self.model.blocks(len(probe))
+        # Between pixels the sums are no multiples of the probe, and divided by the light they grow without bound: there
+        # they are of what is left, and tell a direction, which is followed as far as brings the waves nearest.
+        sums, light = torch.zeros_like(probe), torch.zeros_like(probe[0].real)
+        for part in blocks:
+            there = model.moved(probe, part)
+            waves = self.waves[part]
+            if model.moves:
+                waves = waves - model.exit_waves(object, there, part)
+            found = model.overlap(waves, object, there, part)
+            sums += found.to_probe
+            light += found.exposure
+        if not model.moves:
+            return self._quotient(sums, light, probe)
+        along = self._quotient(sums, light, torch.zeros_like(sums))
+        reach = sums.real.new_zeros((), dtype=torch.float64)
+        for part in blocks:
+            waves = torch.view_as_real(model.exit_waves(object, model.moved(along, part), part))
+            reach += waves.square().sum(dtype=torch.float64)
+        return probe + along * (torch.vdot(along.flatten(), sums.flatten()).real / reach.clamp_min(1e-300))
+
+    def _quotient(self, sums: Tensor, light: Tensor, before: Tensor) -> Tensor:
+        floor = self.FLOOR * light.max()
+        return torch.where(light > floor, sums / light.clamp_min(floor), before)
+
+    def carry(self, change: Callable[[Tensor], Tensor]) -> None:
+        if self.waves is not None:
+            self.waves = change(self.waves)
+
+    def stand_at(self, positions: Tensor) -> None:
+        before = self.model.shift
+        super().stand_at(positions)
+        # A wave stays with its probe, which moves within the patch by what the patch does not: a pixel where the whole
+        # part of a position changes.
+        shift = self.model.shift - before
+        if self.waves is not None and bool(shift.any()):
+            self.waves = torch.cat([self._shifted(self.waves[part], shift[part]) for part in self.model.blocks(1)])
+
+    def _shifted(self, waves: Tensor, shift: Tensor) -> Tensor:
+        q = torch.fft.fftfreq(self.model.side, dtype=shift.dtype)
+        angle = -2 * torch.pi * shift.unsqueeze(-1) * q
+        lines = torch.polar(torch.ones_like(angle), angle)
+        return ifft(fft(waves) * (lines[:, 0].unsqueeze(2) * lines[:, 1].unsqueeze(1)).unsqueeze(1))
+
+    def _snapshot(self) -> dict[str, Any]:
+        return {**super()._snapshot(), "waves": self.waves}
+
+    def _restore(self, snapshot: Mapping[str, Any]) -> None:
+        super()._restore(snapshot)
+        self.waves = snapshot["waves"]
