@@ -66,7 +66,7 @@ class SweepDisplay:
 
         Args:
             waiting: runs that are still to be started.
-            active: of the others, by arm and seed, the share in [0, 1] that is done, and the seconds since their start.
+            active: of the others, by arm and seed, the share in [0, 1] that is done, and the seconds that this took.
         """
         self._waiting, self._active = waiting, active
         for (arm, seed), (share, _) in active.items():

@@ -166,12 +166,13 @@ class Runner:
         self.display.remaining(source.waiting, self._shares(active))
 
     def _shares(self, active: Mapping[RunProcess, tuple[Run, Record]]) -> dict[tuple[str, int], tuple[float, float]]:
-        """Of each run at work, how much is done, and since when it has been at work."""
+        """Of each run at work, how much is done, and the seconds that this took, earlier attempts included."""
         shares = {}
         for process, (run, _) in active.items():
             row = last_row(run.folder / HISTORY)
-            spent = row.get(self.experiment.seconds, process.seconds)
-            shares[run.key] = (self.budget.share(row.get("step", 0.0), spent), process.seconds)
+            spent = max(row.get(self.experiment.seconds, 0.0), process.seconds)
+            trained = row.get(self.experiment.seconds, process.seconds)
+            shares[run.key] = (self.budget.share(row.get("step", 0.0), trained), spent)
         return shares
 
     def _settle(self, run: Run, record: Record) -> None:
