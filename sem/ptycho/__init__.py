@@ -1,5 +1,6 @@
 """Ptychography: scans, simulation, engines and scores on the exact forward model of :mod:`sem.ops`."""
 
+from sem.ptycho.alignment import aligned, registered
 from sem.ptycho.engines import PIE, Engine, Projections, Reconstruction, SweepReport
 from sem.ptycho.files import (
     AXES,
@@ -10,9 +11,10 @@ from sem.ptycho.files import (
     read_scan,
     write_scan,
 )
+from sem.ptycho.frc import RingCorrelation, ring_correlation
 from sem.ptycho.likelihood import MaximumLikelihood
 from sem.ptycho.lsq import LSQML
-from sem.ptycho.metrics import Scores, aligned, floors, scores, ssim
+from sem.ptycho.metrics import Comparison, Scores, compare, floors, scores, ssim
 from sem.ptycho.positions import position_steps, without_affine
 from sem.ptycho.scan import Scan
 from sem.ptycho.simulation import (
@@ -28,6 +30,7 @@ from sem.ptycho.simulation import (
 
 __all__ = [
     "AXES",
+    "Comparison",
     "LSQML",
     "PIE",
     "Engine",
@@ -35,11 +38,13 @@ __all__ = [
     "MaximumLikelihood",
     "Projections",
     "Reconstruction",
+    "RingCorrelation",
     "Scan",
     "ScanFile",
     "Scores",
     "SweepReport",
     "aligned",
+    "compare",
     "disk_probe",
     "electron_wavelength",
     "far_intensity",
@@ -50,6 +55,8 @@ __all__ = [
     "position_steps",
     "raster_scan",
     "read_scan",
+    "registered",
+    "ring_correlation",
     "scores",
     "simulate",
     "spiral_scan",
