@@ -27,6 +27,7 @@ from sem.ptycho.simulation import (
     spiral_scan,
     with_hermite_modes,
 )
+from sem.ptycho.stitching import Stitched, stitch
 
 __all__ = [
     "AXES",
@@ -42,6 +43,7 @@ __all__ = [
     "Scan",
     "ScanFile",
     "Scores",
+    "Stitched",
     "SweepReport",
     "aligned",
     "compare",
@@ -61,6 +63,7 @@ __all__ = [
     "simulate",
     "spiral_scan",
     "ssim",
+    "stitch",
     "with_hermite_modes",
     "without_affine",
     "write_scan",
