@@ -1,6 +1,16 @@
 """Ptychography: scans, simulation, engines and scores on the exact forward model of :mod:`sem.ops`."""
 
 from sem.ptycho.alignment import aligned, registered
+from sem.ptycho.collapse import (
+    ImageCheck,
+    LossCheck,
+    PatchCheck,
+    Verdict,
+    check_image,
+    check_losses,
+    check_patches,
+    judge,
+)
 from sem.ptycho.engines import PIE, Engine, Projections, Reconstruction, SweepReport
 from sem.ptycho.files import (
     AXES,
@@ -12,6 +22,7 @@ from sem.ptycho.files import (
     write_scan,
 )
 from sem.ptycho.frc import RingCorrelation, ring_correlation
+from sem.ptycho.generators import GeneratorSettings, SpectralConv2d, build_generator
 from sem.ptycho.likelihood import MaximumLikelihood
 from sem.ptycho.lsq import LSQML
 from sem.ptycho.metrics import Comparison, Scores, compare, floors, scores, ssim
@@ -31,26 +42,37 @@ from sem.ptycho.stitching import Stitched, stitch
 
 __all__ = [
     "AXES",
-    "Comparison",
     "LSQML",
     "PIE",
+    "Comparison",
     "Engine",
+    "GeneratorSettings",
     "Geometry",
+    "ImageCheck",
+    "LossCheck",
     "MaximumLikelihood",
+    "PatchCheck",
     "Projections",
     "Reconstruction",
     "RingCorrelation",
     "Scan",
     "ScanFile",
     "Scores",
+    "SpectralConv2d",
     "Stitched",
     "SweepReport",
+    "Verdict",
     "aligned",
+    "build_generator",
+    "check_image",
+    "check_losses",
+    "check_patches",
     "compare",
     "disk_probe",
     "electron_wavelength",
     "far_intensity",
     "floors",
+    "judge",
     "lines_object",
     "orthogonal_modes",
     "photon_wavelength",
