@@ -1,4 +1,4 @@
-"""How near a reconstruction is to a known object, up to what no pattern can tell: a factor and a phase ramp."""
+"""How near a reconstruction is to a known object, up to what no pattern can tell, and what a score is worth."""
 
 from __future__ import annotations
 
@@ -8,57 +8,38 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sem.ptycho.alignment import aligned, registered
+
+_NO_SCORES = "scores need scikit-image: pip install 'sem[ptycho]'"
+
 
 class Scores(NamedTuple):
-    """``amp_ssim`` and ``amp_mae`` of the amplitudes at equal mean (``amp_mae`` in units of the truth's mean), the
-    first None where the truth's do not vary; ``phase_ssim`` of the phases without their planes, None where the truth
-    has none; ``complex_error``, the norm of the difference over the truth's."""
+    """A reconstruction ``p`` against a truth ``t``, after alignment.
+
+    ``amp_*`` compare amplitudes at equal mean, ``phase_*`` phases without their planes; these are None where the truth
+    has no phase, ``amp_ssim`` and ``psnr`` where its amplitudes do not vary.
+
+    Attributes:
+        amp_ssim, phase_ssim: structural similarity, ``data_range`` the truth's.
+        amp_mae, phase_mae: mean absolute difference, in units of the truth's mean amplitude, and in radians.
+        complex_error: ``||p - t|| / ||t||``.
+        amp_r, phase_r: Pearson's correlation; 0 where one of the two is constant.
+        amp_rel_std: standard deviation of the amplitudes of ``p`` over their mean.
+        psnr: of the amplitudes in dB, with the truth's range; infinite for equal ones.
+        phase_ssim_range_two_pi: of ``(phi + pi) / 2 pi`` at range 1, to compare with published numbers alone: it
+            forgives much, a constant image scores 0.7.
+    """
 
     amp_ssim: float | None
     amp_mae: float
     phase_ssim: float | None
     complex_error: float
-
-
-def aligned(reconstruction: Tensor, truth: Tensor, *, newton: int = 20) -> Tensor:
-    """``c p exp(i (a y + b x))`` with the ``c, a, b`` that bring it nearest to ``truth``; complex ``[H, W]`` both.
-
-    The start is the peak of the 8-fold padded Fourier transform of ``t conj(p)``; Newton's steps follow.
-    """
-    p, t = reconstruction.to(torch.complex128), truth.to(torch.complex128)
-    height, width = p.shape
-    product = t * p.conj()
-    size = (8 * height, 8 * width)
-    peak = int(torch.fft.fft2(product, s=size).abs().argmax())
-    slopes = torch.tensor(
-        [
-            2 * math.pi * _signed(peak // size[1], size[0]) / size[0],
-            2 * math.pi * _signed(peak % size[1], size[1]) / size[1],
-        ],
-        dtype=torch.float64,
-    )
-    y, x = torch.meshgrid(torch.arange(height).double(), torch.arange(width).double(), indexing="ij")
-    y, x = y - y.mean(), x - x.mean()  # the slopes turn about the middle: the ramp's own phase belongs to c
-    for _ in range(newton):
-        # the size of s = sum t conj(p) e^(-i (a y + b x)) is to be largest
-        turned = product * torch.polar(torch.ones_like(y), -(slopes[0] * y + slopes[1] * x))
-        s = turned.sum()
-        first = torch.stack([(-1j * r * turned).sum() for r in (y, x)])
-        second = torch.stack([torch.stack([(-r * q * turned).sum() for q in (y, x)]) for r in (y, x)])
-        gradient = 2 * (s.conj() * first).real
-        hessian = 2 * ((s.conj() * second).real + (first.conj().unsqueeze(1) * first).real)
-        if not bool(torch.linalg.eigvalsh(hessian).max() < 0):
-            break
-        step = torch.linalg.solve(hessian, gradient)
-        slopes = slopes - step
-        if float(step.abs().max()) < 1e-14:
-            break
-    p = p * torch.polar(torch.ones_like(y), slopes[0] * y + slopes[1] * x)
-    return p * ((p.conj() * t).sum() / p.abs().square().sum().clamp_min(1e-300))
-
-
-def _signed(k: int, size: int) -> int:
-    return k if k < (size + 1) // 2 else k - size
+    amp_r: float
+    amp_rel_std: float
+    psnr: float | None
+    phase_mae: float | None
+    phase_r: float | None
+    phase_ssim_range_two_pi: float | None
 
 
 def ssim(image: Tensor, truth: Tensor, data_range: float) -> float:
@@ -66,46 +47,133 @@ def ssim(image: Tensor, truth: Tensor, data_range: float) -> float:
     try:  # here, since reconstructions need no scores
         from skimage.metrics import structural_similarity
     except ImportError:
-        raise ImportError("scores need scikit-image: pip install 'sem[ptycho]'") from None
+        raise ImportError(_NO_SCORES) from None
     return float(structural_similarity(image.double().numpy(), truth.double().numpy(), data_range=data_range))
 
 
-def scores(reconstruction: Tensor, truth: Tensor, crop: int = 0) -> Scores:
+def scores(reconstruction: Tensor, truth: Tensor, crop: int = 0, *, register: bool = False) -> Scores:
     """Of complex ``[H, W]``, ``crop`` pixels inside each edge.
 
-    A constant image has the same scores whatever the constant; print :func:`floors` beside any.
+    A constant image has the same scores whatever the constant; print :func:`floors` beside any, or all of
+    :func:`compare`.
+
+    Args:
+        register: move the reconstruction first (:func:`registered`): of engines with a free probe, not of networks.
 
     Raises:
-        ValueError: images of different shapes, of fewer than 7 pixels inside, or with numbers that are not finite.
+        ValueError: images of different shapes, of fewer than 7 pixels inside, a truth of zeros, or numbers that are not
+            finite.
     """
+    p, t = _compared(reconstruction, truth, crop)
+    if register:
+        p = registered(reconstruction, truth, crop)[0][_inside(crop)]
+    p = aligned(p, t)
+    size, wanted = p.abs(), t.abs()
+    mean = wanted.mean()
+    rel_std = float(size.std(correction=0) / size.mean().clamp_min(1e-300))
+    size = size * (mean / size.mean().clamp_min(1e-300))
+    contrast = float(wanted.max() - wanted.min())
+    varies = contrast >= 1e-6 * float(mean)
+    error = (p * t.conj()).angle()
+    phase, found = _without_plane(t.angle()), _without_plane(t.angle() + error)
+    spread = float(phase.max() - phase.min())
+    turns = spread >= max(1e-9, 8 * torch.finfo(truth.dtype).eps)  # less is rounding
+    two_pi = 2 * math.pi
+    squares = float((size - wanted).square().mean())
+    return Scores(
+        amp_ssim=ssim(size, wanted, contrast) if varies else None,
+        amp_mae=float((size - wanted).abs().mean() / mean),
+        phase_ssim=ssim(found, phase, spread) if turns else None,
+        complex_error=float((p - t).norm() / t.norm()),
+        amp_r=_pearson(size, wanted, float(mean)),
+        amp_rel_std=rel_std,
+        psnr=(10 * math.log10(contrast**2 / squares) if squares > 0 else math.inf) if varies else None,
+        phase_mae=float((found - phase).abs().mean()) if turns else None,
+        phase_r=_pearson(found, phase, 1.0) if turns else None,
+        phase_ssim_range_two_pi=ssim(found / two_pi + 0.5, phase / two_pi + 0.5, 1.0) if turns else None,
+    )
+
+
+def floors(truth: Tensor, crop: int = 0, *, blur: float = 0.0) -> Scores:
+    """What a constant image scores, or, for ``blur`` above 0, the truth under a Gaussian blur of so many pixels."""
+    if blur == 0:
+        return scores(torch.ones_like(truth), truth, crop)
+    try:
+        from scipy.ndimage import gaussian_filter
+    except ImportError:
+        raise ImportError(_NO_SCORES) from None
+    image = truth.detach().to(torch.complex128)
+    return scores(torch.from_numpy(gaussian_filter(image.numpy(), blur)), truth, crop)
+
+
+class Comparison(NamedTuple):
+    """A reconstruction's scores beside what a constant image and the blurred truth reach; printed, it is a table."""
+
+    reconstruction: Scores
+    constant: Scores
+    blurred_1_px: Scores
+    blurred_2_px: Scores
+
+    def as_dict(self) -> dict[str, dict[str, float | None]]:
+        """For JSON, which knows no infinity: a number that is not finite is None."""
+        return {
+            name: {key: v if v is not None and math.isfinite(v) else None for key, v in found._asdict().items()}
+            for name, found in self._asdict().items()
+        }
+
+    def __str__(self) -> str:
+        lines = [" " * 24 + "".join(f"{name.replace('_', ' '):>16}" for name in self._fields)]
+        for key in Scores._fields:
+            cells = ("none" if (v := getattr(found, key)) is None else f"{v:.4f}" for found in self)
+            lines.append(f"{key:24}" + "".join(f"{cell:>16}" for cell in cells))
+        return "\n".join(lines)
+
+
+def compare(reconstruction: Tensor, truth: Tensor, crop: int = 0, *, register: bool = False) -> Comparison:
+    """:func:`scores` and all :func:`floors`.
+
+    Example:
+        >>> from sem.ptycho import lines_object
+        >>> truth = lines_object(48, 30, seed=1)
+        >>> found = compare(truth, truth)
+        >>> found.reconstruction.amp_ssim > found.blurred_1_px.amp_ssim > found.constant.amp_ssim
+        True
+        >>> print(str(found).splitlines()[1][:40])
+        amp_ssim                          1.0000
+    """
+    return Comparison(
+        scores(reconstruction, truth, crop, register=register),
+        floors(truth, crop),
+        floors(truth, crop, blur=1),
+        floors(truth, crop, blur=2),
+    )
+
+
+def _inside(crop: int) -> tuple[slice, slice]:
+    return slice(crop, -crop or None), slice(crop, -crop or None)
+
+
+def _compared(reconstruction: Tensor, truth: Tensor, crop: int) -> tuple[Tensor, Tensor]:
+    """Both in complex128, what lies inside ``crop``."""
     if truth.dim() != 2 or reconstruction.shape != truth.shape:
         got = f"{list(reconstruction.shape)} and {list(truth.shape)}"
         raise ValueError(f"reconstruction, truth: expected one shape [H, W], got {got}")
     if crop < 0 or min(truth.shape) - 2 * crop < 7:
         raise ValueError(f"crop: expected to leave 7 x 7 pixels or more of {list(truth.shape)}, got {crop}")
-    inside = slice(crop, -crop or None)
-    p, t = (image.detach()[inside, inside].to(torch.complex128) for image in (reconstruction, truth))
+    p, t = (image.detach()[_inside(crop)].to(torch.complex128) for image in (reconstruction, truth))
     for name, image in (("reconstruction", p), ("truth", t)):
         if not bool(image.isfinite().all()):
             raise ValueError(f"{name}: expected finite numbers")
-    p = aligned(p, t)
-    size, wanted = p.abs(), t.abs()
-    size = size * (wanted.mean() / size.mean().clamp_min(1e-300))
-    error = (p * t.conj()).angle()
-    phase = _without_plane(t.angle())
-    spread = float(phase.max() - phase.min())
-    contrast = float(wanted.max() - wanted.min())
-    return Scores(
-        None if contrast < 1e-6 * float(wanted.mean()) else ssim(size, wanted, contrast),
-        float((size - wanted).abs().mean() / wanted.mean()),
-        None if spread < 1e-9 else ssim(_without_plane(t.angle() + error), phase, spread),
-        float((p - t).norm() / t.norm()),
-    )
+    if not bool((t != 0).any()):
+        raise ValueError("truth: expected numbers that are not all 0")
+    return p, t
 
 
-def floors(truth: Tensor, crop: int = 0) -> Scores:
-    """What a constant image scores."""
-    return scores(torch.ones_like(truth), truth, crop)
+def _pearson(image: Tensor, truth: Tensor, scale: float) -> float:
+    """0 where either varies by no more than rounding on ``scale``."""
+    p, t = image - image.mean(), truth - truth.mean()
+    norms = [float(centred.square().mean().sqrt()) for centred in (p, t)]
+    return float((p * t).mean()) / (norms[0] * norms[1]) if min(norms) > 1e-9 * scale else 0.0
 
 
 def _without_plane(image: Tensor) -> Tensor:

@@ -1,5 +1,16 @@
 """The public names of :mod:`sem.ptycho`."""
 
+from sem.ptycho.alignment import aligned, registered
+from sem.ptycho.collapse import (
+    ImageCheck,
+    LossCheck,
+    PatchCheck,
+    Verdict,
+    check_image,
+    check_losses,
+    check_patches,
+    judge,
+)
 from sem.ptycho.constraints import (
     AmplitudeRange,
     AnnealPositions,
@@ -28,10 +39,12 @@ from sem.ptycho.files import (
     write_scan,
 )
 from sem.ptycho.files.state import read_state
+from sem.ptycho.frc import RingCorrelation, ring_correlation
+from sem.ptycho.generators import GeneratorSettings, SpectralConv2d, build_generator
 from sem.ptycho.inspection import Inspection, inspect_scan, try_axes
 from sem.ptycho.likelihood import MaximumLikelihood, lbfgs
 from sem.ptycho.lsq import LSQML
-from sem.ptycho.metrics import Scores, aligned, floors, scores, ssim
+from sem.ptycho.metrics import Comparison, Scores, compare, floors, scores, ssim
 from sem.ptycho.pie import PIE
 from sem.ptycho.positions import affine_onto, position_steps, without_affine
 from sem.ptycho.presets import PRESETS, Simulation, preset
@@ -51,20 +64,26 @@ from sem.ptycho.simulation import (
     spiral_scan,
     with_hermite_modes,
 )
+from sem.ptycho.stitching import Stitched, stitch
 from sem.ptycho.stops import after_seconds, after_sweeps, any_of, fits_noise, plateau
 
 __all__ = [
     "AXES",
     "AmplitudeRange",
     "AnnealPositions",
+    "Comparison",
     "Engine",
+    "GeneratorSettings",
     "Geometry",
+    "ImageCheck",
     "Inspection",
     "LSQML",
+    "LossCheck",
     "MaximumLikelihood",
     "OrthogonalModes",
     "PIE",
     "PRESETS",
+    "PatchCheck",
     "Penalty",
     "PhaseOnly",
     "ProbeCentred",
@@ -75,20 +94,29 @@ __all__ = [
     "Reconstruction",
     "RefinePositions",
     "ResultFile",
+    "RingCorrelation",
     "Run",
     "Scan",
     "ScanFile",
     "Scores",
     "Simulation",
     "SmoothUnlit",
+    "SpectralConv2d",
     "Stage",
+    "Stitched",
     "Sweep",
     "SweepReport",
+    "Verdict",
     "affine_onto",
     "after_seconds",
     "after_sweeps",
     "aligned",
     "any_of",
+    "build_generator",
+    "check_image",
+    "check_losses",
+    "check_patches",
+    "compare",
     "disk_probe",
     "electron_wavelength",
     "far_intensity",
@@ -96,6 +124,7 @@ __all__ = [
     "floors",
     "inspect_scan",
     "is_result",
+    "judge",
     "lbfgs",
     "lines_object",
     "noise_object",
@@ -108,11 +137,14 @@ __all__ = [
     "read_result",
     "read_scan",
     "read_state",
+    "registered",
+    "ring_correlation",
     "scores",
     "siemens_object",
     "simulate",
     "spiral_scan",
     "ssim",
+    "stitch",
     "total_variation",
     "try_axes",
     "with_hermite_modes",
