@@ -164,12 +164,12 @@ class Configuration:
         """
         overrides = []
         for key in (*cls.settings(), *cls._renamed()):
-            value = _look_up(arguments, key)
+            value = look_up(arguments, key)
             if isinstance(value, list):
                 value = json.dumps(value, ensure_ascii=False)
             if value is not None:
                 overrides.append(f"{key}={value}")
-        return cls.from_cli(_look_up(arguments, "config"), overrides)
+        return cls.from_cli(look_up(arguments, "config"), overrides)
 
     def with_overrides(self, *overrides: str) -> Self:
         """A checked copy with ``"section.key=value"`` strings applied."""
@@ -245,7 +245,7 @@ def _merged(values: Any, others: Any) -> Any:
     return {**values, **others, **both}
 
 
-def _look_up(arguments: Any, key: str) -> Any:
+def look_up(arguments: Any, key: str) -> Any:
     """``key`` of a namespace that is flat (argparse) or nested by its dots (jsonargparse)."""
     if hasattr(arguments, key):
         return getattr(arguments, key)

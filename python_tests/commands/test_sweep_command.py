@@ -7,7 +7,7 @@ import pytest
 from small_model import SMALL_MODEL, as_options
 
 from sem.cli import main
-from sem.commands.sweep import language_model
+from sem.commands.sweep import LANGUAGE_MODEL
 from sem.config import SEMConfig
 from sem.sweeps import Arm, read_history
 
@@ -65,7 +65,7 @@ def test_two_arms_of_a_real_model(tmp_path, arms, capsys, monkeypatch):
 
 def test_a_run_s_command_is_its_arm(tmp_path):
     base = SEMConfig().with_overrides("data.paths=[a, b]")
-    experiment = language_model(base, tmp_path)
+    experiment = LANGUAGE_MODEL.experiment(base, tmp_path)
     arm = Arm("x", ("model.hidden_dim=64", "data.paths=[c d, e]", "training.max_minutes=null"))
     command = experiment.command(arm, 3, tmp_path / "run")
     start = [sys.executable, "-m", "sem", "train", "--config", str(tmp_path / "base.yaml"), "--resume", "auto"]
