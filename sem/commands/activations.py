@@ -54,7 +54,7 @@ def run(options: Namespace) -> int:
     if (options.run is None) == (options.compare is None):
         got = "neither" if options.run is None else "both"
         raise ValueError(f"activations: expected a run, or --compare with two files, got {got}")
-    return _compare(*options.compare) if options.run is None else _measure(options)
+    return compare_files(*options.compare) if options.run is None else _measure(options)
 
 
 def _measure(options: Namespace) -> int:
@@ -67,7 +67,7 @@ def _measure(options: Namespace) -> int:
     from sem.training.devices import prepare_for_device, resolve_device
     from sem.training.run_folder import open_checkpoint, run_folder_of, saved_config
 
-    samples = _sample_count(options.samples)
+    samples = sample_count(options.samples)
     for option in ("output", "plot"):  # now, not when all is computed
         if options[option] is not None and not Path(options[option]).parent.is_dir():
             raise ValueError(f"--{option} {options[option]}: expected a file in a folder that exists")
@@ -98,7 +98,7 @@ def _measure(options: Namespace) -> int:
     write(target, found)
     if options.plot is not None:
         plot_depth(found, options.plot, f"{path.name}, {held_out.rows} rows")
-    _print_statistics(found)
+    print_statistics(found)
     print(f"{held_out.rows} rows of {config.seq_length} tokens, step {summary.step}: {target}")
     return 0
 
@@ -158,7 +158,7 @@ def _blocks(model: SEMModel, layers: str) -> dict[str, Block]:
     return {name: block for name, block in blocks.items() if fnmatchcase(name, layers)}
 
 
-def _sample_count(text: str) -> int | None:
+def sample_count(text: str) -> int | None:
     if text == "all":
         return None
     if not text.isdecimal() or int(text) < 1:
@@ -178,7 +178,7 @@ def _source(config: SEMConfig) -> str:
     return data.dataset or ", ".join(data.paths) or data.corpus
 
 
-def _print_statistics(found: Activations) -> None:
+def print_statistics(found: Activations) -> None:
     from rich.table import Table
 
     table = Table("layer", *COLUMNS.values())
@@ -196,7 +196,7 @@ def _print_statistics(found: Activations) -> None:
             print(f"{name}: {values['nonfinite']} numbers are not finite")
 
 
-def _compare(first: str, second: str) -> int:
+def compare_files(first: str, second: str) -> int:
     from rich.table import Table
 
     from sem.activations import compare, read

@@ -79,7 +79,7 @@ def stitch(
     moves = subpixel == "fourier" and bool(shift.any())
     weight = _middle(side, keep) if probe is None else _light(probe, side, shift if moves else None)
     if moves:
-        patches = _moved(patches, shift)
+        patches = moved(patches, shift)
     # overlap_add sums conj(p) waves and |p|^2: with p the root of the weight both sums come from one pass
     root = weight.sqrt()
     sums = overlap_add(
@@ -116,13 +116,12 @@ def _light(probe: Tensor, side: int, shift: Tensor | None) -> Tensor:
     return light / largest
 
 
-def _moved(patches: Tensor, shift: Tensor) -> Tensor:
-    """Each by a shift of its own."""
-    out = torch.empty_like(patches)
-    ones = torch.ones(1, *patches.shape[1:], dtype=patches.dtype)
-    for part in torch.arange(len(patches)).split(max(1, _BLOCK // ones.numel())):
-        out[part] = torch.fft.ifft2(torch.fft.fft2(patches[part]) * shift_ramp(ones, shift[part])[:, 0])
-    return out
+def moved(patches: Tensor, shift: Tensor) -> Tensor:
+    """Complex patches ``[J, N, N]``, each moved by its own ``shift [J, 2]`` by a ramp of its spectrum, so that it wraps
+    around. Can be differentiated by ``patches``."""
+    ones = patches.new_ones(1, *patches.shape[1:])
+    parts = zip(*(tensor.split(max(1, _BLOCK // ones.numel())) for tensor in (patches, shift)), strict=True)
+    return torch.cat([torch.fft.ifft2(torch.fft.fft2(some) * shift_ramp(ones, by)[:, 0]) for some, by in parts])
 
 
 def _largest_rectangle(rows: list[list[bool]]) -> tuple[slice, slice]:

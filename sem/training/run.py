@@ -104,7 +104,7 @@ class RunTrainer:
         """Write what a run leaves at its end; returns its scores. All processes call it, the first one writes."""
         raise NotImplementedError
 
-    def keep(self) -> None:
+    def keep(self, display: ProgressDisplay) -> None:
         """Write into the folder, at the start of a run, what its model needs beside a checkpoint."""
 
     def check_processes(self, world_size: int) -> None:
@@ -208,7 +208,7 @@ class RunTrainer:
                 display.message(f"changed since the checkpoint: {change}")
         self.folder.mkdir(parents=True, exist_ok=True)
         self.config.save(self.folder / "config.yaml")
-        self.keep()
+        self.keep(display)
         self._tell_precision(display)
         names = self.config.training.loggers
         loop.logs = open_logs(names, self.folder, loop.state.step, self.config.to_dict(), display.message)

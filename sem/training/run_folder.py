@@ -13,12 +13,12 @@ from sem.config import SEMConfig
 from sem.data.tokenizer import TOKENIZER_FILE
 from sem.files import free_name, write_text
 from sem.precision import PrecisionPolicy, autocast_reached, effective_precision
-from sem.run_names import ACTIVATIONS, CHECKPOINTS
+from sem.run_names import ACTIVATIONS, CHECKPOINTS, RESULTS
 from sem.training import checkpoint
 from sem.training.checkpoint import CheckpointError, CheckpointStore
 
 AUTO_RESUME = "auto"
-_FOLDERS = (CHECKPOINTS, "tensorboard", "wandb")
+_FOLDERS = (CHECKPOINTS, RESULTS, "tensorboard", "wandb")
 _FILES = (
     "config.yaml",
     "metrics.csv",

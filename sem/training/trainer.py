@@ -94,7 +94,7 @@ class SEMTrainer(RunTrainer):
         )
         return *loaders, LanguageModelObjective(self.device, compile=self.config.training.compile)
 
-    def keep(self) -> None:
+    def keep(self, display: ProgressDisplay) -> None:
         keep_tokenizer(self.tokenizer, self.folder)
 
     def check_processes(self, world_size: int) -> None:

@@ -13,16 +13,31 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import NoReturn
 
-from sem.commands.ptycho import check, compare, convert, inspect, reconstruct, simulate
+from sem.commands.ptycho import (
+    activations,
+    check,
+    compare,
+    convert,
+    infer,
+    inspect,
+    reconstruct,
+    simulate,
+    sweep,
+    train,
+)
 
-HELP = "ptychography: simulate, inspect and reconstruct scans"
+HELP = "ptychography: simulate, inspect and reconstruct scans, train networks"
 WRONG_USE = 2
 SUBCOMMANDS: dict[str, ModuleType] = {
     "simulate": simulate,
     "inspect": inspect,
     "convert": convert,
     "reconstruct": reconstruct,
+    "train": train,
+    "infer": infer,
     "compare": compare,
+    "activations": activations,
+    "sweep": sweep,
     "check": check,
 }
 

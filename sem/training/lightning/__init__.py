@@ -7,13 +7,14 @@ except ImportError:
 
 from sem.training.lightning.callbacks import HealthMonitor, RunCheckpoint, RunEnd, RunReport
 from sem.training.lightning.data import SEMDataModule
-from sem.training.lightning.engine import SEMLightningTrainer, fit_with_lightning
+from sem.training.lightning.engine import LightningSteps, SEMLightningTrainer, fit_with_lightning
 from sem.training.lightning.module import SEMLightningModule
 from sem.training.lightning.precision import SEMPrecisionPlugin
 from sem.training.lightning.xpu import XPUAccelerator
 
 __all__ = [
     "HealthMonitor",
+    "LightningSteps",
     "RunCheckpoint",
     "RunEnd",
     "RunReport",

@@ -23,6 +23,7 @@ from sem.training.loop import TrainingLoop
 from sem.training.optim import build_optimizer
 from sem.training.run import build_settings
 from sem.training.schedules import build_schedule
+from sem.training.step import Objective
 
 OWN_STATE = "sem"
 """The module's own entry in a Lightning checkpoint."""
@@ -39,7 +40,7 @@ class SEMLightningModule(LightningModule):
     ``plugins=[SEMPrecisionPlugin(config.training.precision_mode, device=...)]``.
 
     Args:
-        config: the run's configuration.
+        config: the run's configuration; with a loop, anything with a section ``training``.
         model: what to train in place of a new ``SEMModel(config)``; it needs the same ``loss`` method.
         diagnostics: makes the recorder of a health measurement.
         loop: a loop that is composed already, in place of one made for the Trainer's data.
@@ -80,7 +81,12 @@ class SEMLightningModule(LightningModule):
             )
         self.policy = PrecisionPolicy.for_device(mode, self.device)
         use_precision(self.model, self.policy)
-        self.objective = LanguageModelObjective(self.device, compile=self.config.training.compile)
+        loop = self._given_loop
+        self.objective: Objective
+        if loop is None:
+            self.objective = LanguageModelObjective(self.device, compile=self.config.training.compile)
+        else:
+            self.objective = loop.objective
         self.ranks = processes_of(self.trainer, self.config.training.distributed_timeout)
         if not self.ranks.is_first:
             torch.manual_seed(self.config.training.seed + self.ranks.rank)  # random draws of each process's own
