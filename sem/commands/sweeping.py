@@ -179,7 +179,7 @@ def _base(options: Any, wing: Wing) -> Any:
         budget = [f"training.max_steps={options.steps}", "training.max_minutes=null"]
     elif options.minutes is not None:
         budget = [f"training.max_minutes={options.minutes!r}"]
-    base = wing.config.from_arguments(options).with_overrides(*budget)
+    base: Any = wing.config.from_arguments(options).with_overrides(*budget)
     if "csv" not in base.training.loggers:
         raise ValueError(f"training.loggers = {list(base.training.loggers)}: expected csv among them")
     return base

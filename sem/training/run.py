@@ -66,6 +66,8 @@ class RunTrainer:
 
     shown: ClassVar[tuple[Shown, ...]] = (Shown("loss", "loss", ".3f"),)
     """Figures of the live display."""
+    model: Any
+    """What :meth:`build_model` returned, on its device."""
     objective: Objective
     train_loader: Any
     """Endless micro-batches (:class:`sem.training.loop.Batches`) with ``close()``."""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sem.ptycho.generators import build_generator
+from sem.ptycho.generators import Generator, build_generator
 from sem.ptycho.stitching import Stitched, stitch
 from sem.ptycho.training.data import NetworkScan
 from sem.ptycho.training.settings import NetworkConfig
@@ -63,7 +63,7 @@ def predict(
 class Trained(NamedTuple):
     """A network from a checkpoint: in evaluation mode, with what its inputs are divided by and where it stood."""
 
-    model: nn.Module
+    model: Generator
     config: NetworkConfig
     rms: float
     step: int
