@@ -24,6 +24,7 @@ from sem.config import (
     config_from_arguments,
     config_from_cli,
 )
+from sem.ptycho.training.settings import NetworkConfig
 from sem.settings import setting_infos
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -87,6 +88,14 @@ def test_shipped_configs_load_and_keep_their_runs_apart(path: Path) -> None:
 @pytest.mark.parametrize("path", sorted((CONFIGS / "ablations").glob("*.yaml")), ids=lambda path: path.stem)
 def test_ablations_change_the_small_configuration(path: Path) -> None:
     assert SEMConfig.from_yaml([CONFIGS / "tiny.yaml", path]) != SEMConfig.from_yaml(CONFIGS / "tiny.yaml")
+
+
+def test_configurations_of_networks_load_and_their_arms_differ() -> None:
+    base = NetworkConfig.from_yaml(CONFIGS / "ptycho/scan32.yaml")
+    for path in sorted((CONFIGS / "ptycho").glob("*.yaml")):
+        arms = yaml.safe_load(path.read_text()).get("arms", {})
+        configs = [base.with_overrides(*overrides).to_dict() for overrides in arms.values()]
+        assert all(one != other for k, one in enumerate(configs) for other in configs[:k]), path.name
 
 
 def test_later_files_win_over_earlier_ones_and_options_over_both(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def test_a_run_learns_and_leaves_its_evidence(tmp_path):
     floors = json.loads((run / "results/floors.json").read_text())
     assert final["val_loss"] < 0.8 * floors["constant"]
     assert final["train_amp_ssim"] > final["train_amp_ssim_floor"] + 0.1
-    assert final["train_collapsed"] == 0 and result.step == 120
+    assert final["train_collapsed"] is False and result.step == 120
     scores = json.loads((run / "results/scores.json").read_text())
     assert scores["test"]["scores"]["reconstruction"]["amp_ssim"] == final["test_amp_ssim"]
     assert not scores["train"]["collapse"]["collapsed"]
@@ -78,6 +78,14 @@ def test_lightning_takes_the_same_steps(tmp_path):
     tables = [read_csv(folder / "run/metrics.csv") for folder in (tmp_path, other)]
     for name in ("step", "loss", "learning_rate", "val_loss"):
         assert [row.get(name) for row in tables[0]] == [row.get(name) for row in tables[1]], name
+
+
+def test_a_seed_decides_weights_and_order_and_nothing_else(tmp_path):
+    one, other, again = (NetworkTrainer(network_config(tmp_path, f"training.seed={seed}")) for seed in (0, 1, 0))
+    assert same_parameters(one.model, again.model) and not same_parameters(one.model, other.model)
+    orders = [torch.cat([next(iter(t.train_loader)).flatten() for _ in range(5)]) for t in (one, other, again)]
+    assert torch.equal(orders[0], orders[2]) and not torch.equal(orders[0], orders[1])
+    assert torch.equal(one.chosen, other.chosen)
 
 
 def test_held_out_patterns_are_not_trained_on(tmp_path):
@@ -130,6 +138,45 @@ def test_the_command_line_trains_infers_and_says_what_is_wrong(tmp_path, capsys)
     for arguments, message in mistakes.items():
         assert main(["ptycho", *arguments]) in (1, 2), arguments
         assert message in capsys.readouterr().err
+
+
+def test_activations_of_a_checkpoint_on_the_whole_scan(tmp_path, capsys):
+    train(tmp_path, "training.max_steps=3", "generator.architecture=stable_hybrid")
+    run = tmp_path / "run"
+    by_size = []
+    for size in (7, 64):
+        arguments = ["--checkpoint", str(run), "--batch", str(size), "--output-json-name", f"by{size}.json"]
+        assert main(["ptycho", "activations", *arguments]) == 0
+        by_size.append(json.loads((run / f"by{size}.json").read_text()))
+    capsys.readouterr()
+    found = by_size[0]
+    assert (found["summary"]["architecture"], found["summary"]["samples"]) == ("stable_hybrid", 49)
+    assert {"lift", "blocks.0", "blocks.0.spectral", "blocks.0.local", "blocks.0.gelu", "head"} <= set(found["layers"])
+    assert found["blocks"]["blocks.0"]["residual_ratio"] < 0.05
+    assert found["layers"]["head"]["amplitude_mean"] > 0
+    for name, layer in found["layers"].items():
+        assert layer["mean"] == pytest.approx(by_size[1]["layers"][name]["mean"], rel=1e-4, abs=1e-6), name
+    assert main(["ptycho", "activations", "--compare", *(str(run / f"by{size}.json") for size in (7, 64))]) == 0
+    assert "statistics moved" in capsys.readouterr().out
+
+
+def test_a_sweep_of_two_arms(tmp_path, capsys):
+    network_config(tmp_path).save(tmp_path / "base.yaml")
+    arms = tmp_path / "arms.yaml"
+    arms.write_text("arms:\n  adam: []\n  sgd: [training.optimizer=sgd]\n")
+    output = tmp_path / "sweep"
+    # the sweep gives every run its own folder
+    base = (tmp_path / "base.yaml").read_text().replace(f"output_dir: {tmp_path / 'run'}", "output_dir: runs/x")
+    (tmp_path / "base.yaml").write_text(
+        base.replace("num_threads: 1", "num_threads: null").replace("seed: 0", "seed: 0")
+    )
+    options = ["--config", str(tmp_path / "base.yaml"), "--arms", str(arms), "--output", str(output), "--steps", "2"]
+    assert main(["ptycho", "sweep", *options, "--seeds", "1", "--threads", "1"]) == 0
+    summary = json.loads((output / "summary.json").read_text())
+    assert [arm["finished"] for arm in summary["arms"]] == [1, 1] and summary["same_runs"] == []
+    figures = {run["arm"]: run["figures"] for run in summary["runs"]}
+    assert figures["adam"]["train_amp_ssim"] != figures["sgd"]["train_amp_ssim"]
+    assert "amp_ssim, train object" in (output / "summary.md").read_text()
 
 
 def test_scans_that_do_not_fit_are_refused(tmp_path):

@@ -15,10 +15,10 @@ LANGUAGE_MODEL = sweeping.Wing(
     config=SEMConfig,
     command=("train",),
     seeds=("training.seed", "data.shuffle_seed"),  # weights and order of the text; which is held out stays the same
-    figures=(
+    figures=lambda base: [
         ("val_bits_per_byte", "held-out bits per byte", "lower", None),
         ("val_loss", "held-out loss", "lower", None),
-    ),
+    ],
 )
 
 

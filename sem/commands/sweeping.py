@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,14 +37,15 @@ class Wing:
         config: its configuration, with a section ``training`` of :class:`sem.run_settings.RunSettings`.
         command: the words behind ``sem`` that train, such as ``("train",)``; they take ``--config`` and ``--resume``.
         seeds: the settings that a run's seed is given to.
-        figures: what finished runs are judged by: name, label, ``lower`` or ``higher``, and the name of its floor.
-        collapse: the figure that is 1 where a run collapsed.
+        figures: of the base configuration, what finished runs are judged by: name, label, ``lower`` or ``higher``, and
+            the name of the figure that is its floor.
+        collapse: the figure that says whether a run collapsed.
     """
 
     config: type[Configuration]
     command: tuple[str, ...]
     seeds: tuple[str, ...]
-    figures: tuple[tuple[str, str, str, str | None], ...]
+    figures: Callable[[Any], list[tuple[str, str, str, str | None]]]
     collapse: str | None = None
 
     def experiment(self, base: Any, output: Path) -> Experiment:
@@ -66,7 +68,7 @@ class Wing:
             own = (*seeded(seed), f"training.output_dir={folder}")
             return [*train, *_as_options(base, arm), *(f"--{setting}" for setting in own)]
 
-        figures: list[Figure] = [Figure(*described) for described in self.figures]  # type: ignore[arg-type]
+        figures: list[Figure] = [Figure(*described) for described in self.figures(base)]  # type: ignore[arg-type]
         return Experiment(
             command=command,
             settings=settings,

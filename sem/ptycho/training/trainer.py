@@ -82,7 +82,7 @@ class NetworkTrainer(RunTrainer):
         super().__init__(config)
 
     def build_model(self) -> nn.Module:
-        return build_generator(self.config.generator, self.scan.scan.side)
+        return build_generator(self.config.generator, self.scan.scan.side, seed=self.config.training.seed)
 
     def build_data(self) -> tuple[Any, Any, Objective]:
         training, scan = self.config.training, self.scan.scan
@@ -190,7 +190,7 @@ class NetworkTrainer(RunTrainer):
             best_constant=self.floors["constant"],
         )
         table: dict[str, Any] = {
-            "collapsed": float(verdict.collapsed),
+            "collapsed": verdict.collapsed,
             "patterns_per_second": predicted.patterns_per_second,
         }
         kept: dict[str, Any] = {"collapse": verdict.as_dict()}
