@@ -44,16 +44,26 @@ def test_a_step_leads_back_from_a_small_error(known):
     assert float(position_steps(moved, truth, probe, damping=1.0, limit=0.1).abs().max()) < 0.1001
 
 
-def test_more_patterns_than_are_worked_on_at_a_time():
-    truth, positions = lines_object(120, 60, seed=1), raster_scan(12, 12, 4) + 2.3
-    scan, probe = simulate(truth, disk_probe(64), positions, photons=1e7, seed=2)
-    scan = Scan(scan.amplitudes, scan.positions + 0.2)
-    steps = position_steps(scan, truth, probe)
-    halves = [
-        position_steps(Scan(scan.amplitudes[k], scan.positions[k]), truth, probe)
-        for k in (slice(0, 72), slice(72, None))
-    ]
-    torch.testing.assert_close(steps, torch.cat(halves), rtol=1e-4, atol=1e-5)
+def test_steps_of_many_patterns_are_those_of_each():
+    """More than are worked on at a time, with and without weights, some of them of pixels that hold anything."""
+    truth, generator = lines_object(80, 20, seed=1), torch.Generator().manual_seed(0)
+    positions = 10 * torch.rand(40, 2, generator=generator)
+    scan, probe = simulate(truth, disk_probe(64), positions + 0.1, photons=1e7, seed=2)
+    amplitudes = scan.amplitudes.clone()
+    amplitudes[:, 3, 4] = torch.inf
+    one = torch.ones(64, 64)
+    one[3, 4] = 0
+    each = one.expand(40, 64, 64).clone()
+    for given, weight in ((scan.amplitudes, None), (amplitudes, one), (amplitudes, each)):
+        together = position_steps(Scan(given, positions, weight), truth, probe)
+        alone = [
+            position_steps(
+                Scan(given[j : j + 1], positions[j : j + 1], weight if weight is not each else each[:1]), truth, probe
+            )
+            for j in range(40)
+        ]
+        torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-5)
+        assert bool(together.isfinite().all()) and float(together.abs().max()) > 0.01
 
 
 def test_steps_are_against_the_gradient(known):

@@ -34,14 +34,18 @@ def main(
     """Run ``sem bench`` with ``arguments`` (those of the process by default) and return its exit status.
 
     ``full`` holds the benchmarks, ``quick`` those of ``--quick``, ``growth`` and ``quick_growth`` the same for
-    ``--growth``. ``learning`` or ``step`` as the first argument runs :mod:`sem.bench.learning_command` or
-    :mod:`sem.bench.step_command` instead.
+    ``--growth``. ``learning``, ``step`` or ``engines`` as the first argument runs :mod:`sem.bench.learning_command`,
+    :mod:`sem.bench.step_command` or :mod:`sem.bench.engines_command` instead.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments[:1] == ["learning"]:
         from sem.bench import learning_command
 
         return learning_command.main(arguments[1:])
+    if arguments[:1] == ["engines"]:
+        from sem.bench import engines_command
+
+        return engines_command.main(arguments[1:])
     if arguments[:1] == ["step"]:
         from sem.bench import step_command
 
@@ -92,7 +96,7 @@ def _on_the_cpu(chosen: Sequence[Benchmark], repeats: int) -> tuple[list[Line], 
 def _parser() -> argparse.ArgumentParser:
     others = (
         "sem bench learning trains the model and its peers for the same minutes, sem bench step times one training "
-        "step; see sem bench learning --help and sem bench step --help."
+        "step, sem bench engines reconstructs ptychographic scans; each has a --help of its own."
     )
     parser = argparse.ArgumentParser(
         prog="sem bench", description="Time the operators against their peers.", epilog=others

@@ -60,8 +60,8 @@ def print_table(
     shared = f"; {peaks.local_bytes / 1e9:.0f} GB/s from shared memory follow" if peaks.local_bytes else ""
     console.print(
         f"sem {where['sem']}, torch {where['torch']}, {title_of(where, settings['threads'])}, "
-        f"load {_load(where['load_before'])} before and "
-        f"{_load(where['load_after'])} after; medians of {settings['repeats']} interleaved rounds; "
+        f"load {shown_load(where['load_before'])} before and "
+        f"{shown_load(where['load_after'])} after; medians of {settings['repeats']} interleaved rounds; "
         f"bounds from {peaks.bytes / 1e9:.1f} GB/s and {peaks.multiply_adds / 1e9:.1f} G multiply-adds/s, measured"
         f"{shared}"
     )
@@ -210,7 +210,7 @@ def _speed_up(comparison: Comparison, value: float) -> float:
     return value if comparison.kind == "speed-up" else 1 / value
 
 
-def _load(value: float | None) -> str:
+def shown_load(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.2f}"
 
 

@@ -206,7 +206,7 @@ class Engine:
         number, before = len(self.state.reports), self.state.object
         moves = self.probe_from is not None and number >= self.probe_from
         object, probe, squares = self.sweep(before.clone(), self.state.probe.clone(), moves)
-        change = float((object - before).norm() / before.norm().clamp_min(1e-30))
+        change = _norm(object - before) / max(_norm(before), 1e-30)
         chi = 4 * squares / max(self.model.noise, 1e-30)
         self.state.object, self.state.probe = object, probe
         self.state.reports.append(SweepReport(number, squares / 2, chi, change, time.monotonic() - begun))
@@ -327,6 +327,10 @@ class Engine:
         for tensor in (self.model.data, self.model.weight, self.model.background):
             digest.update(b"none" if tensor is None else tensor.numpy().tobytes())
         return digest.hexdigest()
+
+
+def _norm(wave: Tensor) -> float:
+    return float(torch.linalg.vector_norm(torch.view_as_real(wave)))
 
 
 def _own(wave: Tensor) -> Tensor:

@@ -86,6 +86,10 @@ class MaximumLikelihood(Engine):
         self.optimizer_name = type(self.optimizer).__name__
         self.rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         self._searches = isinstance(self.optimizer, torch.optim.LBFGS)
+        weight = self.model.weight
+        # whether what it minimises is what is reported: all weights 0 or 1, one step a batch
+        plain = weight is None or bool(((weight == 0) | (weight == 1)).all())
+        self._tells = self.kind == "amplitude" and plain and not self._searches
         self.batch = (len(scan) if self._searches else 32) if batch is None else count("batch", batch, least=1)
         if self._searches and self.batch < len(scan):
             raise ValueError(
@@ -115,10 +119,12 @@ class MaximumLikelihood(Engine):
         if moves:
             probe = (self.parameters[1] * self.unit).detach()
         object, probe = self._constrained(object, probe)
-        with torch.no_grad():
-            masks = self.model.masks if self.model.masks.numel() else None
-            found = self._loss(object, probe, self.model.positions, slice(None), "amplitude", masks)
-        self.model.loss, self.model.misfit, self.model.status = found.loss, found.misfit, found.status
+        if not self._tells:
+            with torch.no_grad():
+                masks = self.model.masks if self.model.masks.numel() else None
+                self._note(
+                    slice(None), self._loss(object, probe, self.model.positions, slice(None), "amplitude", masks)
+                )
         return object, probe, self.model.squares()
 
     @torch.enable_grad()
@@ -127,11 +133,17 @@ class MaximumLikelihood(Engine):
         object, probe = self.parameters[0], self.parameters[1] * self.unit
         positions = self.parameters[2] if len(self.parameters) > 2 else self.model.positions
         found = self._loss(object, probe, positions, part, self.kind, self.model.weight)
+        if self._tells:
+            self._note(part, found)
         mean = found.total / len(part)
         for penalty in self.penalties:
             mean = mean + penalty.weight * penalty.function(object, probe)
         mean.backward()
         return mean
+
+    def _note(self, part: Tensor | slice, found: PtychographicLoss) -> None:
+        model = self.model
+        model.loss[part], model.misfit[part], model.status[part] = found.loss, found.misfit, found.status
 
     def _constrained(self, object: Tensor, probe: Tensor) -> tuple[Tensor, Tensor]:
         if not self.constraints:

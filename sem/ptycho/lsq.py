@@ -72,7 +72,7 @@ class LSQML(Engine):
 
 def _inner(a: Tensor, b: Tensor) -> Tensor:
     """``Re <a, b>`` of every pattern, float64."""
-    return torch.einsum("jk,jk->j", *(torch.view_as_real(wave).flatten(1) for wave in (a, b))).double()
+    return torch.linalg.vecdot(*(torch.view_as_real(wave).flatten(1) for wave in (a, b))).double()
 
 
 def _mean_step(steps: Tensor, weight: Tensor) -> float:

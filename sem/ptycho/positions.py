@@ -12,6 +12,7 @@ from sem.ops import Patches, exit_waves, ptychographic_loss, shift_ramp
 from sem.ptycho.scan import Scan
 
 _RIDGE = 1e-3  # of the trace
+_BLOCK_BYTES = 2**20  # of waves worked on at a time
 
 
 class PositionSystem(NamedTuple):
@@ -48,29 +49,32 @@ def position_system(scan: Scan, object: Tensor, probe: Tensor) -> PositionSystem
     q = torch.fft.fftfreq(scan.side)
     spectrum = torch.fft.fft2(probe)
     gradients, hessians = [torch.zeros(0, 2, dtype=torch.float64)], [torch.zeros(0, 2, 2, dtype=torch.float64)]
-    for part in torch.arange(len(scan)).split(max(1, 2**22 // (8 * probe.numel()))):
+    for part in torch.arange(len(scan)).split(max(1, _BLOCK_BYTES // (8 * probe.numel()))):
         moved = shift_ramp(spectrum, shift[part])
         some = Patches(patches.corners[part], scan.side, object.shape)
 
-        def far(spectrum: Tensor, some=some) -> Tensor:  # type: ignore[no-untyped-def]
-            return torch.fft.fft2(exit_waves(object, torch.fft.ifft2(spectrum), some), norm="ortho")
+        def far(spectrum: Tensor, some: Patches = some) -> Tensor:
+            waves = torch.fft.fft2(exit_waves(object, torch.fft.ifft2(spectrum), some), norm="ortho")
+            return torch.view_as_real(waves)
 
         waves = far(moved)
-        intensity = waves.abs().square().sum(1)
+        intensity = waves.square().sum((1, -1))
         if scan.background is not None:
             intensity = intensity + scan.background
         amplitude = intensity.sqrt()
-        weight = torch.ones_like(amplitude[0]) if scan.weight is None else scan.weight
-        weight = (weight if weight.dim() == 2 else weight[part]) * (amplitude > 0)
+        weight = torch.ones_like(amplitude)
+        if scan.weight is not None:
+            weight = (scan.weight if scan.weight.dim() == 2 else scan.weight[part]).expand_as(amplitude).float()
+        weight = (weight * (amplitude > 0)).flatten(1).unsqueeze(1)
         slopes = []
         for along in (q.unsqueeze(1), q):
-            change = (waves.conj() * far(-2j * math.pi * along * moved)).real.sum(1)
-            slopes.append(torch.where(amplitude > 0, change / amplitude, 0))
-        d = torch.stack(slopes, 1).flatten(2).double()
-        w = weight.expand_as(amplitude).flatten(1).double().unsqueeze(1)
-        off = (amplitude - scan.amplitudes[part]).flatten(1).double()
-        gradients.append((w * d * off.unsqueeze(1)).sum(2))
-        hessians.append((w * d) @ d.mT)
+            change = (waves * far(-2j * math.pi * along * moved)).sum((1, -1))
+            slopes.append(torch.where(amplitude > 0, change / amplitude, 0).flatten(1))
+        d = torch.stack(slopes, 1)
+        off = (amplitude - scan.amplitudes[part]).flatten(1).unsqueeze(2)
+        # a pixel of weight 0 may hold anything
+        gradients.append((d @ torch.where(weight > 0, weight * off.mT, 0).mT).squeeze(2).double())
+        hessians.append(((weight * d) @ d.mT).double())
     return PositionSystem(torch.cat(gradients), torch.cat(hessians))
 
 
