@@ -150,7 +150,7 @@ class TrainingConfig(RunSettings):
     max_steps: int = with_default(RunSettings, "max_steps", 100_000)
     decay_steps: int = with_default(RunSettings, "decay_steps", 10_000)
     lr_min_ratio: float = with_default(RunSettings, "lr_min_ratio", 0.1)
-    unitary_lambda: float = setting(0.03, "weight of the unitary divergence in the loss", ge=0)
+    unitary_lambda: float = setting(0.01, "weight of the unitary divergence in the loss", ge=0)
     eval_batches: int = setting(20, "batches per validation", ge=1)
     final_eval_batches: int | None = setting(
         None, "batches of the validation at the end; null: all held-out text", ge=1

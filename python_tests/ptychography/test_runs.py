@@ -82,10 +82,12 @@ def test_a_loss_that_is_no_number_ends_a_run_and_the_sweep_before_is_kept(made, 
 
 def test_memory_is_stated_and_more_than_there_is_refused(made, monkeypatch):
     notes = Run(made, Recipe(engine="epie", sweeps=1, then=("dm:1",))).notes
-    assert notes[-1].startswith("dm holds 0.000549 GiB of waves")
-    assert Projections.memory(made.scan) / 2**30 == pytest.approx(0.000549, rel=1e-3)
+    # two waves of 36 patterns of 16 x 16, and four blocks of a MiB
+    assert Projections.memory(made.scan) == 2 * 8 * 16**2 * len(made.scan) + 4 * 2**20
+    stated = f"{Projections.memory(made.scan) / 2**30:.3g} GiB"
+    assert notes[-1].startswith(f"dm holds {stated} of waves")
     monkeypatch.setattr(runs_module, "machine_memory", lambda: 2**18)
-    with pytest.raises(ValueError, match="raar holds 0.000549 GiB .* this machine has 0.000244 GiB"):
+    with pytest.raises(ValueError, match=f"raar holds {stated} .* this machine has 0.000244 GiB"):
         Run(made, Recipe(engine="raar"))
     Run(made, Recipe(engine="rpie"))
 

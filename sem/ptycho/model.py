@@ -5,12 +5,14 @@ In complex64 by the kernels of :mod:`sem.ops`, in complex128 by their twins comp
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from sem.ops import composed_ptychography as composed
 from sem.ops.exit_waves import OverlapSums, exit_waves_forward, overlap_add_sums
-from sem.ops.far_residual import KINDS, far_residual_in_place
+from sem.ops.far_residual import KINDS, PatternStatus, far_residual_in_place
 from sem.ops.shift_ramp import shift_ramp_backward, shift_ramp_forward
 from sem.ptycho.scan import Scan
 
@@ -123,7 +125,10 @@ class ForwardModel:
         far_residual_in_place(psi, data, masks, self._floor, 0, reports)
 
     def squares(self) -> float:
-        """``sum (A - X)^2`` over valid pixels of all patterns, each when it was last met."""
+        """``sum (A - X)^2`` over the valid pixels of all patterns, when they were last met; not a number where waves are
+        not, since the data are: the scan has seen to that."""
+        if bool((self.status == PatternStatus.NONFINITE).any()):
+            return math.nan
         return 2 * float(self.loss.sum(dtype=torch.float64))
 
     def illumination(self, probe: Tensor) -> Tensor:

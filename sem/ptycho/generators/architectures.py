@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from sem.ptycho.generator_settings import GeneratorSettings
 from sem.ptycho.generators.layers import (
     HEADS,
     Down,
@@ -17,7 +18,6 @@ from sem.ptycho.generators.layers import (
     SpectralBlock,
     Up,
 )
-from sem.ptycho.generators.settings import GeneratorSettings
 
 LEAST_SIDE = 8
 _TRANSFORMS: dict[str, Callable[[Tensor], Tensor]] = {"none": lambda x: x, "log1p": torch.log1p, "sqrt": torch.sqrt}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sem.precision import note_autocast
-from sem.ptycho.generators.settings import BlockNorm
+from sem.ptycho.generator_settings import BlockNorm
 
 
 class SpectralConv2d(nn.Module):

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from sem.config_sections import RunSettings
 from sem.configuration import Configuration
 from sem.optimization_settings import OptimizerName, ScheduleName
-from sem.ptycho.generators.settings import GeneratorSettings
+from sem.ptycho.generator_settings import GeneratorSettings
 from sem.settings import Section, setting, with_default
 
 
