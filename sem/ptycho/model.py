@@ -125,8 +125,8 @@ class ForwardModel:
         far_residual_in_place(psi, data, masks, self._floor, 0, reports)
 
     def squares(self) -> float:
-        """``sum (A - X)^2`` over the valid pixels of all patterns, when they were last met; not a number where waves are
-        not, since the data are: the scan has seen to that."""
+        """``sum (A - X)^2`` over the valid pixels of all patterns, each when it was last met; not a number where waves
+        are not, since the data are: the scan has seen to that."""
         if bool((self.status == PatternStatus.NONFINITE).any()):
             return math.nan
         return 2 * float(self.loss.sum(dtype=torch.float64))
