@@ -107,7 +107,16 @@ def test_convert_there_and_back(scan, tmp_path, capsys):
 
 
 def test_reconstruct_writes_everything(scan, result, capsys):
-    written = {"result.h5", "losses.csv", "result.json", "object.png", "losses.png", "error.png", "positions.png"}
+    written = {
+        "result.h5",
+        "losses.csv",
+        "result.json",
+        "object.png",
+        "losses.png",
+        "error.png",
+        "rings.png",
+        "positions.png",
+    }
     assert {path.name for path in result.iterdir()} == written
     found = read_result(result / "result.h5")
     assert found.name == "rpie:4,alpha=0.2 + ml:3,rate=0.05" and found.source == scan

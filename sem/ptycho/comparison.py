@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
+from sem.ptycho.alignment import aligned
 from sem.ptycho.files import ResultFile
+from sem.ptycho.frc import RingCorrelation, ring_correlation
 from sem.ptycho.inspection import lit_box
 from sem.ptycho.metrics import Scores, floors, scores
 
+TABLE = ("amp_ssim", "amp_mae", "phase_ssim", "phase_mae", "complex_error")
+"""Scores that tables show; files have all."""
 LEAST = 7
 """Pixels along a side that scores need."""
 
@@ -40,10 +46,28 @@ def beside(result: ResultFile, truth: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def scores_beside(result: ResultFile, truth: Tensor) -> tuple[Scores, Scores]:
-    """Scores of a result, and those of a constant image: its floors. A shift of the whole, which a free probe may have
-    brought, is not taken out before."""
+    """Scores of a result, and those of a constant image: its floors. An engine's object is registered before, since a
+    probe that is free may have moved it; a network's is in its probe's frame."""
     found, wanted = beside(result, truth)
-    return scores(found, wanted), floors(wanted)
+    return scores(found, wanted, register=not result.settings.get("network", False)), floors(wanted)
+
+
+def rings_beside(result: ResultFile, truth: Tensor) -> RingCorrelation:
+    """The ring correlation of a result, aligned, with the true object."""
+    found, wanted = beside(result, truth)
+    return ring_correlation(aligned(found, wanted), wanted)
+
+
+def ring_figures(result: ResultFile, truth: Tensor) -> dict[str, float]:
+    """Resolutions in pixels of the object, by the crossings of :func:`rings_beside`."""
+    rings = rings_beside(result, truth)
+    crossings = {"half_px": rings.half, "seventh_px": rings.seventh, "half_bit_px": rings.half_bit}
+    return {name: rings.resolution(1.0, ring) for name, ring in crossings.items()}
+
+
+def plain(found: Scores) -> dict[str, float | None]:
+    """By name, for JSON, which knows no infinity."""
+    return {name: value if value is None or math.isfinite(value) else None for name, value in found._asdict().items()}
 
 
 def figure(score: float | None) -> str:

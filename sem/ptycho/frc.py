@@ -79,10 +79,14 @@ def ring_correlation(image: Tensor, other: Tensor) -> RingCorrelation:
     p, t = spectra
     power = total(p.abs().square()) * total(t.abs().square())
     curve = torch.where(power > 0, total((p * t.conj()).real) / power.clamp_min(1e-300).sqrt(), 0)
-    root = pixels.double().sqrt()
-    half_bit = (0.2071 + 1.9102 / root) / (1.2071 + 0.9102 / root)
-    thresholds = (torch.full_like(curve, 0.5), torch.full_like(curve, 1 / 7), half_bit)
+    thresholds = (torch.full_like(curve, 0.5), torch.full_like(curve, 1 / 7), half_bit_curve(pixels))
     return RingCorrelation(curve, pixels, side, *(_crossing(curve - threshold) for threshold in thresholds))
+
+
+def half_bit_curve(pixels: Tensor) -> Tensor:
+    """Of rings of so many frequencies, float64."""
+    root = pixels.double().sqrt()
+    return (0.2071 + 1.9102 / root) / (1.2071 + 0.9102 / root)
 
 
 def _crossing(above: Tensor) -> float:

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from sem.files import save_figure
-from sem.ptycho.comparison import beside, shown
+from sem.ptycho.comparison import beside, rings_beside, shown
 from sem.ptycho.files import AXES, Geometry, ResultFile, ScanFile
 from sem.ptycho.files.checks import laid_along
+from sem.ptycho.frc import half_bit_curve
 from sem.ptycho.metrics import aligned
 
 if TYPE_CHECKING:
@@ -75,6 +76,24 @@ def draw_error(result: ResultFile, truth: Tensor, target: str | Path) -> None:
     off = (found * wanted.conj()).angle()
     most = float(off.abs().max()) or 1.0
     _image(panels[5], off, "phase error", result.geometry, cmap="RdBu", vmin=-most, vmax=most)
+    save_figure(figure, target, dpi=DPI)
+
+
+def draw_rings(result: ResultFile, truth: Tensor, target: str | Path) -> None:
+    """The ring correlation with the true object, and the curves whose crossing is called the resolution.
+
+    Raises:
+        ValueError: too few pixels are left to be compared.
+    """
+    rings = rings_beside(result, truth)
+    figure, (axes,) = _page(1)
+    frequency = torch.arange(len(rings.curve)) / rings.side
+    axes.plot(frequency, rings.curve, label="correlation")
+    axes.plot(frequency[1:], half_bit_curve(rings.pixels)[1:], "--", color="0.4", label="half bit")
+    axes.axhline(1 / 7, linestyle=":", color="0.4", label="1/7")
+    axes.set(title=f"{result.name}: {rings.resolution(1.0):.3g} pixels", xlabel="cycles per pixel", ylim=(-0.1, 1.05))
+    axes.legend()
+    axes.grid(alpha=0.3)
     save_figure(figure, target, dpi=DPI)
 
 

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from sem.files import write_text
     from sem.ptycho import read_result
-    from sem.ptycho.comparison import scores_beside
+    from sem.ptycho.comparison import plain, scores_beside
     from sem.ptycho.pictures import draw_losses
 
     results = {name: read_result(Path(name) / RESULT if Path(name).is_dir() else name) for name in options.results}
@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     for path, result in results.items():
         scores: dict[str, float | None] = {}
         if truth is not None:
-            scores, floors = (each._asdict() for each in scores_beside(result, truth))
+            scores, floors = map(plain, scores_beside(result, truth))
         rows.append({"result": path, "engine": result.name, **_last(result), **scores})
     _print_table(rows, floors)
     for sentence in _same(results):
@@ -64,16 +64,17 @@ def _print_table(rows: Sequence[Mapping[str, Any]], floors: Mapping[str, float |
     from rich.console import Console
     from rich.table import Table
 
-    from sem.ptycho.comparison import figure
+    from sem.ptycho.comparison import TABLE, figure
 
     forms = {"sweeps": "d", "seconds": ".1f", "chi_squared": ".4g"}
-    table = Table("result", "engine", *forms, *floors)
+    scores = [name for name in TABLE if name in floors]
+    table = Table("result", "engine", *forms, *scores)
     for row in rows:
         run = ["-" if row[name] is None else format(row[name], form) for name, form in forms.items()]
-        table.add_row(row["result"], row["engine"], *run, *(figure(row[name]) for name in floors))
+        table.add_row(row["result"], row["engine"], *run, *(figure(row[name]) for name in scores))
     if floors:
         table.add_section()
-        table.add_row(CONSTANT, *[""] * (1 + len(forms)), *map(figure, floors.values()))
+        table.add_row(CONSTANT, *[""] * (1 + len(forms)), *(figure(floors[name]) for name in scores))
     console = Console()
     console.width = max(console.width, WIDTH)
     console.print(table)

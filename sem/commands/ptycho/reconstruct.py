@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 HELP = "reconstruct object and probe from a scan by an engine"
 RESULT, LOSSES, REPORT = "result.h5", "losses.csv", "result.json"
-PICTURES = OBJECT, CURVES, ERROR, POSITIONS = "object.png", "losses.png", "error.png", "positions.png"
+OBJECT, CURVES, ERROR, RINGS, POSITIONS = "object.png", "losses.png", "error.png", "rings.png", "positions.png"
+PICTURES = OBJECT, CURVES, ERROR, RINGS, POSITIONS
 SECONDS_OF_A_LINE = 1.0
 
 
@@ -120,7 +121,7 @@ def _sweep(job: Run) -> bool:
 
 def _report(job: Run, result: ResultFile, truth: Tensor | None, interrupted: bool) -> dict[str, Any]:
     """All figures of a run, as JSON holds them."""
-    from sem.ptycho.comparison import scores_beside
+    from sem.ptycho.comparison import plain, ring_figures, scores_beside
 
     report: dict[str, Any] = {"name": result.name, "source": result.source, **job.sweeps[-1]._asdict()}
     report["stopped"] = "Ctrl-C" if interrupted else job.stopped
@@ -130,7 +131,8 @@ def _report(job: Run, result: ResultFile, truth: Tensor | None, interrupted: boo
     if truth is not None:
         try:
             found, floors = scores_beside(result, truth)
-            report["scores"], report["floors"] = found._asdict(), floors._asdict()
+            report["scores"], report["floors"] = plain(found), plain(floors)
+            report["ring_correlation"] = ring_figures(result, truth)
         except (ValueError, ImportError) as error:
             print(f"no scores: {error}")
     return report
@@ -151,14 +153,15 @@ def _write_numbers(folder: Path, result: ResultFile, report: dict[str, Any]) -> 
 
 
 def _draw(folder: Path, result: ResultFile, truth: Tensor | None) -> list[str]:
-    from sem.ptycho.pictures import draw_error, draw_losses, draw_object, draw_positions
+    from sem.ptycho.pictures import draw_error, draw_losses, draw_object, draw_positions, draw_rings
 
     draw_object(result, folder / OBJECT)
     draw_losses([result], folder / CURVES)
     drawn = [OBJECT, CURVES]
     if truth is not None:
         draw_error(result, truth, folder / ERROR)
-        drawn.append(ERROR)
+        draw_rings(result, truth, folder / RINGS)
+        drawn += [ERROR, RINGS]
     if not result.positions.equal(result.start):
         draw_positions(result, folder / POSITIONS)
         drawn.append(POSITIONS)
@@ -166,11 +169,14 @@ def _draw(folder: Path, result: ResultFile, truth: Tensor | None) -> list[str]:
 
 
 def _conclude(report: dict[str, Any]) -> None:
-    from sem.ptycho.comparison import figure
+    from sem.ptycho.comparison import TABLE, figure
 
     done, seconds = report["sweep"] + 1, report["seconds"]
     print(f"{done} sweeps in {seconds:.1f} s: loss {report['loss']:.6g}, chi^2 {report['chi_squared']:.4g}")
-    for name, value in report.get("scores", {}).items():
-        print(f"{name}: {figure(value)} (a constant image: {figure(report['floors'][name])})")
+    scores = report.get("scores", {})
+    for name in TABLE if scores else ():
+        print(f"{name}: {figure(scores[name])} (a constant image: {figure(report['floors'][name])})")
+    if (rings := report.get("ring_correlation")) is not None:
+        print(f"ring correlation crosses the half-bit curve at {rings['half_bit_px']:.3g} pixels")
     if report["stopped"] is not None:
         print(f"stopped after sweep {done}: {report['stopped']}")

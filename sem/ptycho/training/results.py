@@ -21,7 +21,7 @@ def keep_result(target: Path, name: str, data: NetworkScan, predicted: Predicted
         positions=positions,
         start=positions,
         source=data.name,
-        settings={"patterns_per_second": predicted.patterns_per_second, **more},
+        settings={"network": True, "patterns_per_second": predicted.patterns_per_second, **more},
     )
     target.parent.mkdir(parents=True, exist_ok=True)
     write_result(target, found)
