@@ -170,6 +170,34 @@ class PretrainedSEMModel(
             raise ValueError(f"{folder}: {error}") from None
         return model.eval()
 
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
+        """Write the model, its tokenizer and, if there is none, its card into a folder; each file whole or not at all.
+
+        Options are the mixin's; ``model_card_kwargs={"title": ...}`` says what the card calls the model, by default by
+        the name of the folder. :func:`sem.hub.export.export_run` writes the whole folder or nothing.
+
+        Raises:
+            ValueError: the tokenizer's file cannot be read.
+            OSError: a file cannot be written.
+        """
+        fields = {"title": Path(save_directory).name, **(options.pop("model_card_kwargs", None) or {})}
+        return super().save_pretrained(save_directory, model_card_kwargs=fields, **options)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:  # type: ignore[override]  # but they are the mixin's
+        """Upload what :meth:`save_pretrained` writes, in one commit, to a repository that is made if need be.
+
+        Options are the mixin's: ``private``, ``token``, ``branch``, ``commit_message`` and others.
+
+        Returns:
+            The commit's address.
+
+        Raises:
+            HubError: the hub refused or failed.
+        """
+        fields = {"title": repo_id, **(options.pop("model_card_kwargs", None) or {})}
+        with hub_errors(f"{repo_id}: the model cannot be pushed"):
+            return super().push_to_hub(repo_id, model_card_kwargs=fields, **options)
+
     def _save_pretrained(self, save_directory: Path) -> None:
         tokenizer = self.tokenizer
         names: dict[int, str] = {}
@@ -193,8 +221,8 @@ class PretrainedSEMModel(
     def generate_model_card(self, *args: Any, **fields: Any) -> Any:
         """The card, a ``huggingface_hub.ModelCard``; ``title`` among ``fields`` is what it is called."""
         count = sum(parameter.numel() for parameter in self.parameters())
-        title = fields.pop("title", "sem")
-        return super().generate_model_card(*args, **card_fields(self.config, count, self.origin, title), **fields)
+        own = card_fields(self.config, count, self.origin, fields.pop("title"))
+        return super().generate_model_card(*args, **(own | fields))
 
 
 def config_entries(config: SEMConfig) -> dict[str, Any]:
@@ -225,14 +253,10 @@ def generation_entries(settings: GenerationConfig, tokenizer: Tokenizer) -> dict
         "min_new_tokens": 1,  # an empty text is never drawn
         "repetition_penalty": settings.repetition_penalty,
         "do_sample": settings.temperature > 0,
+        "top_k": settings.top_k,  # the library's own default is 50
     }
     if settings.temperature > 0:
-        entries |= {
-            "temperature": settings.temperature,
-            "top_k": settings.top_k,
-            "top_p": settings.top_p,
-            "typical_p": settings.typical_p,
-        }
+        entries |= {"temperature": settings.temperature, "top_p": settings.top_p, "typical_p": settings.typical_p}
         if settings.min_p:
             entries["min_p"] = settings.min_p
     return entries
@@ -278,7 +302,7 @@ def read_weights(path: Path) -> dict[str, Any]:
 
 
 def _download(name: str, **options: Any) -> Path:
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError
 
     patterns = [CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE]
     try:
@@ -286,5 +310,3 @@ def _download(name: str, **options: Any) -> Path:
             return Path(huggingface_hub().snapshot_download(name, allow_patterns=patterns, **options))
     except HFValidationError:
         raise ValueError(f"{name!r}: expected a folder, or a repository's name, owner/name") from None
-    except LocalEntryNotFoundError:
-        raise ValueError(f"{name!r}: expected a repository that is kept here already, it is not") from None

@@ -29,6 +29,10 @@ except Exception as error:  # an installation that does not fit torch fails in m
     ) from None
 
 
+_ALIGNMENT = 64
+"""Bytes to which torch aligns what it allocates on the CPU."""
+
+
 class SEMTransformersConfig(PreTrainedConfig):
     """What transformers asks of a configuration, around the sections of :class:`sem.config.SEMConfig`.
 
@@ -55,7 +59,7 @@ class SEMTransformersConfig(PreTrainedConfig):
         return config_of({"sem": self.sem})
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: generate marks the one it is given
 class StateCache:
     """What the tokens so far leave to those that follow, as ``generate`` keeps it.
 
@@ -119,6 +123,11 @@ class SEMForCausalLM(PreTrainedModel, GenerationMixin):
         if wrong:
             told = "; ".join(f"{what}: {', '.join(names)}" for what, names in wrong.items())
             raise ValueError(f"{arguments[0]}: expected the parameters of {ARCHITECTURE}; {told}")
+        for tensor in (*model.parameters(), *model.buffers()):
+            # the library maps the file; a tensor that lies in it askew is read more slowly and its products round
+            # otherwise
+            if tensor.device.type == "cpu" and tensor.data_ptr() % _ALIGNMENT:
+                tensor.data = tensor.data.clone()
         return (model, found) if output_loading_info else model
 
     def forward(
