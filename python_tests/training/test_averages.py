@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 from lightning_runs import train
-from toy import RecordingDisplay, toy_trainer
 from torch import nn
+from toy import RecordingDisplay, toy_trainer
 
 from sem.training.averages import ENTRY, Averages, averaged_parameters
 from sem.training.checkpoint import CheckpointStore
