@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -329,3 +331,17 @@ def test_a_repository_that_is_not_there_is_one_sentence(hub, tmp_path):
         PretrainedSEMModel.from_pretrained("me/none", cache_dir=tmp_path, local_files_only=True)
     with pytest.raises(ValueError, match="expected a folder, or a repository's name"):
         PretrainedSEMModel.from_pretrained(tmp_path / "none", cache_dir=tmp_path)
+
+
+def test_nothing_but_what_needs_the_hub_needs_its_library():
+    script = """
+import sys
+sys.modules["huggingface_hub"] = sys.modules["transformers"] = None
+import sem.cli, sem.generation, sem.model, sem.training.trainer
+try:
+    import sem.hub.pretrained
+except ImportError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "the hub needs huggingface_hub 1.17 or newer: pip install 'sem[hub]'\n", done.stderr

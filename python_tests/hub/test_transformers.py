@@ -97,6 +97,16 @@ def test_greedy_tokens_are_those_of_sem_generate(own, model, tokenizer, prompt):
     assert continued(model, tokenizer, prompt, do_sample=False, max_new_tokens=40) == greedy(own, prompt, 40)
 
 
+@torch.no_grad()
+def test_a_text_is_never_empty_though_its_end_is_likeliest(tmp_path):
+    own = decided()
+    own.sampler.bias[own.tokenizer.eos] = 60.0
+    own.save_pretrained(tmp_path)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
+    found = continued(model, tokenizer, "import ", do_sample=False, max_new_tokens=9)
+    assert found == greedy(own.eval(), "import ", 9) and len(found) == 1
+
+
 def test_the_command_line_and_the_pipeline_say_the_same(folder, own, tmp_path, capsys):
     content = {"config": own.config.to_dict(), "model": own.state_dict()}
     checkpoint = CheckpointStore(tmp_path).save(0, content)
