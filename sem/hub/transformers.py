@@ -23,11 +23,13 @@ try:
     from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, PreTrainedConfig, PreTrainedModel
     from transformers.modeling_outputs import CausalLMOutputWithPast
     from transformers.utils import ModelOutput
+
+    if "cache" not in CausalLMOutputWithPast.__dataclass_fields__:
+        raise ImportError("this one's generate knows no cache by that name")
 except Exception as error:  # an installation that does not fit torch fails in many ways
     raise ImportError(
         f"sem.hub.transformers needs transformers 5.24 or newer ({error}): pip install 'sem[hub]'"
     ) from None
-
 
 _ALIGNMENT = 64
 """Bytes to which torch aligns what it allocates on the CPU."""
