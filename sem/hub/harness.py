@@ -74,7 +74,7 @@ class SEMHarness(TemplateLM):
         return begin + self.model.tokenizer.encode(string)
 
     def _loglikelihood_tokens(
-        self, requests: Sequence[tuple[tuple[str, str] | None, list[int], list[int]]], **_: Any
+        self, requests: Sequence[tuple[tuple[str, str] | None, list[int], list[int]]], **options: Any
     ) -> list[tuple[float, bool]]:
         """Log-likelihood of each continuation, the second list, behind its context; whether it is the greedy one."""
         rows = [(context + continuation)[-self.max_length - 1 :] for _, context, continuation in requests]

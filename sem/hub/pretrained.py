@@ -164,8 +164,9 @@ class PretrainedSEMModel(
         except ValueError as error:
             raise ValueError(f"{folder / CONFIG_FILE}: {error}") from None
         model = cls(settings, tokenizer_of(settings, folder))
+        weights = read_weights(folder / WEIGHTS_FILE)
         try:
-            load_parameters(model, {"model": read_weights(folder / WEIGHTS_FILE)})
+            load_parameters(model, {"model": weights})
         except ValueError as error:
             raise ValueError(f"{folder}: {error}") from None
         return model.eval()
