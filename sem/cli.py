@@ -21,6 +21,7 @@ from sem.commands import (
     activations,
     check,
     diffraction,
+    export,
     generate,
     info,
     launch,
@@ -41,6 +42,7 @@ FAILED, WRONG_USE, STOPPED = 1, 2, 130
 COMMANDS: dict[str, ModuleType] = {
     "train": train,
     "generate": generate,
+    "export": export,
     "check": check,
     "info": info,
     "report": report,

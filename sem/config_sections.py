@@ -128,6 +128,11 @@ class DataConfig(Section):
     tokenizer: str = setting("bytes", "'bytes', or a file that the tokenizers library reads", pattern=".+")
     shuffle_seed: int = setting(0, "seed of the order of documents and rows", ge=0, le=SEED_LIMIT)
 
+    @property
+    def text(self) -> str:
+        """Which text it is, in words."""
+        return self.dataset or ", ".join(self.paths) or self.corpus
+
     def cross_checks(self) -> Iterator[str]:
         if self.dataset is not None and self.paths:
             yield f"data.paths = {list(self.paths)}: expected none beside data.dataset = {self.dataset!r}"

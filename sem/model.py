@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -57,6 +58,16 @@ class DecodingState(NamedTuple):
         encoder = type(self.encoder)(*(tensor[index] for tensor in self.encoder))
         spinor = tuple(SpinorState(*(tensor[index] for tensor in layer)) for layer in self.spinor)
         return DecodingState(encoder, spinor, self.weights)
+
+    @staticmethod
+    def joined(states: Sequence[DecodingState]) -> DecodingState:
+        """The sequences of ``states``, which began with one :meth:`SEMModel.init_state`, as one batch; the texts may be
+        of different lengths."""
+        first = states[0]
+        encoder = type(first.encoder)(*map(torch.cat, zip(*(state.encoder for state in states), strict=True)))
+        layers = zip(*(state.spinor for state in states), strict=True)
+        spinor = tuple(SpinorState(*map(torch.cat, zip(*layer, strict=True))) for layer in layers)
+        return DecodingState(encoder, spinor, first.weights)
 
 
 class SEMModel(StagedModule):

@@ -3,6 +3,8 @@
 CHECKPOINTS = "checkpoints"
 LOCK_FILE = "run.lock"
 ACTIVATIONS = "activations.json"
+FINAL = "final.json"
+"""The scores on held-out data, and the step after which they were measured."""
 RESULTS = "results"
 """Folder of what a wing leaves beside a run's checkpoints and tables."""
 OVERWRITTEN, UNFINISHED = "overwritten", "unfinished"

@@ -27,6 +27,7 @@ class RunSettings(OptimizationSettings):
     batch_size: int = setting(16, "rows per optimizer step", ge=1)
     micro_batch_size: int = setting(2, "rows per forward pass; divides batch_size", ge=1)
     precision_mode: Literal["32-true", "bf16-mixed", "selective-bf16"] = setting("32-true", "autocast policy")
+    ema_decay: float = setting(0.0, "share of the averaged parameters kept at every step; 0: no averages", ge=0, lt=1)
     seed: int = setting(0, "seed of initialisation and of every random draw", ge=0, le=SEED_LIMIT)
     device: str = setting("auto", "where to compute", pattern=r"auto|cpu|(cuda|xpu)(:\d+)?")
     num_threads: int | None = setting(None, "CPU threads; null: torch's own choice", ge=1)

@@ -54,6 +54,8 @@ class FakeHub:
         """``(status, JSON)`` or ``(status, bytes, headers)``."""
         if path == "/api/whoami-v2":
             return 200, {"name": "me", "type": "user"}
+        if path == "/api/validate-yaml":
+            return 200, {"errors": [], "warnings": []}
         if path == "/api/repos/create":
             name = f"{body.get('organization') or 'me'}/{body['name']}"
             if name in self.repos:

@@ -109,6 +109,21 @@ def test_plateau_follows_the_trainers_validations_and_its_checkpoints_remember_t
     assert first.seen + second.seen == [0.01] * 6 + [0.005] * 3 + [0.0025] * 3
 
 
+def test_averages_are_scored_by_the_trainers_validations_and_kept_in_its_checkpoints(tmp_path):
+    averaged, options = "training.ema_decay=0.75", {"val_check_interval": 6, "logger": CSVLogger(tmp_path / "logs")}
+    whole = toy_module(tmp_path, averaged)
+    own_trainer(tmp_path, Losses(), **options).fit(whole, datamodule=toy_data(tmp_path))
+    rows = read_csv(next((tmp_path / "logs").rglob("metrics.csv")))
+    scores = [(row["val_loss"], row["ema_val_loss"]) for row in rows if "val_loss" in row]
+    assert len(scores) == 2 and all(own != average for own, average in scores)
+    keep, parts = ModelCheckpoint(tmp_path, every_n_train_steps=5), toy_module(tmp_path, averaged)
+    own_trainer(tmp_path, keep, max_steps=5).fit(toy_module(tmp_path, averaged), datamodule=toy_data(tmp_path))
+    own_trainer(tmp_path).fit(parts, datamodule=toy_data(tmp_path), ckpt_path=keep.best_model_path)
+    first, second = whole.loop.averages.state_dict(), parts.loop.averages.state_dict()
+    assert first["updates"] == second["updates"] == 12
+    assert all(tensor.equal(second["model"][name]) for name, tensor in first["model"].items())
+
+
 def test_plateau_without_validations_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="scheduler = 'plateau': expected a run with validations"):
         own_trainer(tmp_path, limit_val_batches=0).fit(toy_module(tmp_path, *PLATEAU), datamodule=toy_data(tmp_path))

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sem.activations import Activations, Block, Change
-    from sem.config import SEMConfig
     from sem.data import EvalLoader, StreamEvalLoader
     from sem.model import SEMModel
 
@@ -89,7 +88,7 @@ def _measure(options: Namespace) -> int:
     summary = replace(
         found.summary,
         checkpoint=str(path),
-        data=f"held-out text of {_source(config)}",
+        data=f"held-out text of {config.data.text}",
         samples=held_out.rows,
         step=_step(content),
     )
@@ -171,11 +170,6 @@ def _step(content: Mapping[str, Any]) -> int | None:
     loop = content.get("loop")
     step = loop.get("step") if isinstance(loop, dict) else None
     return step if isinstance(step, int) else None
-
-
-def _source(config: SEMConfig) -> str:
-    data = config.data
-    return data.dataset or ", ".join(data.paths) or data.corpus
 
 
 def print_statistics(found: Activations) -> None:

@@ -156,7 +156,7 @@ def _parse(content: str, name: str) -> Any:
 
 def _token_bytes(tokenizer: Any, special: set[int], name: str) -> list[bytes]:
     """The bytes of every id; none for marks and for ids that are not taken."""
-    alphabet = dict(_byte_letters())
+    alphabet = dict(byte_letters())
     added = tokenizer.get_added_tokens_decoder()
     vocabulary = tokenizer.get_vocab(with_added_tokens=True)
     pieces = [b""] * (max(vocabulary.values()) + 1)
@@ -175,7 +175,7 @@ def _token_bytes(tokenizer: Any, special: set[int], name: str) -> list[bytes]:
     return pieces
 
 
-def _byte_letters() -> Iterator[tuple[str, int]]:
+def byte_letters() -> Iterator[tuple[str, int]]:
     """The letter that byte-level vocabularies write for each byte: itself where it is visible, else one from 256 on."""
     visible = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
     invisible = 0

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from sem.signals import StopRequest, stop_on_signals
+from sem.training.averages import ENTRY, PREFIX, Averages
 from sem.training.checkpoint import CheckpointStore, load_parameters
 from sem.training.clipping import NO_CLIPPING, Clipping
 from sem.training.distributed import ALONE, OneProcess, merge_states
@@ -84,6 +85,7 @@ class LoopSettings:
         accumulation: micro-batches per step.
         clipping: bounds the gradient.
         max_skipped_steps: non-finite steps in a row that end the run.
+        ema_decay: of the averages of the parameters (:class:`~sem.training.averages.Averages`); 0 keeps none.
     """
 
     accumulation: int = 1
@@ -93,6 +95,7 @@ class LoopSettings:
     checkpoint_every: int = 1000
     health_every: int = 50
     max_skipped_steps: int = 5
+    ema_decay: float = 0.0
 
 
 @dataclass(kw_only=True)
@@ -143,6 +146,8 @@ class TrainingLoop:
         self._problem: str | None = None
         self._health = HealthWatch(self.criteria)
         self._saved_step: int | None = None
+        decay = self.settings.ema_decay
+        self.averages = Averages(self.model, decay) if decay else None
         self._parallel = self.ranks.wrap(self.model)
         self.stop = StopRequest()
         self._stop_agreed = False
@@ -209,6 +214,8 @@ class TrainingLoop:
         )
         state.step += 1
         self._count_skipped(result)
+        if self.averages is not None and not result.skipped:
+            self.averages.update()
         self._count_speed(result, started)
 
         figures = self._step_figures(result, learning_rate)
@@ -263,7 +270,7 @@ class TrainingLoop:
         evaluated = due(self.state.step, self.settings.eval_every) or finished
         if self.validate is not None and evaluated:
             found = self.validate()
-            figures |= found
+            figures |= found | self.of_averages(self.validate)
             if due(self.state.step, self.settings.eval_every):  # not where a run happens to end
                 self.observe(found)
         logged = evaluated or self._noteworthy
@@ -275,6 +282,13 @@ class TrainingLoop:
         self.figures.update(figures)
         if self.display is not None:
             self.display.update(self.state.step, *self._progress(), figures, logged)
+
+    def of_averages(self, validate: Callable[[], dict[str, float]]) -> dict[str, float]:
+        """What ``validate`` finds of the averaged parameters, named ``ema_...``; nothing where none are kept."""
+        if self.averages is None or not self.averages.updates:
+            return {}
+        with self.averages.applied():
+            return {f"{PREFIX}{name}": value for name, value in validate().items()}
 
     def observe(self, figures: Mapping[str, float]) -> None:
         """Let the schedule know what a validation has found; see :meth:`Schedule.after_validation`."""
@@ -296,6 +310,7 @@ class TrainingLoop:
         """Everything needed to continue, as tensors and plain values; every process calls this, all get the same."""
         shares = self.ranks.gather((self.batches.state_dict(), random_state()))
         random, *random_of_others = [state for _, state in shares]
+        averages = {} if self.averages is None else {ENTRY: self.averages.state_dict()}
         return {
             **self.extra,
             "format": CHECKPOINT_FORMAT,
@@ -305,10 +320,13 @@ class TrainingLoop:
             "batches": merge_states([state for state, _ in shares]),
             "random": random,
             "random_of_other_ranks": random_of_others,
+            **averages,
         }
 
     def load_state_dict(self, content: dict[str, Any]) -> None:
         """Continue from what :meth:`state_dict` returned, in a run of the same or another number of processes.
+
+        Averages that are wanted and not there begin here; those that are there and not wanted are dropped.
 
         Raises:
             ValueError: the content is of another format, or of another model or optimizer.
@@ -319,6 +337,8 @@ class TrainingLoop:
         try:
             load_parameters(self.model, content)
             load_optimizer_state(self.optimizer, content["optimizer"])
+            if self.averages is not None and ENTRY in content:
+                self.averages.load_state_dict(content[ENTRY])
         except ValueError as error:
             raise ValueError(f"checkpoint: it does not fit the configured model: {error}") from error
         self.batches.load_state_dict(content["batches"])

@@ -72,6 +72,8 @@ class RunTrainer:
     train_loader: Any
     """Endless micro-batches (:class:`sem.training.loop.Batches`) with ``close()``."""
     validation_loader: Any
+    loop: TrainingLoop
+    """What :meth:`build_loop` made last."""
 
     def __init__(self, config: Any) -> None:
         training = config.training
@@ -198,7 +200,8 @@ class RunTrainer:
             "autocast": self.precision.forward_context,
             "ranks": self.ranks,
         }
-        return TrainingLoop(**(parts | self.loop_parts() | options))
+        self.loop = TrainingLoop(**(parts | self.loop_parts() | options))
+        return self.loop
 
     def _begin(self, loop: TrainingLoop, display: ProgressDisplay, resume: str | Path | None, overwrite: bool) -> None:
         """Bring ``loop`` and the folder to the point from which the run goes on, and say what run it is."""
@@ -268,4 +271,5 @@ def build_settings(config: Any, world_size: int = 1) -> LoopSettings:
         checkpoint_every=training.checkpoint_every,
         health_every=training.health_every,
         max_skipped_steps=training.max_skipped_steps,
+        ema_decay=training.ema_decay,
     )

@@ -13,7 +13,7 @@ from sem.config import SEMConfig
 from sem.data.tokenizer import TOKENIZER_FILE
 from sem.files import free_name, write_text
 from sem.precision import PrecisionPolicy, autocast_reached, effective_precision
-from sem.run_names import ACTIVATIONS, CHECKPOINTS, RESULTS
+from sem.run_names import ACTIVATIONS, CHECKPOINTS, FINAL, RESULTS
 from sem.training import checkpoint
 from sem.training.checkpoint import CheckpointError, CheckpointStore
 
@@ -24,7 +24,7 @@ _FILES = (
     "metrics.csv",
     "curves.png",
     "sample.txt",
-    "final.json",
+    FINAL,
     "precision.json",
     ACTIVATIONS,
     "wandb_id",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -15,6 +16,7 @@ from sem.diagnostics import Diagnostics
 from sem.files import write_text
 from sem.generation import generate_text
 from sem.model import SEMModel
+from sem.run_names import FINAL
 from sem.training.evaluation import evaluate
 from sem.training.health import wave_criteria
 from sem.training.language import LanguageModelObjective
@@ -128,10 +130,11 @@ class SEMTrainer(RunTrainer):
 
     def finish(self, display: ProgressDisplay, step: int) -> dict[str, float]:
         display.message("scoring the held-out text")
-        figures = self.validate(final=True)
+        score = partial(self.validate, final=True)
+        figures = score() | self.loop.of_averages(score)
         if not self.ranks.is_first:
             return figures
-        write_text(self.folder / "final.json", json.dumps({"step": step} | figures, indent=2) + "\n")
+        write_text(self.folder / FINAL, json.dumps({"step": step} | figures, indent=2) + "\n")
         display.message(f"writing curves and a sample to {self.folder}")
         try:
             if (table := self.folder / "metrics.csv").exists():  # training.loggers may name others alone

@@ -22,7 +22,6 @@ from sem.ptycho.training.settings import NetworkConfig
 from sem.run_names import RESULTS
 from sem.training.checkpoint import load, write_atomically
 from sem.training.logging import read_csv
-from sem.training.loop import TrainingLoop
 from sem.training.plot import Panel, draw
 from sem.training.progress import ProgressDisplay, Shown
 from sem.training.run import RunTrainer
@@ -108,10 +107,6 @@ class NetworkTrainer(RunTrainer):
     def loop_parts(self) -> dict[str, Any]:
         network = {"side": self.scan.scan.side, "rms": self.objective.rms, "probe": self.scan.probe}
         return {"extra": {"config": self.config.to_dict(), "network": network}}
-
-    def build_loop(self, **options: Any) -> TrainingLoop:
-        self.loop = super().build_loop(**options)
-        return self.loop
 
     def keep(self, display: ProgressDisplay) -> None:
         self.floors = loss_floors(self.objective, self.chosen)

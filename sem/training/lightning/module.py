@@ -119,12 +119,18 @@ class SEMLightningModule(LightningModule):
 
     def validation_step(self, batches: Iterable[Any], batch_idx: int) -> None:
         """Score all ``batches`` of a validation; their figures are logged as ``val_...``."""
-        context = self.policy.forward_context
-        figures = evaluate(self.model, self.objective, batches, autocast=context, ranks=self.ranks)
-        named = {f"val_{name}": value for name, value in figures.items()}
-        self.log_dict(named, on_step=False, on_epoch=True, batch_size=1)
+        batches = list(batches)  # which the averages are scored on too
+
+        def score() -> dict[str, float]:
+            context = self.policy.forward_context
+            figures = evaluate(self.model, self.objective, batches, autocast=context, ranks=self.ranks)
+            return {f"val_{name}": value for name, value in figures.items()}
+
+        named = score()
         if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
             self.loop.observe(named)
+            named |= self.loop.of_averages(score)
+        self.log_dict(named, on_step=False, on_epoch=True, batch_size=1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         kept_by_lightning = ("model", "optimizer")
