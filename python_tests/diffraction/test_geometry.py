@@ -199,7 +199,8 @@ def test_source_rows():
         ("-osc 1 -phisteps 5", [0, 0.2, 0.4, 0.6, 0.8]),
         ("-phi 1 -phistep 0.5", [1, 1.5]),
         ("-osc 1 -phistep 0.25", [0, 0.25, 0.5, 0.75]),
-        ("-phistep 0.1 -phisteps 3", [0, 0.1, 0.2]),
+        ("-phistep 0.1 -phisteps 3", [0, 0.1]),
+        ("-osc 1 -phistep 0.1 -phisteps 3", [0, 0.1, 0.2]),
     ],
 )
 def test_spindle_angles(flags, angles):

@@ -108,7 +108,9 @@ def read_smv(path: str | Path) -> tuple[Tensor, dict[str, str]]:
     opening, closed, _ = raw[:65536].partition(b"}")
     if not opening.startswith(b"{") or not closed:
         raise ValueError(f"{path}: expected an SMV image that begins with a header in braces, got other bytes")
-    pairs = (entry.partition("=") for entry in opening[1:].decode("latin-1").split(";"))
+    # nanoBragg leaves out the semicolon behind one of its entries: the end of a line ends one too
+    entries = opening[1:].decode("latin-1").replace("\n", ";").split(";")
+    pairs = (entry.partition("=") for entry in entries)
     header = {name.strip(): value.strip() for name, equals, value in pairs if equals}
     try:
         start, fast, slow = (int(header[name]) for name in ("HEADER_BYTES", "SIZE1", "SIZE2"))

@@ -34,8 +34,8 @@ class Simulator(nn.Module):
         crystal, beam, detector: the experiment.
         reflections: structure factors.
         physics: "nanobragg" repeats that program's quirks; "exact" does without them.
-        phi_carryover: "spec" turns the crystal at every step; "c-parity" repeats the last orientation in place of the
-            first where the spindle starts at 0, as nanoBragg does.
+        phi_carryover: "spec" turns the crystal at every step; "c-parity" leaves it where it is at a step whose angle is
+            0, as nanoBragg does: at step 0, where the last step of the pixel before left it.
         source_weighting: "ignore" or "relative", see :meth:`sem.diffraction.Beam.forward`.
         interpolate: tricubic structure factors; None interpolates a table where a domain has at most 2 cells along an
             axis.
@@ -136,11 +136,14 @@ class Simulator(nn.Module):
         scale = CLASSICAL_RADIUS_SQUARED * self.beam.fluence
         per_gram = AVOGADRO / WATER_MASS
         background = WATER_FACTOR**2 * scale * (self.water * MICROMETRE) ** 3 * 1e6 * per_gram
+        turned = self.crystal.turned(real * ANGSTROM, axes.spindle)
+        if self.phi_carryover == "c-parity":
+            turned = turned[self.crystal.carried_steps()]
         arguments = (
             self.detector(self.physics),
             self.beam(axes, self.source_weighting),
             Domains(
-                self.crystal.turned(real * ANGSTROM, axes.spindle),
+                turned,
                 cells=self.crystal.cells,
                 shape=self.crystal.shape,
                 fudge=self.crystal.fudge,
@@ -174,10 +177,10 @@ class Simulator(nn.Module):
         return region
 
 
-def automatic_oversampling(crystal: Crystal, beam: Beam, detector: Detector) -> int:
+def automatic_oversampling(crystal: Crystal, beam: Beam, detector: Detector, physics: str = "nanobragg") -> int:
     """Subpixels along a side so that three lie within the finest detail of a spot, the crystal's inverse size."""
     real, _ = crystal.vectors()
     longest = float((real.norm(dim=-1) * crystal.cells).max().detach()) * ANGSTROM
-    distance = detector.close_distance if detector.close_distance is not None else detector.distance
-    finest = float(beam.wavelength) * ANGSTROM * float(distance) * MILLIMETRE / (detector.pixel_size * MILLIMETRE)
+    distance = abs(float(detector.arm(physics).detach()))
+    finest = float(beam.wavelength) * ANGSTROM * distance / (detector.pixel_size * MILLIMETRE)
     return max(math.ceil(3 * longest / finest), 1)
