@@ -108,6 +108,9 @@ def test_counts():
     counts, scale = images.counts(values)
     assert scale == 5500
     assert counts.tolist() == [[40, 1415], [55040, 0]]
+    assert images.counts(torch.tensor([[0.4, 0.6, 1.5]]), 1.0)[0].tolist() == [[40, 41, 42]]
+    inside = torch.tensor([[False, True], [True, False]])
+    assert images.counts(values, computed=inside)[0].tolist() == [[0, 1415], [55040, 0]]
     assert images.counts(torch.zeros(2, 2))[0].tolist() == [[40, 40], [40, 40]]
     assert images.counts(values, scale=1e6, offset=0)[0].tolist() == [[0, 65535], [65535, 0]]
 
@@ -158,6 +161,8 @@ def test_pgm(tmp_path):
     images.write_pgm(tmp_path / "a.pgm", image, scale=2.0)
     assert (tmp_path / "a.pgm").read_bytes().startswith(b"P5\n3 2\n# pixels scaled by 2\n255\n")
     assert images.read_pgm(tmp_path / "a.pgm").tolist() == [[0, 2, 5], [255, 0, 15]]
+    images.write_pgm(tmp_path / "a.pgm", image, computed=torch.tensor([[True, True, False], [False, True, False]]))
+    assert images.read_pgm(tmp_path / "a.pgm").tolist() == [[0, 61, 153], [255, 0, 255]]  # deviation of 0, 1, -1
     images.write_pgm(tmp_path / "a.pgm", image)
     (tmp_path / "a.pgm").write_bytes(b"P5\n3 2\n255\n12345")
     with pytest.raises(ValueError, match="expected a binary PGM image"):
@@ -217,6 +222,12 @@ def test_an_smv_header_takes_the_room_it_needs(tmp_path):
     assert torch.equal(found, image.int()) and header["HEADER_BYTES"] == "1536"
     assert (tmp_path / "a.img").stat().st_size == 1536 + 12
     assert {name: header[name] for name in entries} == entries
+
+
+@pytest.mark.parametrize("value", ["a;b", "a=b", "é", "a}"])
+def test_an_smv_entry_that_would_break_the_header_is_refused(value):
+    with pytest.raises(ValueError, match="SMV header: expected ASCII without any of"):
+        images.smv_header_bytes((2, 3), {"NAME": value})
 
 
 def test_hostile_images_and_tables_are_one_line(tmp_path):

@@ -39,7 +39,10 @@ def main(arguments: Sequence[str]) -> int:
 def simulate(arguments: Sequence[str]) -> int:
     import torch
 
+    from sem.diffraction import images
     from sem.diffraction.experiment import experiment_from
+    from sem.diffraction.smv_header import smv_header
+    from sem.diffraction.summary import summary
 
     if {"-h", "-help", "--help"} & set(arguments):
         _print_flags()
@@ -50,11 +53,15 @@ def simulate(arguments: Sequence[str]) -> int:
     if experiment.show_config:
         _print_config(experiment)
         return 0
+    for line in summary(experiment):
+        print(line)
+    header = smv_header(experiment.simulator)
+    images.smv_header_bytes(tuple(experiment.simulator.computed().shape), header)  # before the work, not after it
     if experiment.trace_pixel is not None:
         _print_trace(experiment, experiment.trace_pixel)
     with torch.no_grad():
         image = experiment.simulator.serial() if experiment.reference else experiment.simulator()
-    for path in _write(experiment, image):
+    for path in _write(experiment, image, header):
         print(f"wrote {path}")
     slow, fast = divmod(int(image.argmax()), image.shape[1])
     mean, deviation = float(image.double().mean()), float(image.double().std(correction=0))
@@ -92,26 +99,25 @@ def _print_trace(experiment: Experiment, pixel: tuple[int, int]) -> None:
         print(f"TRACE: {name} = {' '.join(map(repr, values))}")
 
 
-def _write(experiment: Experiment, image: Tensor) -> Iterable[str]:
+def _write(experiment: Experiment, image: Tensor, header: dict[str, str]) -> Iterable[str]:
     from sem.diffraction import images
-    from sem.diffraction.smv_header import smv_header
 
-    outputs, header = experiment.outputs, smv_header(experiment.simulator)
+    outputs, computed = experiment.outputs, experiment.simulator.computed()
     if outputs.float_file is not None:
         images.write_float(outputs.float_file, image)
         yield outputs.float_file
     if outputs.int_file is not None:
-        scaled, scale = images.counts(image, outputs.scale, outputs.adc_offset)
+        scaled, scale = images.counts(image, outputs.scale, outputs.adc_offset, computed)
         images.write_smv(outputs.int_file, scaled, header)
         yield f"{outputs.int_file}, scaled by {scale:g}"
     if outputs.noise_file is not None:
         photons = images.poisson(image, outputs.seed)
-        noisy, _ = images.counts(photons, 1.0, outputs.adc_offset)
+        noisy, _ = images.counts(photons, 1.0, outputs.adc_offset, computed)
         images.write_smv(outputs.noise_file, noisy, header)
         overloads = int((noisy == images.OVERLOAD).sum())
         yield f"{outputs.noise_file}, seed {outputs.seed}, {overloads} overloads"
     if outputs.pgm_file is not None:
-        images.write_pgm(outputs.pgm_file, image, outputs.pgm_scale)
+        images.write_pgm(outputs.pgm_file, image, outputs.pgm_scale, computed)
         yield outputs.pgm_file
 
 

@@ -47,12 +47,6 @@ class Convention:
         pair = (y, x) if self.swapped else (x, y)
         return torch.stack(pair) + self.beam_offset * pixel
 
-    def center_of(self, spot: Pair, pixel: float, slow_size: float) -> Pair:
-        """The beam centre ``(x, y)`` of a spot at ``(fast, slow)``: the inverse of :meth:`fast_slow`."""
-        fast, slow = (value - self.beam_offset * pixel for value in spot)
-        x, y = (slow, fast) if self.swapped else (fast, slow)
-        return x, slow_size - y if self.from_far_edge else y
-
     def default_center(self, pixel: float, size: Pair) -> Pair:
         """The beam centre ``(x, y)`` of a detector of ``size`` (fast, slow) where none is given."""
         x_size, y_size = reversed(size) if self.swapped else size

@@ -60,6 +60,7 @@ class Experiment:
     reference: bool = False
     show_config: bool = False
     trace_pixel: tuple[int, int] | None = None
+    random_orientation: bool = False
 
 
 def experiment_from(arguments: Sequence[str]) -> Experiment:
@@ -113,6 +114,7 @@ def experiment_from(arguments: Sequence[str]) -> Experiment:
         reference=values.get("reference", False),
         show_config=values.get("show_config", False),
         trace_pixel=values.get("trace_pixel"),
+        random_orientation=values.get("misset") == "random",
     )
 
 

@@ -115,6 +115,17 @@ class Simulator(nn.Module):
         arguments, options = self._problem()
         return compute(*arguments, **options)
 
+    def computed(self) -> Tensor:
+        """Which pixels are computed, bool ``[slow, fast]``: those of the region that the mask does not leave out."""
+        shape = self.detector.slow_pixels, self.detector.fast_pixels
+        chosen = torch.ones(shape, dtype=torch.bool) if self.mask is None else self.mask.clone()
+        if self.region is not None:
+            fast_first, fast_last, slow_first, slow_last = self.region
+            inside = torch.zeros_like(chosen)
+            inside[slow_first : slow_last + 1, fast_first : fast_last + 1] = True
+            chosen &= inside
+        return chosen
+
     def serial(self) -> Tensor:
         """The image in float64, without gradients, of the serial reference whose values :meth:`trace` gives."""
         arguments, options = self._problem()
