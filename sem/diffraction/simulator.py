@@ -141,25 +141,22 @@ class Simulator(nn.Module):
     def _problem(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """What the operator is called with."""
         axes = self.detector.axes
-        real, stars = self.crystal.vectors(self.physics)
+        _, stars = self.crystal.vectors(self.physics)
         spread_out = self.crystal.shape in ("gauss", "tophat")  # spots whose size is measured in reciprocal space
         stars = stars / ANGSTROM
         scale = CLASSICAL_RADIUS_SQUARED * self.beam.fluence
         per_gram = AVOGADRO / WATER_MASS
         background = WATER_FACTOR**2 * scale * (self.water * MICROMETRE) ** 3 * 1e6 * per_gram
-        turned = self.crystal.turned(real * ANGSTROM, axes.spindle)
-        if self.phi_carryover == "c-parity":
-            turned = turned[self.crystal.carried_steps()]
         arguments = (
             self.detector(self.physics),
             self.beam(axes, self.source_weighting),
             Domains(
-                turned,
+                self.orientations(),
                 cells=self.crystal.cells,
                 shape=self.crystal.shape,
                 fudge=self.crystal.fudge,
                 reciprocal_metric=stars @ stars.T if spread_out else None,
-                phi_carryover=self._carries_over(),
+                phi_carryover=self.carries_over(),
             ),
             self.reflections(self.interpolate),
             self.beam.polarisation_along(axes),
@@ -173,7 +170,13 @@ class Simulator(nn.Module):
         }
         return arguments, options
 
-    def _carries_over(self) -> bool:
+    def orientations(self) -> Tensor:
+        """a, b, c in metres for each spindle angle and domain, ``[phi_steps, domains, 3, 3]``, as they are computed."""
+        real, _ = self.crystal.vectors(self.physics)
+        turned = self.crystal.turned(real * ANGSTROM, self.detector.axes.spindle)
+        return turned[self.crystal.carried_steps()] if self.phi_carryover == "c-parity" else turned
+
+    def carries_over(self) -> bool:
         """Whether the first spindle angle is one that nanoBragg does not turn the crystal to."""
         return self.phi_carryover == "c-parity" and float(self.crystal.phi.detach()) == 0.0
 
