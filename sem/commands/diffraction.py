@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 HELP = "simulate X-ray diffraction images, compare them"
 WRONG_USE = 2
 USAGE = f"""usage: sem diffraction simulate FLAGS   {HELP.partition(",")[0]}, with nanoBragg's flags (-help lists them)
-       sem diffraction compare A B      correlation, differences and peaks of two images"""
+       sem diffraction compare A B      correlation, differences and peaks of two images
+       sem diffraction compare --against-c PROGRAM [--evidence FOLDER] FLAGS
+                                        the same of PROGRAM's image and ours, with the flags of simulate;
+                                        -trace_pixel SLOW FAST among them compares the traces of a pixel too"""
+AGAINST_C, EVIDENCE = "--against-c", "--evidence"
+DIVERGED = 1
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -75,6 +80,8 @@ def compare(arguments: Sequence[str]) -> int:
     from sem.diffraction import comparison, images
     from sem.files import write_text
 
+    if AGAINST_C in arguments:
+        return compare_with_c(arguments)
     options = _compare_parser().parse_args(arguments)
     if options.peaks < 1:
         raise ValueError(f"--peaks: expected a whole number >= 1, got {options.peaks}")
@@ -89,6 +96,48 @@ def compare(arguments: Sequence[str]) -> int:
     if options.plot is not None:
         comparison.plot_difference(first, second, options.plot, (options.first, options.second))
     return 0
+
+
+def compare_with_c(arguments: Sequence[str]) -> int:
+    import contextlib
+    import tempfile
+    from pathlib import Path
+
+    from sem.trace.against_c import against_c, write_evidence
+    from sem.trace.report import verdict
+
+    options, flags = _own_options(arguments)
+    with contextlib.ExitStack() as stack:
+        if EVIDENCE in options:
+            folder = Path(options[EVIDENCE])
+            folder.mkdir(parents=True, exist_ok=True)
+        else:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        result = against_c(options[AGAINST_C], flags, folder)
+        if EVIDENCE in options:
+            for path in write_evidence(result, folder):
+                print(f"wrote {path}")
+    _print_comparison(result.image, (options[AGAINST_C], "sem"))
+    if result.trace is not None:
+        print(verdict(result.trace))
+    elif "-trace_pixel" in flags:
+        print("the program printed no trace")
+    return 0 if result.agrees() else DIVERGED
+
+
+def _own_options(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """The two options with two dashes and their values, and all else: flags with one dash."""
+    options: dict[str, str] = {}
+    flags, words = [], list(arguments)
+    while words:
+        word = words.pop(0)
+        if word in (AGAINST_C, EVIDENCE):
+            if not words or words[0].startswith("-"):
+                raise ValueError(f"{word}: expected a {'program' if word == AGAINST_C else 'folder'}, got none")
+            options[word] = words.pop(0)
+        else:
+            flags.append(word)
+    return options, flags
 
 
 def _print_trace(experiment: Experiment, pixel: tuple[int, int]) -> None:
