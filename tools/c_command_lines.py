@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import os
 import random
 import shlex
@@ -174,9 +175,7 @@ def command_line(seed: int, index: int, *, random_numbers: bool = True) -> list[
 def write_inputs(folder: Path) -> None:
     """The files that the command lines name."""
     draw = random.Random(0)
-    rows = [
-        f"{h} {k} {l} {draw.uniform(1, 200):.5g}" for h in range(-9, 10) for k in range(-9, 10) for l in range(-9, 10)
-    ]
+    rows = [f"{h} {k} {m} {draw.uniform(1, 200):.5g}" for h, k, m in itertools.product(range(-9, 10), repeat=3)]
     (folder / "f.hkl").write_text("\n".join(rows) + "\n")
     (folder / "A.mat").write_text("0.021 0.002 -0.001\n-0.003 0.018 0.002\n0.001 -0.002 0.016\n")
     (folder / "sources.txt").write_text("-10 0 0 1 1.5e-10\n-10 0.01 0 1 1.52e-10\n-10 0 -0.02 1 1.49e-10\n")
@@ -213,11 +212,21 @@ def finding(line: Sequence[str], program: str | None, evidence: Path | None) -> 
     return f"differs by {result.image.relative_difference:.3g} of the maximum"
 
 
+@contextlib.contextmanager
+def current_folder(folder: str) -> Iterator[None]:
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
 def findings(options: argparse.Namespace) -> Iterator[tuple[int, list[str], str]]:
     numbers = range(options.lines) if options.only is None else [options.only]
     program = None if options.binary is None else str(Path(options.binary).absolute())
     evidence = None if options.evidence is None else Path(options.evidence).absolute()
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+    with tempfile.TemporaryDirectory() as folder, current_folder(folder):
         write_inputs(Path(folder))
         for index in numbers:
             line = command_line(options.seed, index, random_numbers=program is None)
