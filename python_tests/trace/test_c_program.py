@@ -96,5 +96,20 @@ def test_the_command_reads_the_log_as_it_is(capsys):
         assert main(["trace", "record", "diffraction", mode, *where, f"{FLAGS} -phi_carryover {mode}"]) == 0
     assert main(["trace", "compare", str(LOG), "c-parity"]) == 0
     assert "no divergence: 31 quantities" in capsys.readouterr().out
+    assert main(["trace", "record", "diffraction", "c", "--c_log", str(LOG)]) == 0
+    assert main(["trace", "compare", "c", "c-parity"]) == 0
+    assert "no divergence: 31 quantities" in capsys.readouterr().out
     assert main(["trace", "compare", str(LOG), "spec"]) == 1
     assert "first divergence: rot_a_angstroms" in capsys.readouterr().out
+
+
+def test_the_command_wants_a_log_or_an_experiment(tmp_path, capsys):
+    record = ["trace", "record", "diffraction", "out.txt"]
+    assert main([*record, "--pixel", "1", "2"]) == 2
+    assert "--flags: expected a value, or --c_log" in capsys.readouterr().err
+    assert main([*record, "--c_log", str(LOG), "--flags", FLAGS]) == 2
+    assert "--flags: expected none with --c_log" in capsys.readouterr().err
+    (tmp_path / "other.txt").write_text("h = 1\n")
+    assert main([*record, "--c_log", "other.txt"]) == 2
+    assert "expected lines 'TRACE_C: name value ...'" in capsys.readouterr().err
+    assert not (tmp_path / "out.txt").exists()

@@ -61,7 +61,8 @@ def simulate(arguments: Sequence[str]) -> int:
     for line in summary(experiment):
         print(line)
     header = smv_header(experiment.simulator)
-    images.smv_header_bytes(tuple(experiment.simulator.computed().shape), header)  # before the work, not after it
+    detector = experiment.simulator.detector
+    images.smv_header_bytes((detector.slow_pixels, detector.fast_pixels), header)  # before the work, not after it
     if experiment.trace_pixel is not None:
         _print_trace(experiment, experiment.trace_pixel)
     with torch.no_grad():

@@ -29,7 +29,8 @@ def summary(experiment: Experiment) -> list[str]:
     real, stars = crystal.vectors(simulator.physics)
     lengths, cells = real.norm(dim=-1), crystal.cells
     if crystal.reciprocal is None:
-        angles, content = crystal.angles, volume(crystal.lengths, crystal.angles * DEGREE)
+        angles: torch.Tensor = crystal.angles
+        content = volume(crystal.lengths, crystal.angles * DEGREE)
     else:
         content = 1 / torch.linalg.det(stars).abs()
         units = real_vectors(stars) / lengths[:, None]
