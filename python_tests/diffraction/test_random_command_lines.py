@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from sem.diffraction import experiment_from
-from sem.diffraction.flags import BY_NAME
+from sem.diffraction.flags import BY_NAME, parse
 
 TOOL = Path(__file__).parents[2] / "tools" / "c_command_lines.py"
 spec = importlib.util.spec_from_file_location("c_command_lines", TOOL)
@@ -44,6 +46,14 @@ def test_every_flag_is_drawn_some_twice_and_in_other_orders():
     assert len(first) > 20
     for index in range(50):
         assert not tool.RANDOM_FLAGS & set(names(tool.command_line(0, index, random_numbers=False)))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 10**6), st.integers(0, 10**6))
+def test_a_line_behind_another_sets_what_it_sets_over_what_the_other_set(one, two):
+    """So that reading is one pass, and the last flag to set something counts."""
+    first, second = tool.command_line(7, one), tool.command_line(8, two)
+    assert parse([*first, *second])[0] == parse(first)[0] | parse(second)[0]
 
 
 def test_lines_give_finite_images_or_a_sentence():
