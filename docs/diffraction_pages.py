@@ -20,7 +20,8 @@ INTRODUCTION = """\
 <!-- Written by docs/diffraction_pages.py. -->
 
 The flags of nanoBragg with its own spelling, units and defaults, so that a script runs with the program's name
-replaced. Of a flag given twice the last counts. *Ignored* flags are accepted and do nothing, with a note; flags that
+replaced. Flags act in the order in which they stand: each one *sets* what the third column says, and of what several
+flags set the last one counts. *Ignored* flags are accepted and do nothing, with a note; flags that
 are *not covered*, and unknown ones, are errors. What behaves differently is on the page about
 [diffraction](diffraction.md).
 """
@@ -31,7 +32,7 @@ def page() -> str:
     parts = [INTRODUCTION]
     for group in dict.fromkeys(flag.group for flag in FLAGS):
         rows = "\n".join(_row(flag) for flag in FLAGS if flag.group == group)
-        parts.append(f"## {group}\n\n| flag | values | status | meaning |\n|---|---|---|---|\n{rows}\n")
+        parts.append(f"## {group}\n\n| flag | values | sets | status | meaning |\n|---|---|---|---|---|\n{rows}\n")
     return "\n".join(parts)
 
 
@@ -40,7 +41,16 @@ def _row(flag: Flag) -> str:
     values = " ".join(word for word in (str(flag.count), kind, flag.unit and f"({flag.unit})") if word)
     names = ", ".join(f"`{name}`" for name in flag.names)
     status = flag.status if flag.status == COVERED else f"*{flag.status}*"
-    return f"| {names} | {values if flag.count else 'none'} | {status} | {flag.help} |"
+    return f"| {names} | {values if flag.count else 'none'} | {_sets(flag)} | {status} | {flag.help} |"
+
+
+def _sets(flag: Flag) -> str:
+    """The settings that a flag sets, those with a fixed value with it."""
+    fixed = flag.also if flag.count else {**dict.fromkeys(flag.sets, flag.constant), **flag.also}
+    open_ones = (*(flag.sets if flag.count else ()), *filter(None, [flag.first]))
+    parts = [name.replace("_", " ") for name in open_ones]
+    parts += [f"{name.replace('_', ' ')} = {str(value).lower()}" for name, value in fixed.items()]
+    return ", ".join(parts)
 
 
 def refinement_pictures() -> Iterable[Path]:

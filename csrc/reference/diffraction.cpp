@@ -60,13 +60,13 @@ class Pixel {
     std::int64_t number = 0;
     for_each_position(s, f, [&](const Position& at, Step step) {
       const bool first = number == 0;
-      capture = capture_of(at, step.layer);
+      if (exact || captures(step)) capture = capture_of(at, step.layer);
       if (first || exact) solid_angle = solid_angle_of(at);
       put(trace, "pixel_pos_meters", step, at.p);
       put(trace, "R_distance_meters", step, at.r);
       put(trace, "diffracted_vec", step, at.d);
       put(trace, "omega_pixel_sr", step, solid_angle_of(at));
-      put(trace, "capture_fraction", step, capture);
+      put(trace, "capture_fraction", step, capture_of(at, step.layer));
       for (step.source = 0; step.source < in_.sources; ++step.source) {
         const Vector q = scattering(at, step.source);
         if (exact || (first && step.source == 0)) polarisation = polarisation_of(at, step.source);
@@ -113,17 +113,16 @@ class Pixel {
     const bool exact = set_.mode == DiffractionMode::exact;
     const double scale = in_.scale[0] / steps(), g = grad_out;
     const double even = in_.background[0] / (in_.sources * set_.oversample * set_.oversample);
-    // In mode nanobragg the factors come from the first and the last position of the pixel.
-    Position first{}, last{};
-    std::int32_t last_layer = 0;
+    // In mode nanobragg the factors come from the first position and from the one that captures.
+    Position first{}, captured{};
+    const std::int32_t last_layer = set_.layers - 1;
     bool seen = false;
     for_each_position(s, f, [&](const Position& at, const Step& step) {
       if (!seen) first = at;
       seen = true;
-      last = at;
-      last_layer = step.layer;
+      if (captures(step)) captured = at;
     });
-    const double factor = double(capture_of(last, last_layer)) * polarisation_of(first, 0) * solid_angle_of(first);
+    const double factor = double(capture_of(captured, last_layer)) * polarisation_of(first, 0) * solid_angle_of(first);
     double intensity = in_.background[0];
     std::int64_t number = 0;
     for_each_position(s, f, [&](const Position& at, Step step) {
@@ -180,7 +179,7 @@ class Pixel {
     to.scale[0] += g * intensity * factor / steps();
     to.background[0] += g * scale * factor;
     position_gradient(first, factor_gradient(first, 0, 0, g * out, kSolidAngle | kPolarisation, to), to);
-    position_gradient(last, factor_gradient(last, 0, last_layer, g * out, kCapture, to), to);
+    position_gradient(captured, factor_gradient(captured, 0, last_layer, g * out, kCapture, to), to);
   }
 
  private:
@@ -242,6 +241,9 @@ class Pixel {
   Vector scattering(const Position& at, std::int64_t source) const {
     return (1 / in_.wavelength[source]) * (at.d - vector(in_.incident + 3 * source));
   }
+  // In mode nanobragg: the first subpixel of the last layer.
+  bool captures(const Step& at) const { return at.layer == set_.layers - 1 && at.sub_slow == 0 && at.sub_fast == 0; }
+
   bool resolved(const Vector& q) const { return !(set_.d_min > 0) || dot(q, q) * set_.d_min * set_.d_min <= 1; }
 
   Real solid_angle_of(const Position& at) const {

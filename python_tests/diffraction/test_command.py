@@ -40,6 +40,32 @@ def test_every_output(folder, capsys):
     assert images.read_pgm("p.pgm").max() > 100
 
 
+def test_counts_are_0_outside_the_region(folder):
+    assert simulate("-roi", "3", "8", "5", "20", "-intfile", "i.img", "-noisefile", "n.img") == 0
+    inside = torch.zeros(24, 24, dtype=torch.bool)
+    inside[5:21, 3:9] = True
+    for name in ("i.img", "n.img"):
+        counts = images.read_smv(name)[0]
+        assert torch.equal(counts > 0, inside) and counts[inside].min() >= 40
+
+
+def test_what_a_user_of_the_c_program_looks_for(capsys):
+    turned = ["-misset", "random", "-misset_seed", "4"]
+    assert simulate(*turned, "-osc", "1", "-phisteps", "3", "-floatfile", "f.bin") == 0
+    printed = capsys.readouterr().out
+    misset = experiment_from([*FLAGS_OF_A_SPOT, *turned]).simulator.crystal.misset
+    assert "random orientation misset angles: " + " ".join(f"{angle:f}" for angle in misset.tolist()) in printed
+    for line in (
+        "Unit Cell: 100 100 100 90 90 90",
+        "volume = 1e+06 A^3",
+        "parallelpiped xtal: 5x5x5 cells",
+        "created a total of 1 sources",
+        "incident fluence: 1.25932e+29 photons/m^2",
+        "3 phi steps from 0 to 1 degrees",
+    ):
+        assert f"{line}\n" in printed
+
+
 def test_the_kernel_is_the_default(folder):
     assert simulate("-floatfile", "f.bin") == 0
     expected = experiment_from(FLAGS_OF_A_SPOT).simulator()

@@ -46,6 +46,18 @@ def test_matrix_has_the_reciprocal_vectors_as_columns(file):
     assert Crystal(reciprocal=rows).vectors()[0][1].tolist() == pytest.approx([0, 1 / 0.015, 0])
 
 
+@pytest.mark.parametrize("text", ["1 0 0 0\n2 0 0 0 4", "1 0 0 0 2 0 0 0 4 5 6\nSYMM", "1\n0\n0\n0 2\n\n0 0 0 4\n"])
+def test_a_matrix_may_have_other_rows(file, text):
+    assert read_matrix(file(text), wavelength=1.0).tolist() == [[1, 0, 0], [0, 2, 0], [0, 0, 4]]
+
+
+@pytest.mark.parametrize(
+    "row", ["-0.2, 0, 0.001, 3, 1.02e-10", "-0.2;0;0.001; 3 :1.02e-10", "-0.2,0,0.001,3,1.02e-10,"]
+)
+def test_sources_with_other_separators(file, row):
+    assert read_sources(file(f"{row}\n")) == (SourceRow((-0.2, 0, 0.001), 3, pytest.approx(1.02)),)
+
+
 def test_sources(file):
     path = file("-0.2 0 0\n-0.2 0 0.001 3\n-0.2 0 0 0.5 1.02e-10\n")
     assert read_sources(path) == (
@@ -65,8 +77,12 @@ def test_sources(file):
         (Reflections.read, "1 2 x 4\n", "line 1: expected 4 or more finite numbers, h k l F, got '1 2 x 4'"),
         (Reflections.read, "1 2 0.5 4\n", "expected whole numbers h k l in each row, got 1 2 0.5 4"),
         (Reflections.read, "0 0 0 1\n99999 99999 9999 1\n", "expected indices that span at most"),
-        (lambda path: read_matrix(path, 1.0), "1 0 0\n0 1 0\n", "expected three rows of three numbers, got 2"),
-        (lambda path: read_matrix(path, 1.0), "1 0\n0 1 0\n", "line 1: expected 3 or more finite numbers"),
+        (
+            lambda path: read_matrix(path, 1.0),
+            "1 0 0\n0 1 0\n",
+            "expected nine numbers, a*, b* and c* along each axis, got 6",
+        ),
+        (lambda path: read_matrix(path, 1.0), "1 0 0\n0 x 0\n", "line 2: expected 1 or more finite numbers"),
         (read_sources, "", "expected rows of numbers, x y z weight wavelength, got none"),
         (read_sources, "1 2\n", "line 1: expected 3 or more finite numbers, x y z weight wavelength, got '1 2'"),
     ],
@@ -108,6 +124,9 @@ def test_counts():
     counts, scale = images.counts(values)
     assert scale == 5500
     assert counts.tolist() == [[40, 1415], [55040, 0]]
+    assert images.counts(torch.tensor([[0.4, 0.6, 1.5]]), 1.0)[0].tolist() == [[40, 41, 42]]
+    inside = torch.tensor([[False, True], [True, False]])
+    assert images.counts(values, computed=inside)[0].tolist() == [[0, 1415], [55040, 0]]
     assert images.counts(torch.zeros(2, 2))[0].tolist() == [[40, 40], [40, 40]]
     assert images.counts(values, scale=1e6, offset=0)[0].tolist() == [[0, 65535], [65535, 0]]
 
@@ -158,6 +177,8 @@ def test_pgm(tmp_path):
     images.write_pgm(tmp_path / "a.pgm", image, scale=2.0)
     assert (tmp_path / "a.pgm").read_bytes().startswith(b"P5\n3 2\n# pixels scaled by 2\n255\n")
     assert images.read_pgm(tmp_path / "a.pgm").tolist() == [[0, 2, 5], [255, 0, 15]]
+    images.write_pgm(tmp_path / "a.pgm", image, computed=torch.tensor([[True, True, False], [False, True, False]]))
+    assert images.read_pgm(tmp_path / "a.pgm").tolist() == [[0, 61, 153], [255, 0, 255]]  # deviation of 0, 1, -1
     images.write_pgm(tmp_path / "a.pgm", image)
     (tmp_path / "a.pgm").write_bytes(b"P5\n3 2\n255\n12345")
     with pytest.raises(ValueError, match="expected a binary PGM image"):
@@ -217,6 +238,12 @@ def test_an_smv_header_takes_the_room_it_needs(tmp_path):
     assert torch.equal(found, image.int()) and header["HEADER_BYTES"] == "1536"
     assert (tmp_path / "a.img").stat().st_size == 1536 + 12
     assert {name: header[name] for name in entries} == entries
+
+
+@pytest.mark.parametrize("value", ["a;b", "a=b", "é", "a}"])
+def test_an_smv_entry_that_would_break_the_header_is_refused(value):
+    with pytest.raises(ValueError, match="SMV header: expected ASCII without any of"):
+        images.smv_header_bytes((2, 3), {"NAME": value})
 
 
 def test_hostile_images_and_tables_are_one_line(tmp_path):

@@ -25,18 +25,20 @@ def test_every_covered_flag_sets_a_name_that_the_experiment_reads():
     source = Path(experiment_from.__code__.co_filename).read_text()
     literals = re.findall(r'"([\w{}]+)"', source)
     read = [re.compile(re.sub(r"{\w+}", r"\\w+", literal)) for literal in literals]
-    covered = {flag.sets for flag in FLAGS if flag.status == COVERED and not flag.sets.startswith("vector_")}
+    settings = {name for flag in FLAGS if flag.status == COVERED for name in (*flag.sets, *flag.also, flag.first)}
+    covered = {name for name in settings if name and not name.startswith("vector_")}
     assert {name for name in covered if not any(pattern.fullmatch(name) for pattern in read)} == set()
 
 
 @pytest.mark.parametrize(
-    "flag", [flag for flag in FLAGS if flag.sets.startswith("vector_")], ids=lambda flag: flag.name
+    "flag", [flag for flag in FLAGS if flag.sets and flag.sets[0].startswith("vector_")], ids=lambda flag: flag.name
 )
 def test_vectors_become_the_custom_conventions_directions(flag):
-    direction = flag.sets.removeprefix("vector_")
-    made = simulator(f"{flag.name} 0.1 0.2 -2").detector
+    direction = flag.sets[0].removeprefix("vector_")
+    given = [-1.0, 0.0, 0.0] if direction == "normal" else [0.1, 0.2, -2.0]  # a normal that is not 1 long is left out
+    made = simulator(" ".join([flag.name, *map(str, given)])).detector
     assert made.convention.name == "CUSTOM"
-    expected = torch.tensor([0.1, 0.2, -2.0], dtype=torch.float64)
+    expected = torch.tensor(given, dtype=torch.float64)
     torch.testing.assert_close(getattr(made.axes, direction).detach(), expected / expected.norm())
 
 
@@ -46,6 +48,32 @@ def test_vectors_become_the_custom_conventions_directions(flag):
         ("-energy 12398.42", "beam.wavelength", 1.0),
         ("-wave 1.5", "beam.wavelength", 1.5),
         ("-N 5 -Nb 7", "crystal.cells", [5, 7, 5]),
+        ("-Nb 7 -N 5", "crystal.cells", [5, 5, 5]),
+        ("-lambda 2 -energy 12398.42", "beam.wavelength", 1.0),
+        ("-energy 12398.42 -lambda 2", "beam.wavelength", 2.0),
+        ("-samplesize 7e-6", "crystal.cells", [1, 1, 1]),  # one edge of a to the last digit
+        ("-samplesize 1", "crystal.cells", [142858, 12500, 11112]),  # the default beam is 0.1 mm wide
+        ("-detpixels 8 -detpixels_f 9", "detector.fast_pixels", 9),
+        ("-detpixels_f 9 -detpixels 8", "detector.fast_pixels", 8),
+        ("-xds -Xbeam 1 -Yclose 0.5", "detector.near_point", [1, 0.5]),
+        ("-spindle_axis 0 0 1 -Xclose 1", "detector.near_point", [1, 0.8]),
+        ("-spindle_axis 0 0 1 -distance 50 -Xclose 1", "detector.pivot", "sample"),
+        ("-spindle_axis 0 0 1 -Xclose 1 -distance 50", "detector.pivot", "beam"),
+        ("-spindle_axis 0 0 1 -twotheta 3 -pivot beam", "detector.pivot", "beam"),
+        ("-spindle_axis 0 0 1 -pivot beam -ORGY 3", "detector.pivot", "sample"),
+        ("-twotheta 5 -twotheta_axis 3 4 0", "detector.two_theta", 3),
+        ("-fdet_vector 0 1 0 -xds", "detector.convention.name", "XDS"),
+        ("-xds -fdet_vector 0 1 0", "detector.convention.slow", [0, -1, 0]),
+        ("-fdet_vector 0 1 0 -sdet_vector 1 0 0", "detector.convention.normal", [1, 0, 0]),
+        ("-fdet_vector 0 1 0 -sdet_vector 0 0 -1 -odet_vector 2 0 0", "detector.convention.normal", [-1, 0, 0]),
+        ("-phistep 0.3 -phisteps 5", "crystal.phi_steps", 2),
+        ("-osc 1 -phistep 0.3 -phisteps 5", "crystal.phi_step", 0.3),
+        ("-osc -1", "crystal.phi_steps", 1),
+        ("-detector_thick 200", "detector.attenuation_depth", 200.0),
+        ("-detector_thick 200", "detector.layer_step", 100.0),
+        ("-detector_thicksteps 3", "detector.layers", 1),
+        ("-detector_absorb 50 -detector_thick 100 -thicksteps 3", "detector.layer_step", 50.0),
+        ("-flux 0", "beam.fluence", 1.25932015286227e29),
         ("-N 0", "crystal.cells", [1, 1, 1]),
         ("-samplesize 0.0001 -xtal_y 0.00005", "crystal.cells", [15, 7, 12]),
         ("-samplesize 0.0001 -beamsize 0.00005", "crystal.cells", [15, 7, 6]),
@@ -83,6 +111,28 @@ def test_what_a_flag_sets(flags, attribute, expected):
     assert found == (pytest.approx(expected) if isinstance(expected, (float, list)) else expected)
 
 
+def test_the_default_centre_is_that_of_the_size_given():
+    flags = f"{CELL} -default_F 100 -detsize 1.64 -adxv".split()  # 16.4 pixels
+    detector = experiment_from(flags).simulator.detector
+    assert detector.fast_pixels == 16 and detector.beam_center.tolist() == pytest.approx([0.87, 0.77])
+    assert detector.convention.fast_slow(detector.beam_center, 0.1, detector.size[1]).tolist() == pytest.approx(
+        [0.87, 0.87]
+    )
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("-fdet_vector 0 1 0 -sdet_vector 1 0 0", "-sdet_vector 1 0 0 -fdet_vector 0 1 0"),
+        ("-Xbeam 1 -Ybeam 2 -adxv", "-adxv -Ybeam 2 -Xbeam 1"),
+        ("-N 5 -phi 3 -osc 1", "-osc 1 -N 5 -phi 3"),
+    ],
+)
+def test_flags_that_set_different_things_may_stand_in_any_order(first, second):
+    one, two = (simulator(flags).serial() for flags in (first, second))
+    assert torch.equal(one, two)
+
+
 def test_random_orientations_come_from_their_seed():
     def misset(flags):
         return simulator(flags).crystal.misset.tolist()
@@ -101,8 +151,13 @@ def test_capital_conventions_do_nothing_as_in_the_c_program():
     ("flags", "note"),
     [
         ("-pivot sample", "-pivot has no effect"),
-        ("-xds -Xbeam 1", "the beam centre has no effect"),
-        ("-ORGX 3", "the nearest point has no effect"),
+        ("-ORGX 3", "the nearest point has no effect: this"),
+        ("-xds -ORGX 3 -Xbeam 1 -Ybeam 1", "the nearest point has no effect: the beam centre"),
+        ("-beam_vector 0 0 1 -xds", "explicit vectors have no effect"),
+        ("-pix0_vector_mm 1 2 3", "-pix0_vector has no effect but"),
+        ("-interpolate", "-interpolate has no effect"),
+        ("-osc -3", "-osc and -phistep below 0"),
+        ("-detector_thicksteps 3", "-detector_thicksteps has no effect"),
         ("-mosaic_domains 5", "-mosaic_domains has no effect"),
         ("-printout -stol some.file", "-printout has no effect"),
     ],
@@ -114,7 +169,7 @@ def test_flags_without_effect_are_noted(flags, note):
 def test_ignored_flags_take_their_values_along():
     values, notes = parse(["-printout_pixel", "3", "4", "-lambda", "2"])
     assert values == {"wavelength": 2.0} and len(notes) == 1
-    assert all(flag.sets == "" for flag in FLAGS if flag.status == IGNORED)
+    assert all(flag.sets == () for flag in FLAGS if flag.status == IGNORED)
 
 
 def test_mask(tmp_path):
@@ -146,7 +201,7 @@ def test_region():
         ("-lambda x", "-lambda: expected 1 number (Å): central wavelength; got x"),
         ("-cell 1 2 3", "-cell: expected 6 numbers (Å, degrees): a b c alpha beta gamma; got 1 2 3"),
         ("-N 2.5", "-N: expected 1 whole number: unit cells along a, b and c; got 2.5"),
-        ("-pix0_vector 1 2 3", "-pix0_vector: not covered (origin of the detector; give beam centre and distance)"),
+        ("-oversample_omega", "-oversample_omega: not covered (every step its own solid angle: -physics exact"),
         ("-cell 0 80 90 75 85 95", "cell a: expected a length > 0 in Å, got 0"),
         ("-cell 70 80 90 75 85 195", "cell gamma: expected an angle between 0 and 180 degrees, got 195"),
         (
@@ -167,7 +222,6 @@ def test_region():
         ("-water -1", "water: expected a number >= 0 in µm, got -1"),
         ("-default_F -1", "default_F: expected a number >= 0, got -1"),
         ("-default_F 0", "structure factors: expected -hkl with a file or -default_F above 0, got neither"),
-        ("-interpolate", "interpolate: expected a table of structure factors to interpolate in, got none"),
         (
             "-roi 0 16 0 3",
             "region: expected fast and slow limits, first to last, inside 0 to 15 and 0 to 15, got 0 16 0 3",
@@ -177,10 +231,16 @@ def test_region():
         ("-phi_carryover c", "phi_carryover: expected one of spec, c-parity, got 'c'"),
         ("-pivot edge", "pivot: expected one of beam, sample, got 'edge'"),
         ("-beam_vector 0 0 0", "beam: expected three numbers that are not all 0, got (0.0, 0.0, 0.0)"),
-        ("-fdet_vector 1 0 0 -sdet_vector 2 0 0", "fast and slow: expected two different directions"),
-        ("-phisteps 3", "phisteps 3: expected -osc or -phistep to go with it, got neither"),
+        (
+            "-fdet_vector 1 0 0 -sdet_vector 2 0 0 -odet_vector 2 0 0",
+            "fast and slow: expected two different directions",
+        ),
+        ("-phisteps 3", "phisteps 3: expected -osc or -phistep above 0 to go with it, got neither"),
+        (
+            "-odet_vector 0 1 0",
+            "detector: expected a normal that is not perpendicular to the beam, got normal 0 1 0 and beam 1 0 0",
+        ),
         ("-phisteps 0", "phisteps: expected a whole number >= 1, got 0"),
-        ("-osc 1 -phistep -0.1", "phistep: expected a step of the same sign as the oscillation 1, got -0.1"),
         ("-dispsteps 3", "dispersion: 3 steps: expected a range or a step to go with them, got neither"),
         ("-oversample -2", "oversample: expected a whole number >= 1, got -2"),
         ("-floatfile no/such/folder/a.bin", "no/such/folder/a.bin: expected a file in a folder that is there"),

@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 HELP = "simulate X-ray diffraction images, compare them"
 WRONG_USE = 2
 USAGE = f"""usage: sem diffraction simulate FLAGS   {HELP.partition(",")[0]}, with nanoBragg's flags (-help lists them)
-       sem diffraction compare A B      correlation, differences and peaks of two images"""
+       sem diffraction compare A B      correlation, differences and peaks of two images
+       sem diffraction compare --against-c PROGRAM [--evidence FOLDER] FLAGS
+                                        the same of PROGRAM's image and ours, with the flags of simulate;
+                                        -trace_pixel SLOW FAST among them compares the traces of a pixel too"""
+AGAINST_C, EVIDENCE = "--against-c", "--evidence"
+DIVERGED = 1
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -39,7 +44,10 @@ def main(arguments: Sequence[str]) -> int:
 def simulate(arguments: Sequence[str]) -> int:
     import torch
 
+    from sem.diffraction import images
     from sem.diffraction.experiment import experiment_from
+    from sem.diffraction.smv_header import smv_header
+    from sem.diffraction.summary import summary
 
     if {"-h", "-help", "--help"} & set(arguments):
         _print_flags()
@@ -50,11 +58,16 @@ def simulate(arguments: Sequence[str]) -> int:
     if experiment.show_config:
         _print_config(experiment)
         return 0
+    for line in summary(experiment):
+        print(line)
+    header = smv_header(experiment.simulator)
+    detector = experiment.simulator.detector
+    images.smv_header_bytes((detector.slow_pixels, detector.fast_pixels), header)  # before the work, not after it
     if experiment.trace_pixel is not None:
         _print_trace(experiment, experiment.trace_pixel)
     with torch.no_grad():
         image = experiment.simulator.serial() if experiment.reference else experiment.simulator()
-    for path in _write(experiment, image):
+    for path in _write(experiment, image, header):
         print(f"wrote {path}")
     slow, fast = divmod(int(image.argmax()), image.shape[1])
     mean, deviation = float(image.double().mean()), float(image.double().std(correction=0))
@@ -68,6 +81,8 @@ def compare(arguments: Sequence[str]) -> int:
     from sem.diffraction import comparison, images
     from sem.files import write_text
 
+    if AGAINST_C in arguments:
+        return compare_with_c(arguments)
     options = _compare_parser().parse_args(arguments)
     if options.peaks < 1:
         raise ValueError(f"--peaks: expected a whole number >= 1, got {options.peaks}")
@@ -84,6 +99,48 @@ def compare(arguments: Sequence[str]) -> int:
     return 0
 
 
+def compare_with_c(arguments: Sequence[str]) -> int:
+    import contextlib
+    import tempfile
+    from pathlib import Path
+
+    from sem.trace.against_c import against_c, write_evidence
+    from sem.trace.report import verdict
+
+    options, flags = _own_options(arguments)
+    with contextlib.ExitStack() as stack:
+        if EVIDENCE in options:
+            folder = Path(options[EVIDENCE])
+            folder.mkdir(parents=True, exist_ok=True)
+        else:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        result = against_c(options[AGAINST_C], flags, folder)
+        if EVIDENCE in options:
+            for path in write_evidence(result, folder):
+                print(f"wrote {path}")
+    _print_comparison(result.image, (options[AGAINST_C], "sem"))
+    if result.trace is not None:
+        print(verdict(result.trace))
+    elif "-trace_pixel" in flags:
+        print("the program printed no trace")
+    return 0 if result.agrees() else DIVERGED
+
+
+def _own_options(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """The two options with two dashes and their values, and all else: flags with one dash."""
+    options: dict[str, str] = {}
+    flags, words = [], list(arguments)
+    while words:
+        word = words.pop(0)
+        if word in (AGAINST_C, EVIDENCE):
+            if not words or words[0].startswith("-"):
+                raise ValueError(f"{word}: expected a {'program' if word == AGAINST_C else 'folder'}, got none")
+            options[word] = words.pop(0)
+        else:
+            flags.append(word)
+    return options, flags
+
+
 def _print_trace(experiment: Experiment, pixel: tuple[int, int]) -> None:
     from sem.trace.diffraction import trace_diffraction
 
@@ -92,26 +149,25 @@ def _print_trace(experiment: Experiment, pixel: tuple[int, int]) -> None:
         print(f"TRACE: {name} = {' '.join(map(repr, values))}")
 
 
-def _write(experiment: Experiment, image: Tensor) -> Iterable[str]:
+def _write(experiment: Experiment, image: Tensor, header: dict[str, str]) -> Iterable[str]:
     from sem.diffraction import images
-    from sem.diffraction.smv_header import smv_header
 
-    outputs, header = experiment.outputs, smv_header(experiment.simulator)
+    outputs, computed = experiment.outputs, experiment.simulator.computed()
     if outputs.float_file is not None:
         images.write_float(outputs.float_file, image)
         yield outputs.float_file
     if outputs.int_file is not None:
-        scaled, scale = images.counts(image, outputs.scale, outputs.adc_offset)
+        scaled, scale = images.counts(image, outputs.scale, outputs.adc_offset, computed)
         images.write_smv(outputs.int_file, scaled, header)
         yield f"{outputs.int_file}, scaled by {scale:g}"
     if outputs.noise_file is not None:
         photons = images.poisson(image, outputs.seed)
-        noisy, _ = images.counts(photons, 1.0, outputs.adc_offset)
+        noisy, _ = images.counts(photons, 1.0, outputs.adc_offset, computed)
         images.write_smv(outputs.noise_file, noisy, header)
         overloads = int((noisy == images.OVERLOAD).sum())
         yield f"{outputs.noise_file}, seed {outputs.seed}, {overloads} overloads"
     if outputs.pgm_file is not None:
-        images.write_pgm(outputs.pgm_file, image, outputs.pgm_scale)
+        images.write_pgm(outputs.pgm_file, image, outputs.pgm_scale, computed)
         yield outputs.pgm_file
 
 

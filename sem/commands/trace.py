@@ -36,11 +36,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 
     diffraction = ArgumentParser(description="Write the intermediate values of one pixel of a diffraction image.")
     diffraction.add_argument("output", help="the file to write")
-    diffraction.add_argument(
-        "--pixel", type=int, nargs=2, metavar=("SLOW", "FAST"), required=True, help="counted from 0"
-    )
+    diffraction.add_argument("--pixel", type=int, nargs=2, metavar=("SLOW", "FAST"), help="counted from 0")
     experiment = "the experiment, one text in the words of sem diffraction simulate: '-cell 100 100 100 90 90 90 ...'"
-    diffraction.add_argument("--flags", required=True, help=experiment)
+    diffraction.add_argument("--flags", help=experiment)
+    diffraction.add_argument(
+        "--c_log", metavar="FILE", help="what nanoBragg printed with -trace_pixel, in place of a computation"
+    )
     diffraction.add_argument("--backend", default="native", help="the CPU kernel (native) or the serial reference")
     diffraction.add_argument(
         "--dtype", help="float32 or, for the reference, float64; the widest that there is if left out"
@@ -110,6 +111,11 @@ def _record_diffraction(options: Namespace) -> int:
 
     if options.dtype is not None and options.dtype not in DTYPES:
         raise ValueError(f"--dtype: expected one of {', '.join(DTYPES)}, got {options.dtype!r}")
+    if options.c_log is not None:
+        return _record_c_log(options)
+    for name in ("pixel", "flags"):
+        if options[name] is None:
+            raise ValueError(f"--{name}: expected a value, or --c_log with what the C program printed; got neither")
     experiment = experiment_from(shlex.split(options.flags))
     for note in experiment.notes:
         print(f"sem: {note}", file=sys.stderr)
@@ -117,6 +123,21 @@ def _record_diffraction(options: Namespace) -> int:
     slow, fast = options.pixel
     trace = trace_diffraction(experiment.simulator, (slow, fast), backend=options.backend, dtype=dtype)
     trace.header["flags"] = options.flags
+    trace.save(options.output)
+    print(f"{options.output}: {len(trace.entries)} quantities")
+    return 0
+
+
+def _record_c_log(options: Namespace) -> int:
+    from sem.trace import read_trace
+    from sem.trace.c_program import PROGRAM
+
+    for name in ("pixel", "flags", "dtype"):
+        if options[name] is not None:
+            raise ValueError(f"--{name}: expected none with --c_log, whose trace is written as it is")
+    trace = read_trace(options.c_log)
+    if trace.header.get("program") != PROGRAM:
+        raise ValueError(f"{options.c_log}: expected lines 'TRACE_C: name value ...', found none")
     trace.save(options.output)
     print(f"{options.output}: {len(trace.entries)} quantities")
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 
 import torch
@@ -45,12 +46,6 @@ class Convention:
             y = slow_size - y
         pair = (y, x) if self.swapped else (x, y)
         return torch.stack(pair) + self.beam_offset * pixel
-
-    def center_of(self, spot: Pair, pixel: float, slow_size: float) -> Pair:
-        """The beam centre ``(x, y)`` of a spot at ``(fast, slow)``: the inverse of :meth:`fast_slow`."""
-        fast, slow = (value - self.beam_offset * pixel for value in spot)
-        x, y = (slow, fast) if self.swapped else (fast, slow)
-        return x, slow_size - y if self.from_far_edge else y
 
     def default_center(self, pixel: float, size: Pair) -> Pair:
         """The beam centre ``(x, y)`` of a detector of ``size`` (fast, slow) where none is given."""
@@ -103,6 +98,8 @@ CONVENTIONS = {
     "XDS": _XDS,
     "DIALS": dataclasses.replace(_XDS, name="DIALS", two_theta=Y, polarisation=Y, spindle=Y),
 }
+BUILT_IN = dataclasses.replace(_MOSFLM, two_theta=Y)
+"""The directions that nanoBragg's command line starts from where some are given as vectors and others are not."""
 DIRECTIONS = ("beam", "fast", "slow", "normal", "two_theta", "polarisation", "spindle")
 
 
@@ -117,7 +114,29 @@ def convention(name: str) -> Convention:
     return CONVENTIONS[name]
 
 
-def custom(base: str = "MOSFLM", **vectors: Vector) -> Convention:
+def as_given(**vectors: Vector) -> Convention:
+    """The custom convention as nanoBragg makes it of the vectors on its command line.
+
+    Those that are not given are :data:`BUILT_IN`, the normal too, unless a normal is given whose length is not 1:
+    then it is ``fast x slow``.
+
+    Example:
+        >>> as_given(fast=(1, 0, 0), slow=(0, 1, 0)).normal
+        (1.0, 0.0, 0.0)
+        >>> as_given(fast=(1, 0, 0), slow=(0, 1, 0), normal=(0, 0, 2)).normal
+        (0.0, 0.0, 1.0)
+
+    Raises:
+        ValueError: as :func:`custom`.
+    """
+    normal = vectors.get("normal", BUILT_IN.normal)
+    kept = {name: vector for name, vector in vectors.items() if name != "normal"}
+    if math.sqrt(sum(part * part for part in normal)) == 1:
+        return custom(BUILT_IN, normal=normal, **kept)
+    return custom(BUILT_IN, **{"fast": BUILT_IN.fast, **kept})
+
+
+def custom(base: str | Convention = "MOSFLM", **vectors: Vector) -> Convention:
     """The convention ``base`` with some directions (:data:`DIRECTIONS`) replaced by vectors of any length but 0.
 
     The beam centre has no offsets, the pivot is the beam. The normal is ``fast x slow`` unless it is given.
@@ -129,7 +148,7 @@ def custom(base: str = "MOSFLM", **vectors: Vector) -> Convention:
     Raises:
         ValueError: an unknown direction, or a vector that is not three numbers or has no length.
     """
-    start = convention(base)
+    start = convention(base) if isinstance(base, str) else base
     units: dict[str, Vector] = {}
     for name, vector in vectors.items():
         if name not in DIRECTIONS:

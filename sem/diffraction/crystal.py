@@ -39,13 +39,14 @@ class Crystal(nn.Module):
         phi: spindle angle at the start.
         oscillation: how far the spindle turns during the exposure.
         phi_steps: angles computed, ``phi + i * oscillation / phi_steps``; 2 with an oscillation, else 1, if None.
+        phi_step: from one angle to the next, in place of ``oscillation / phi_steps``.
         mosaic_spread: largest angle between a domain and the crystal.
         mosaic_domains: 10 with a spread, else 1, if None. The first domain is aligned with the crystal.
         mosaic_seed: picks the axes and the relative angles of the domains.
 
     Parameters (float64, without gradients until asked for): ``lengths``, ``angles`` (or ``reciprocal``), ``misset``,
-    ``phi``, ``oscillation``, ``mosaic_spread``, ``cells``, ``fudge``. The domains' axes and relative angles are drawn
-    once: the image is a smooth function of the spread.
+    ``phi``, ``oscillation``, ``phi_step``, ``mosaic_spread``, ``cells``, ``fudge``. The domains'
+    axes and relative angles are drawn once: the image is a smooth function of the spread.
 
     Example:
         >>> crystal = Crystal((70, 80, 90, 75, 85, 95), cells=(5, 5, 5))
@@ -69,6 +70,7 @@ class Crystal(nn.Module):
         phi: float = 0.0,
         oscillation: float = 0.0,
         phi_steps: int | None = None,
+        phi_step: float | None = None,
         mosaic_spread: float = 0.0,
         mosaic_domains: int | None = None,
         mosaic_seed: int = DEFAULT_MOSAIC_SEED,
@@ -94,6 +96,9 @@ class Crystal(nn.Module):
             parameter(finite("osc", (oscillation,), 1)[0]),
         )
         self.phi_steps = count("phi steps", phi_steps or (2 if oscillation else 1))
+        self.phi_step: nn.Parameter | None = None
+        if phi_step is not None:
+            self.phi_step = parameter(finite("phi step", (phi_step,), 1)[0])
         self.mosaic_spread = parameter(nonnegative("mosaic spread", mosaic_spread, "in degrees"))
         if mosaic_domains is None:
             mosaic_domains = DEFAULT_DOMAINS if mosaic_spread else 1
@@ -122,7 +127,26 @@ class Crystal(nn.Module):
     def phi_angles(self) -> Tensor:
         """The spindle angles computed, ``[phi_steps]``, degrees."""
         steps = torch.arange(self.phi_steps, dtype=torch.float64, device=self.phi.device)
-        return self.phi + steps * (self.oscillation / self.phi_steps)
+        step = self.oscillation / self.phi_steps if self.phi_step is None else self.phi_step
+        return self.phi + steps * step
+
+    def carried_steps(self) -> Tensor:
+        """Which step's angle nanoBragg leaves the crystal at in each step, ``[phi_steps]``.
+
+        It does not turn the crystal to an angle of 0 but leaves it where it is. Step 0, which is left at the last
+        orientation of the pixel before, is not taken from elsewhere here.
+        """
+        radian = 180 / math.pi  # that program counts in radians, where an angle may miss 0 that in degrees does not
+        phi = float(self.phi.detach()) / radian
+        if self.phi_step is not None:
+            step = float(self.phi_step.detach()) / radian
+        else:
+            step = float(self.oscillation.detach()) / radian / self.phi_steps
+        source = torch.arange(self.phi_steps)
+        for index in range(1, self.phi_steps):
+            if phi + step * index == 0:
+                source[index] = source[index - 1]
+        return source
 
     def forward(self, spindle: Tensor, physics: str = "nanobragg") -> Tensor:
         """a, b, c in metres for each spindle angle and domain, ``[phi_steps, domains, 3, 3]``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sem.diffraction import conventions
 from sem.diffraction.conventions import Axes, Convention
@@ -47,6 +47,8 @@ class Detector(nn.Module):
         thickness: of the sensor, µm; 0 for one that absorbs everything at its surface.
         attenuation_depth: depth at which 1/e of the photons are left, µm; None for no absorption.
         layers: of the sensor that are computed apart.
+        layer_step: depth from one layer to the next, µm; ``thickness / (layers - 1)`` if None.
+        size: fast and slow side of the detector from which beam centres are counted, mm; that of its pixels if None.
 
     Parameters (float64, without gradients until asked for): ``distance`` or ``close_distance``, ``beam_center``,
     ``near_point``, ``rotation``, ``two_theta``, and the directions in ``axes``.
@@ -79,6 +81,8 @@ class Detector(nn.Module):
         thickness: float = 0.0,
         attenuation_depth: float | None = None,
         layers: int = 1,
+        layer_step: float | None = None,
+        size: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
         self.convention = conventions.convention(convention) if isinstance(convention, str) else convention
@@ -90,6 +94,10 @@ class Detector(nn.Module):
         self.oversample = count("oversample", oversample)
         self.layers = count("detector layers", layers)
         self.thickness = nonnegative("detector thickness", thickness, "in µm")
+        if layer_step is None:
+            layer_step = self.thickness / max(self.layers - 1, 1)
+        self.layer_step = nonnegative("layer step", layer_step, "in µm")
+        self._size = None if size is None else tuple(positive("detsize", side, "in mm") for side in size)
         self.attenuation_depth = None
         if attenuation_depth is not None:
             self.attenuation_depth = positive("attenuation depth", attenuation_depth, "in µm")
@@ -109,6 +117,8 @@ class Detector(nn.Module):
     @property
     def size(self) -> tuple[float, float]:
         """Fast and slow side of the whole detector, mm."""
+        if self._size is not None:
+            return self._size[0], self._size[1]
         return self.fast_pixels * self.pixel_size, self.slow_pixels * self.pixel_size
 
     def pivot_in(self, physics: str) -> str:
@@ -120,9 +130,7 @@ class Detector(nn.Module):
     def forward(self, physics: str = "nanobragg") -> DetectorFrame:
         """Where the pixels are after all rotations, differentiable in every parameter."""
         axes = self.axes
-        tilted = about_xyz(torch.stack([axes.fast, axes.slow, axes.normal]), self.rotation * DEGREE)
-        # taken before two-theta, which swings the detector on its arm: the distance stays that of the arm
-        ratio = axes.beam @ tilted[2]
+        tilted, ratio = self.tilted()
         if self.close_distance is None:
             close = (ratio * self.distance * MILLIMETRE).abs()
         else:
@@ -136,6 +144,7 @@ class Detector(nn.Module):
             spot = self.convention.fast_slow(self.beam_center, self.pixel_size, self.size[1]) * MILLIMETRE
             origin = distance * axes.beam - spot[0] * fast - spot[1] * slow
         depth = self.attenuation_depth
+        near_distance = torch.linalg.vecdot(origin, normal)
         return DetectorFrame(
             origin,
             fast,
@@ -143,11 +152,33 @@ class Detector(nn.Module):
             normal,
             pixel_size=self.pixel_size * MILLIMETRE,
             shape=(self.slow_pixels, self.fast_pixels),
-            close_distance=torch.linalg.vecdot(origin, normal),
+            close_distance=near_distance,
             point_pixel=self.point_pixel,
             oversample=self.oversample,
             layers=self.layers,
-            layer_step=self.thickness * MICROMETRE / max(self.layers - 1, 1),
+            layer_step=self.layer_step * MICROMETRE,
             attenuation=1 / (depth * MICROMETRE) if depth and self.thickness else 0.0,
-            curvature=Curvature(distance, axes.beam) if self.curved else None,
+            curvature=Curvature(near_distance / ratio if physics == "nanobragg" else distance, axes.beam)
+            if self.curved
+            else None,
         )
+
+    def arm(self, physics: str = "nanobragg") -> Tensor:
+        """The distance along the beam in metres that nanoBragg goes on with after all rotations.
+
+        The distance of the plane after two-theta, over the cosine between beam and normal before it: with two-theta
+        and a detector that turns about the beam it is shorter than ``distance``. ``exact`` keeps to the distance given.
+        """
+        ratio = self.tilted()[1]
+        if physics == "nanobragg":
+            return torch.as_tensor(self(physics).close_distance) / ratio
+        return self.distance * MILLIMETRE if self.close_distance is None else self.close_distance * MILLIMETRE / ratio
+
+    def tilted(self) -> tuple[Tensor, Tensor]:
+        """Fast, slow and normal ``[3, 3]`` turned about x, y, z, and the cosine between beam and normal.
+
+        Both are taken before two-theta, which swings the detector on its arm: the distance stays that of the arm.
+        """
+        axes = self.axes
+        tilted = about_xyz(torch.stack([axes.fast, axes.slow, axes.normal]), self.rotation * DEGREE)
+        return tilted, axes.beam @ tilted[2]

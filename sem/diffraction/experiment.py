@@ -16,15 +16,14 @@ from sem.diffraction.beam import DEFAULT_FLUENCE, Beam
 from sem.diffraction.conventions import Convention
 from sem.diffraction.crystal import DEFAULT_MOSAIC_SEED, Crystal
 from sem.diffraction.detector import Detector
-from sem.diffraction.flags import parse
+from sem.diffraction.flags import CUSTOM, parse
 from sem.diffraction.images import ADC_OFFSET, read_smv
-from sem.diffraction.parameters import DEGREE, nonnegative, positive
+from sem.diffraction.parameters import ANGSTROM, DEGREE, MILLIMETRE, nonnegative, positive
 from sem.diffraction.readers import read_matrix, read_sources
 from sem.diffraction.reflections import Reflections
-from sem.diffraction.simulator import Simulator, automatic_oversampling
+from sem.diffraction.simulator import FEW_CELLS, Simulator, automatic_oversampling
 
-ELECTRONVOLT_ANGSTROM = 12398.42
-DEFAULT_PIXEL, DEFAULT_SIZE, DEFAULT_DISTANCE = 0.1, 102.4, 100.0
+DEFAULT_PIXEL, DEFAULT_SIZE, DEFAULT_DISTANCE, DEFAULT_BEAM = 0.1, 102.4, 100.0, 0.1
 DEFAULT_SEED = 1
 C_OUTPUTS = {
     "float_file": "floatimage.bin",
@@ -61,6 +60,7 @@ class Experiment:
     reference: bool = False
     show_config: bool = False
     trace_pixel: tuple[int, int] | None = None
+    random_orientation: bool = False
 
 
 def experiment_from(arguments: Sequence[str]) -> Experiment:
@@ -87,25 +87,26 @@ def experiment_from(arguments: Sequence[str]) -> Experiment:
     wavelength = _wavelength(values)
     beam = _beam(values, wavelength)
     crystal = _crystal(values, wavelength)
-    detector = _detector(values)
-    detector.oversample = values.get("oversample") or automatic_oversampling(crystal, beam, detector)
+    detector = _detector(values, physics)
+    detector.oversample = values.get("oversample") or automatic_oversampling(crystal, beam, detector, physics)
     if detector.oversample < 1:
         raise ValueError(f"oversample: expected a whole number >= 1, got {detector.oversample}")
+    reflections = _reflections(values)
     simulator = Simulator(
         crystal,
         beam,
         detector,
-        _reflections(values),
+        reflections,
         physics=physics,
         phi_carryover=values.get("phi_carryover", "spec"),
         source_weighting=values.get("source_weighting", "ignore"),
-        interpolate=values.get("interpolate"),
+        interpolate=reflections.table is not None and _interpolates(values),
         water=values.get("water", 0.0),
         d_min=values.get("d_min", 0.0),
         region=values.get("region"),
         mask=mask,
     )
-    notes += _without_effect(values, detector, physics)
+    notes += _without_effect(given, detector, physics, simulator.interpolate)
     return Experiment(
         simulator,
         _outputs(values),
@@ -113,32 +114,31 @@ def experiment_from(arguments: Sequence[str]) -> Experiment:
         reference=values.get("reference", False),
         show_config=values.get("show_config", False),
         trace_pixel=values.get("trace_pixel"),
+        random_orientation=values.get("misset") == "random",
     )
 
 
 def _wavelength(values: Values) -> float:
-    if "energy" in values:
-        return ELECTRONVOLT_ANGSTROM / positive("energy", values["energy"], "in eV")
     return positive("wavelength", values.get("wavelength", 1.0), "in Å")
 
 
 def _beam(values: Values, wavelength: float) -> Beam:
     dispersion = values.get("dispersion")
-    both, steps = values.get("divergence"), values.get("divergence_steps")
     return Beam(
         wavelength,
         polarisation=values.get("polarisation", 0.0),
         polarised=values.get("polarised", True),
         fluence=values.get("fluence", DEFAULT_FLUENCE),
-        flux=values.get("flux"),
+        flux=values.get("flux") or None,  # no flux at all counts as none given
         exposure=values.get("exposure", 1.0),
-        beam_size=values.get("beam_size", 0.1),
-        divergence=(values.get("divergence_h", both), values.get("divergence_v", both)),
+        beam_size=values.get("beam_size", DEFAULT_BEAM),
+        divergence=(values.get("divergence_h"), values.get("divergence_v")),
         divergence_step=(values.get("divergence_step_h"), values.get("divergence_step_v")),
-        divergence_steps=(values.get("divergence_steps_h", steps), values.get("divergence_steps_v", steps)),
+        divergence_steps=(values.get("divergence_steps_h"), values.get("divergence_steps_v")),
         dispersion=None if dispersion is None else dispersion / 100,
         dispersion_steps=values.get("dispersion_steps"),
         sources=read_sources(values["source_file"]) if "source_file" in values else None,
+        round_divergence=values.get("round_divergence", True),
     )
 
 
@@ -152,7 +152,7 @@ def _crystal(values: Values, wavelength: float) -> Crystal:
     misset = values.get("misset", (0.0, 0.0, 0.0))
     if misset == "random":
         misset = random_misset(values.get("misset_seed", values.get("seed", DEFAULT_SEED)))
-    oscillation, steps = _oscillation(values)
+    oscillation, step, steps = _oscillation(values)
     single = Crystal(**cell, reciprocal=reciprocal)
     return Crystal(
         **cell,
@@ -164,6 +164,7 @@ def _crystal(values: Values, wavelength: float) -> Crystal:
         phi=values.get("phi", 0.0),
         oscillation=oscillation,
         phi_steps=steps,
+        phi_step=step,
         mosaic_spread=values.get("mosaic", 0.0),
         mosaic_domains=values.get("mosaic_domains") if values.get("mosaic") else None,
         mosaic_seed=values.get("mosaic_seed", DEFAULT_MOSAIC_SEED),
@@ -172,39 +173,49 @@ def _crystal(values: Values, wavelength: float) -> Crystal:
 
 def _cells(values: Values, crystal: Crystal) -> list[int]:
     """Unit cells along a, b, c: as given (0 is 1), or as many as the sample, clipped to the beam, has room for."""
-    edges = crystal.vectors()[0].norm(dim=-1).tolist()
-    clips = "flux" in values or "beam_size" in values
-    beam = values.get("beam_size", 0.1) if clips else math.inf
+    edges = values["cell"][:3] if "cell" in values else crystal.vectors()[0].norm(dim=-1).tolist()
+    beam = values.get("beam_size", DEFAULT_BEAM)
     cells = []
     for axis, edge in zip("abc", edges, strict=True):
-        number = int(nonnegative(f"N{axis}", values.get(f"cells_{axis}", values.get("cells", 1))))
-        size = values.get(f"sample_{axis}", values.get("sample"))
+        number = int(nonnegative(f"N{axis}", values.get(f"cells_{axis}", 1)))
+        size = values.get(f"sample_{axis}")
         if size is not None:
             positive(f"sample size along {axis}", size, "in mm")
             # the beam runs along the crystal's first size, the other two are across it
-            clipped = size if axis == "a" else min(size, beam)
-            number = math.ceil(clipped * 1e7 / edge)
+            clipped = size if axis == "a" or beam <= 0 else min(size, beam)
+            # in metres, so that a multiple of an edge is rounded as the C program rounds it
+            number = math.ceil(clipped / (1 / MILLIMETRE) / (edge * ANGSTROM))
         cells.append(max(number, 1))
     return cells
 
 
-def _oscillation(values: Values) -> tuple[float, int | None]:
-    """Range and number of steps of the spindle from what is given of range, step and number."""
+def _interpolates(values: Values) -> bool:
+    """Whether amplitudes are interpolated: as asked, or by the cells on the command line, not those of a sample."""
+    few = any(values.get(f"cells_{axis}", 1) <= FEW_CELLS for axis in "abc")
+    return values.get("interpolate", few)
+
+
+def _oscillation(values: Values) -> tuple[float, float | None, int]:
+    """Range, step and number of steps of the spindle from what is given of the three, by nanoBragg's rules.
+
+    Nothing: one step. A range alone: 2 steps of half of it. A step without a range: 2 such steps, whatever their
+    number. A range or step below 0 counts as not given.
+    """
     width, step, steps = values.get("oscillation"), values.get("phi_step"), values.get("phi_steps")
+    width = None if width is None or width < 0 else width
+    step = None if step is None or step <= 0 else step
     if steps is not None and steps < 1:
         raise ValueError(f"phisteps: expected a whole number >= 1, got {steps}")
-    if step is not None and width is not None and step * width <= 0:
-        raise ValueError(f"phistep: expected a step of the same sign as the oscillation {width:g}, got {step:g}")
-    if steps is not None:
-        if width is None and step is None and steps > 1:
-            raise ValueError(f"phisteps {steps}: expected -osc or -phistep to go with it, got neither")
-        return (step * steps if width is None and step is not None else width or 0.0), steps
     if width is None:
-        return (0.0, 1) if step is None else (2 * step, 2)
+        if step is None:
+            if steps is not None and steps > 1:
+                raise ValueError(f"phisteps {steps}: expected -osc or -phistep above 0 to go with it, got neither")
+            return 0.0, None, 1
+        return step, step, 2
     if step is None:
-        return width, None
-    steps = math.ceil(width / step - 1e-9)
-    return step * steps, steps
+        return width, None, steps or (2 if width else 1)
+    # in radians, so that a whole number of steps is rounded as the C program rounds it
+    return width, step, steps or max(math.ceil((width * DEGREE) / (step * DEGREE)), 1)
 
 
 def random_misset(seed: int) -> tuple[float, float, float]:
@@ -220,51 +231,95 @@ def random_misset(seed: int) -> tuple[float, float, float]:
     return turn_x / DEGREE, turn_y / DEGREE, turn_z / DEGREE
 
 
-def _detector(values: Values) -> Detector:
+def _detector(values: Values, physics: str) -> Detector:
     pixel = positive("pixel", values.get("pixel", DEFAULT_PIXEL), "in mm")
-    pixels = []
+    pixels, sides = [], []
     for axis in ("fast", "slow"):
-        number, size = (
-            values.get(f"pixels_{axis}", values.get("pixels")),
-            values.get(f"size_{axis}", values.get("size")),
-        )
-        side = positive("detsize", DEFAULT_SIZE if size is None else size, "in mm")
+        number = values.get(f"pixels_{axis}")
+        side = positive("detsize", values.get(f"size_{axis}", DEFAULT_SIZE), "in mm")
         if number is None:
             number = math.ceil(side / pixel - 0.5)
+        else:
+            side = number * pixel
         if number < 1:
             raise ValueError(f"detpixels: expected a whole number >= 1, got {number}")
         pixels.append(number)
-    convention = _convention(values)
-    size = (pixels[0] * pixel, pixels[1] * pixel)
-    center = convention.default_center(pixel, size)
-    near = [values.get(f"near_{axis}", side / 2) for axis, side in zip("xy", size, strict=True)]
-    for index, axis in enumerate("xy"):
-        if f"org_{axis}" in values:
-            near[index] = (values[f"org_{axis}"] - 0.5) * pixel
-    depth = values.get("attenuation_depth")
-    return Detector(
+        sides.append(side)
+    size = (sides[0], sides[1])
+    convention = _convention(values, physics)
+    center, near = _centers(values, convention, pixel, size)
+    thickness, layers, layer_step = _layers(values)
+    depth = values.get("attenuation_depth", thickness)
+    detector = Detector(
         (pixels[0], pixels[1]),
         pixel,
         values.get("distance", DEFAULT_DISTANCE),
         close_distance=values.get("close_distance"),
         convention=convention,
-        beam_center=(values.get("beam_x", center[0]), values.get("beam_y", center[1])),
-        near_point=(near[0], near[1]),
+        beam_center=center,
+        near_point=near,
         rotation=tuple(values.get(f"rotation_{axis}", 0.0) for axis in "xyz"),
         two_theta=values.get("two_theta", 0.0),
-        pivot=values.get("pivot"),
+        pivot=values.get("pivot" if convention.name == CUSTOM else "pivot_asked"),
         curved=values.get("curved", False),
         point_pixel=values.get("point_pixel", False),
-        thickness=values.get("thickness", 0.0),
+        thickness=thickness,
         attenuation_depth=None if not depth or math.isinf(depth) else depth,
-        layers=values.get("layers") or (2 if values.get("thickness") else 1),
+        layers=layers,
+        layer_step=layer_step,
+        size=size,
     )
+    _, cosine = detector.tilted()
+    if abs(float(cosine)) < 1e-12:
+        normal, beam = (" ".join(f"{part:g}" for part in vector) for vector in (convention.normal, convention.beam))
+        raise ValueError(
+            f"detector: expected a normal that is not perpendicular to the beam, got normal {normal} and beam {beam}"
+        )
+    return detector
 
 
-def _convention(values: Values) -> Convention:
-    vectors = {name.removeprefix("vector_"): value for name, value in values.items() if name.startswith("vector_")}
+def _centers(
+    values: Values, convention: Convention, pixel: float, size: tuple[float, float]
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """The beam centre and the point nearest to the sample.
+
+    Where a convention turns about the sample, and in the custom one, they are one pair of numbers for nanoBragg: the
+    beam centre if it is given, else the nearest point, else the middle.
+    """
+    middle = {"x": size[0] / 2, "y": size[1] / 2}
+    near = {axis: values.get(f"near_{axis}", side) for axis, side in middle.items()}
+    near |= {axis: (values[f"org_{axis}"] - 0.5) * pixel for axis in "xy" if f"org_{axis}" in values}
+    if convention.pivot == "sample" or convention.name == CUSTOM:
+        both = values.get("beam_x", near["x"]), values.get("beam_y", near["y"])
+        return both, both
+    center = convention.default_center(pixel, size)
+    return (values.get("beam_x", center[0]), values.get("beam_y", center[1])), (near["x"], near["y"])
+
+
+def _layers(values: Values) -> tuple[float, int, float]:
+    """The sensor's thickness, its number of layers and the depth of one, µm.
+
+    Without a thickness there is one layer. A thickness alone is cut into 2 layers; as many layers as given reach from
+    face to face.
+    """
+    thickness = values.get("thickness", 0.0)
+    if thickness <= 0:
+        nonnegative("detector thickness", thickness, "in µm")
+        return 0.0, 1, 0.0
+    layers = values.get("layers")
+    if not layers:
+        return thickness, 2, thickness / 2
+    return thickness, layers, thickness / max(layers - 1, 1)
+
+
+def _convention(values: Values, physics: str) -> Convention:
     name = values.get("convention", "MOSFLM")
-    return conventions.custom(name, **vectors) if vectors else conventions.convention(name)
+    if name != CUSTOM:
+        return conventions.convention(name)
+    vectors = {name.removeprefix("vector_"): value for name, value in values.items() if name.startswith("vector_")}
+    if physics == "nanobragg":
+        return conventions.as_given(**vectors)
+    return conventions.custom(conventions.BUILT_IN, **vectors)
 
 
 def _reflections(values: Values) -> Reflections:
@@ -297,7 +352,10 @@ def _outputs(values: Values) -> Outputs:
 
 
 def _from_header(header: Mapping[str, str], pixels: Tensor, *, flipped: bool, source: str) -> dict[str, Any]:
-    """What an SMV header says about the experiment, under the names of the flags. A mask counts y from the far end."""
+    """What an SMV header says about the experiment, under the names of the flags. A mask counts y from the far end.
+
+    Two-theta is not among it: nanoBragg writes it and does not read it.
+    """
     slow, fast = pixels.shape
     found: dict[str, Any] = {"pixels_fast": fast, "pixels_slow": slow}
     keys = {
@@ -307,9 +365,10 @@ def _from_header(header: Mapping[str, str], pixels: Tensor, *, flipped: bool, so
         "WAVELENGTH": "wavelength",
         "BEAM_CENTER_X": "beam_x",
         "BEAM_CENTER_Y": "beam_y",
+        "XDS_ORGX": "org_x",
+        "XDS_ORGY": "org_y",
         "PHI": "phi",
         "OSC_RANGE": "oscillation",
-        "TWOTHETA": "two_theta",
     }
     for key, name in keys.items():
         if key in header:
@@ -324,16 +383,27 @@ def _from_header(header: Mapping[str, str], pixels: Tensor, *, flipped: bool, so
     return found
 
 
-def _without_effect(values: Values, detector: Detector, physics: str) -> list[str]:
+def _without_effect(values: Values, detector: Detector, physics: str, interpolates: bool) -> list[str]:
     """Flags that say something which the rest of the experiment makes irrelevant."""
-    pivot = detector.pivot_in(physics)
+    pivot, custom = detector.pivot_in(physics), detector.convention.name == CUSTOM
     notes = []
-    if detector.pivot is not None and pivot != detector.pivot:
+    if not custom and detector.pivot is not None and pivot != detector.pivot:
         notes.append("-pivot has no effect: the convention decides, as in nanoBragg; -physics exact listens to it")
-    if pivot == "sample" and ("beam_x" in values or "beam_y" in values):
-        notes.append("the beam centre has no effect: this detector turns about the sample, give -Xclose and -Yclose")
-    if pivot == "beam" and ({"near_x", "near_y", "org_x", "org_y"} & set(values)):
+    if not custom and any(name.startswith("vector_") for name in values):
+        notes.append("explicit vectors have no effect: a convention that is named after them counts, as in nanoBragg")
+    if "first_corner" in values:
+        notes.append("-pix0_vector has no effect but to make the convention custom, as in nanoBragg")
+    near = {"near_x", "near_y", "org_x", "org_y"} & set(values)
+    if near and pivot == "beam" and not custom:
         notes.append("the nearest point has no effect: this detector turns about the beam, give -Xbeam and -Ybeam")
+    elif near and {"beam_x", "beam_y"} <= set(values):
+        notes.append("the nearest point has no effect: the beam centre is taken for it, as in nanoBragg")
+    if values.get("interpolate") and not interpolates:
+        notes.append("-interpolate has no effect: there is no table of structure factors")
+    if values.get("oscillation", 0) < 0 or values.get("phi_step", 0) < 0:
+        notes.append("-osc and -phistep below 0 count as not given, as in nanoBragg")
+    if values.get("layers", 1) > 1 and not values.get("thickness"):
+        notes.append("-detector_thicksteps has no effect: the sensor has no -detector_thick")
     if values.get("mosaic_domains", 1) > 1 and not values.get("mosaic"):
         notes.append("-mosaic_domains has no effect: without a -mosaic spread there is one domain")
     return notes

@@ -1,13 +1,21 @@
-"""The flags of ``sem diffraction simulate``: nanoBragg's own, single dash, and a few more, in one table."""
+"""The flags of ``sem diffraction simulate``: nanoBragg's own, single dash, and a few more, in one table.
+
+A command line is read as the C program reads it: flag after flag, each of which sets some settings, so that the last
+one to set a setting counts. The table says for each flag what it sets, side effects included.
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+from sem.diffraction.parameters import positive
+
 Value = Any
+ELECTRONVOLT_ANGSTROM = 12398.42
+CUSTOM = "CUSTOM"
 
 
 def _number(text: str) -> float:
@@ -37,8 +45,8 @@ class Flag:
 
     names: tuple[str, ...]
     group: str
-    sets: str
-    """The name that its values go under; several flags may set one."""
+    sets: tuple[str, ...]
+    """The settings that take its value; several flags may set one."""
     help: str
     kind: Kind = NUMBER
     count: int = 1
@@ -46,6 +54,18 @@ class Flag:
     constant: Value = None
     """What a flag without values sets."""
     status: str = COVERED
+    also: Mapping[str, Value] = field(default_factory=dict)
+    """What it sets besides, whatever its value."""
+    first: str = ""
+    """A setting that takes the first of several values."""
+    convert: Callable[[Value], Value] | None = None
+    """From the value given to the one set."""
+
+    def effects(self, value: Value) -> dict[str, Value]:
+        """Every setting of the flag given with ``value``."""
+        set_to = value if self.convert is None else self.convert(value)
+        effects = {**dict.fromkeys(self.sets, set_to), **self.also}
+        return effects | {self.first: value[0]} if self.first else effects
 
     @property
     def name(self) -> str:
@@ -53,11 +73,20 @@ class Flag:
 
 
 def _flag(names: str, group: str, sets: str, help: str, *rest: Any, **more: Any) -> Flag:
-    return Flag(tuple(names.split()), group, sets, help, *rest, **more)
+    return Flag(tuple(names.split()), group, tuple(sets.split()), help, *rest, **more)
 
 
 def _switch(names: str, group: str, sets: str, help: str, constant: Value = True) -> Flag:
     return _flag(names, group, sets, help, TEXT, 0, constant=constant)
+
+
+def _vector(names: str, group: str, sets: str, help: str, **more: Any) -> Flag:
+    also = {"convention": CUSTOM, **more.pop("also", {})}
+    return _flag(names, group, sets, f"{help}; custom convention", NUMBER, 3, also=also, **more)
+
+
+def _wavelength_of(energy: float) -> float:
+    return ELECTRONVOLT_ANGSTROM / positive("energy", energy, "in eV")
 
 
 def _ignored(names: str, group: str, help: str, count: int = 0) -> Flag:
@@ -71,6 +100,8 @@ def _missing(names: str, group: str, help: str, count: int = 0) -> Flag:
 CRYSTAL, REFLECTIONS, DETECTOR, BEAM = "Crystal", "Structure factors", "Detector", "Beam"
 SAMPLING, OUTPUT, MORE = "Sampling", "Output", "Beyond nanoBragg"
 
+_BEAM, _SAMPLE = {"pivot": "beam"}, {"pivot": "sample"}
+"""What the flags of positions say besides: what the detector turns about where directions are custom."""
 _ONLY_LOWER = "nanoBragg takes no notice of capitals; so does this command, with a note"
 
 FLAGS: tuple[Flag, ...] = (
@@ -78,11 +109,19 @@ FLAGS: tuple[Flag, ...] = (
     _flag("-mat", CRYSTAL, "matrix_file", "MOSFLM orientation matrix, in place of a cell", TEXT),
     _flag("-misset", CRYSTAL, "misset", "turns about x, y, z; or the word random", NUMBER, 3, "degrees"),
     _flag("-misset_seed", CRYSTAL, "misset_seed", "picks the random orientation", WHOLE),
-    _flag("-N", CRYSTAL, "cells", "unit cells along a, b and c", WHOLE),
+    _flag("-N", CRYSTAL, "cells_a cells_b cells_c", "unit cells along a, b and c", WHOLE),
     _flag("-Na", CRYSTAL, "cells_a", "unit cells along a", WHOLE),
     _flag("-Nb", CRYSTAL, "cells_b", "unit cells along b", WHOLE),
     _flag("-Nc", CRYSTAL, "cells_c", "unit cells along c", WHOLE),
-    _flag("-samplesize -sample_size -xtalsize -xtal_size", CRYSTAL, "sample", "size along a, b and c", NUMBER, 1, "mm"),
+    _flag(
+        "-samplesize -sample_size -xtalsize -xtal_size",
+        CRYSTAL,
+        "sample_a sample_b sample_c",
+        "size along a, b and c",
+        NUMBER,
+        1,
+        "mm",
+    ),
     _flag("-sample_thick -sample_x -xtal_thick -xtal_x", CRYSTAL, "sample_a", "size along a", NUMBER, 1, "mm"),
     _flag("-sample_width -sample_y -xtal_width -xtal_y -width", CRYSTAL, "sample_b", "size along b", NUMBER, 1, "mm"),
     _flag(
@@ -100,26 +139,37 @@ FLAGS: tuple[Flag, ...] = (
     _flag("-default_F", REFLECTIONS, "default_F", "amplitude of every reflection that the table does not hold"),
     _switch("-interpolate", REFLECTIONS, "interpolate", "tricubic between reflections", True),
     _switch("-nointerpolate", REFLECTIONS, "interpolate", "nearest reflection", False),
-    _flag("-detpixels", DETECTOR, "pixels", "pixels along both axes", WHOLE),
+    _flag("-detpixels", DETECTOR, "pixels_fast pixels_slow", "pixels along both axes", WHOLE),
     _flag("-detpixels_f -detpixels_x", DETECTOR, "pixels_fast", "pixels along the fast axis", WHOLE),
     _flag("-detpixels_s -detpixels_y", DETECTOR, "pixels_slow", "pixels along the slow axis", WHOLE),
-    _flag("-detsize", DETECTOR, "size", "side of the detector", NUMBER, 1, "mm"),
+    _flag("-detsize", DETECTOR, "size_fast size_slow", "side of the detector", NUMBER, 1, "mm"),
     _flag("-detsize_f -detsize_x", DETECTOR, "size_fast", "its fast side", NUMBER, 1, "mm"),
     _flag("-detsize_s -detsize_y", DETECTOR, "size_slow", "its slow side", NUMBER, 1, "mm"),
     _flag("-pixel", DETECTOR, "pixel", "side of a pixel", NUMBER, 1, "mm"),
-    _flag("-distance", DETECTOR, "distance", "sample to detector along the beam", NUMBER, 1, "mm"),
-    _flag("-close_distance", DETECTOR, "close_distance", "sample to the detector's plane", NUMBER, 1, "mm"),
-    _flag("-Xbeam", DETECTOR, "beam_x", "beam centre, the convention's x", NUMBER, 1, "mm"),
-    _flag("-Ybeam", DETECTOR, "beam_y", "beam centre, the convention's y", NUMBER, 1, "mm"),
-    _flag("-Xclose", DETECTOR, "near_x", "point nearest to the sample, fast", NUMBER, 1, "mm"),
-    _flag("-Yclose", DETECTOR, "near_y", "point nearest to the sample, slow", NUMBER, 1, "mm"),
-    _flag("-ORGX", DETECTOR, "org_x", "the same as XDS counts it, fast", NUMBER, 1, "pixels"),
-    _flag("-ORGY", DETECTOR, "org_y", "the same as XDS counts it, slow", NUMBER, 1, "pixels"),
+    _flag("-distance", DETECTOR, "distance", "sample to detector along the beam", NUMBER, 1, "mm", also=_BEAM),
+    _flag(
+        "-close_distance",
+        DETECTOR,
+        "close_distance",
+        "sample to the detector's plane",
+        NUMBER,
+        1,
+        "mm",
+        also=_SAMPLE,
+    ),
+    _flag("-Xbeam", DETECTOR, "beam_x", "beam centre, the convention's x", NUMBER, 1, "mm", also=_BEAM),
+    _flag("-Ybeam", DETECTOR, "beam_y", "beam centre, the convention's y", NUMBER, 1, "mm", also=_BEAM),
+    _flag("-Xclose", DETECTOR, "near_x", "point nearest to the sample, fast", NUMBER, 1, "mm", also=_SAMPLE),
+    _flag("-Yclose", DETECTOR, "near_y", "point nearest to the sample, slow", NUMBER, 1, "mm", also=_SAMPLE),
+    _flag("-ORGX", DETECTOR, "org_x", "the same as XDS counts it, fast", NUMBER, 1, "pixels", also=_SAMPLE),
+    _flag("-ORGY", DETECTOR, "org_y", "the same as XDS counts it, slow", NUMBER, 1, "pixels", also=_SAMPLE),
     _flag("-detector_rotx", DETECTOR, "rotation_x", "turn about x", NUMBER, 1, "degrees"),
     _flag("-detector_roty", DETECTOR, "rotation_y", "turn about y", NUMBER, 1, "degrees"),
     _flag("-detector_rotz", DETECTOR, "rotation_z", "turn about z", NUMBER, 1, "degrees"),
-    _flag("-twotheta", DETECTOR, "two_theta", "swing of the detector's arm", NUMBER, 1, "degrees"),
-    _flag("-pivot", DETECTOR, "pivot", "beam or sample; nanoBragg listens only with explicit vectors", TEXT),
+    _flag("-twotheta", DETECTOR, "two_theta", "swing of the detector's arm", NUMBER, 1, "degrees", also=_SAMPLE),
+    _flag(
+        "-pivot", DETECTOR, "pivot pivot_asked", "beam or sample; nanoBragg listens only with explicit vectors", TEXT
+    ),
     _switch("-mosflm", DETECTOR, "convention", "MOSFLM's convention (the default)", "MOSFLM"),
     _switch("-denzo", DETECTOR, "convention", "DENZO's convention", "DENZO"),
     _switch("-adxv", DETECTOR, "convention", "ADXV's convention", "ADXV"),
@@ -130,18 +180,26 @@ FLAGS: tuple[Flag, ...] = (
     _ignored("-ADXV", DETECTOR, _ONLY_LOWER),
     _ignored("-XDS", DETECTOR, _ONLY_LOWER),
     _ignored("-DIALS", DETECTOR, _ONLY_LOWER),
-    _flag("-fdet_vector", DETECTOR, "vector_fast", "fast axis; custom convention", NUMBER, 3),
-    _flag("-sdet_vector", DETECTOR, "vector_slow", "slow axis; custom convention", NUMBER, 3),
-    _flag("-odet_vector", DETECTOR, "vector_normal", "detector normal; custom convention", NUMBER, 3),
-    _flag("-twotheta_axis", DETECTOR, "vector_two_theta", "axis of the arm; custom convention", NUMBER, 3),
-    _flag("-beam_vector", BEAM, "vector_beam", "direction of the beam; custom convention", NUMBER, 3),
-    _flag("-polar_vector", BEAM, "vector_polarisation", "direction of polarisation; custom convention", NUMBER, 3),
-    _flag("-spindle_axis", SAMPLING, "vector_spindle", "axis that phi turns about; custom convention", NUMBER, 3),
-    _missing("-pix0_vector", DETECTOR, "origin of the detector; give beam centre and distance", 3),
+    _vector("-fdet_vector", DETECTOR, "vector_fast", "fast axis"),
+    _vector("-sdet_vector", DETECTOR, "vector_slow", "slow axis"),
+    _vector("-odet_vector", DETECTOR, "vector_normal", "detector normal"),
+    _vector(
+        "-twotheta_axis",
+        DETECTOR,
+        "vector_two_theta",
+        "axis of the arm, whose x is taken for two-theta in degrees too",
+        also=_SAMPLE,
+        first="two_theta",
+    ),
+    _vector("-beam_vector", BEAM, "vector_beam", "direction of the beam"),
+    _vector("-polar_vector", BEAM, "vector_polarisation", "direction of polarisation"),
+    _vector("-spindle_axis", SAMPLING, "vector_spindle", "axis that phi turns about"),
+    _vector("-pix0_vector", DETECTOR, "first_corner", "in metres; not used, beam centre and distance decide"),
+    _vector("-pix0_vector_mm", DETECTOR, "first_corner", "in mm; not used, beam centre and distance decide"),
     _switch("-curved_det", DETECTOR, "curved", "all pixels at one distance"),
     _switch("-point_pixel", DETECTOR, "point_pixel", "solid angles of points"),
     _flag(
-        "-detector_abs",
+        "-detector_abs -detector_absorb",
         DETECTOR,
         "attenuation_depth",
         "depth where 1/e is left; inf or 0: no absorption",
@@ -156,17 +214,19 @@ FLAGS: tuple[Flag, ...] = (
         "-img", DETECTOR, "image_file", "SMV image whose header gives sizes, distances, centre, wavelength, phi", TEXT
     ),
     _flag("-lambda -wave", BEAM, "wavelength", "central wavelength", NUMBER, 1, "Å"),
-    _flag("-energy", BEAM, "energy", "central energy", NUMBER, 1, "eV"),
+    _flag("-energy", BEAM, "wavelength", "central energy", NUMBER, 1, "eV", convert=_wavelength_of),
     _flag("-dispersion", BEAM, "dispersion", "range of wavelengths", NUMBER, 1, "%"),
     _flag("-dispsteps", BEAM, "dispersion_steps", "number of wavelengths", WHOLE),
-    _flag("-divergence", BEAM, "divergence", "range of directions, both ways", NUMBER, 1, "mrad"),
+    _flag("-divergence", BEAM, "divergence_h divergence_v", "range of directions, both ways", NUMBER, 1, "mrad"),
     _flag("-hdivrange", BEAM, "divergence_h", "horizontal range", NUMBER, 1, "mrad"),
     _flag("-vdivrange", BEAM, "divergence_v", "vertical range", NUMBER, 1, "mrad"),
     _flag("-hdivstep", BEAM, "divergence_step_h", "horizontal step", NUMBER, 1, "mrad"),
     _flag("-vdivstep", BEAM, "divergence_step_v", "vertical step", NUMBER, 1, "mrad"),
-    _flag("-divsteps", BEAM, "divergence_steps", "points, both ways", WHOLE),
+    _flag("-divsteps", BEAM, "divergence_steps_h divergence_steps_v", "points, both ways", WHOLE),
     _flag("-hdivsteps", BEAM, "divergence_steps_h", "horizontal points", WHOLE),
     _flag("-vdivsteps", BEAM, "divergence_steps_v", "vertical points", WHOLE),
+    _switch("-round_div", BEAM, "round_divergence", "directions within an ellipse (the default)", True),
+    _switch("-square_div", BEAM, "round_divergence", "directions in the corners too", False),
     _flag("-sourcefile -source", BEAM, "source_file", "rows x y z weight wavelength(m)", TEXT),
     _flag("-polar -polarization", BEAM, "polarisation", "Kahn's polarisation factor"),
     _switch("-nopolar", BEAM, "polarised", "no polarisation factor", False),
@@ -215,11 +275,13 @@ BY_NAME = {name: flag for flag in FLAGS for name in flag.names}
 
 
 def parse(arguments: Sequence[str]) -> tuple[dict[str, Value], list[str]]:
-    """What the flags set, by name, and a note for every flag without effect. Of a flag given twice the last counts.
+    """What the flags set, one after the other, and a note for every flag without effect.
 
     Example:
         >>> parse(["-lambda", "1.5", "-N", "5"])[0]
-        {'wavelength': 1.5, 'cells': 5}
+        {'wavelength': 1.5, 'cells_a': 5, 'cells_b': 5, 'cells_c': 5}
+        >>> parse(["-lambda", "1.5", "-pivot", "sample", "-distance", "80", "-energy", "12398.42"])[0]
+        {'wavelength': 1.0, 'pivot': 'beam', 'pivot_asked': 'sample', 'distance': 80.0}
 
     Raises:
         ValueError: an unknown flag, with the nearest known one; a flag that is not covered; values that are missing or
@@ -235,15 +297,14 @@ def parse(arguments: Sequence[str]) -> tuple[dict[str, Value], list[str]]:
             raise ValueError(_unknown(word))
         if flag.status == MISSING:
             raise ValueError(f"{word}: not covered ({flag.help})")
-        random = flag.sets == "misset" and words[:1] and words[0].startswith("rand")
+        random = "misset" in flag.sets and words[:1] and words[0].startswith("rand")
         count = 1 if random else flag.count
         given, words = words[:count], words[count:]
         if flag.status == IGNORED:
             notes.append(f"{word} has no effect: {flag.help}")
             continue
         value = "random" if random else _value(flag, word, given, count)
-        values.pop(flag.sets, None)  # the order of the flags is that in which they were given last
-        values[flag.sets] = value
+        values |= flag.effects(value)
     return values, notes
 
 

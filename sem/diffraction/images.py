@@ -14,6 +14,7 @@ from torch import Tensor
 from sem.files import replacing
 
 SMV_HEADER = 512
+_LARGEST_SMV_HEADER = 1 << 20
 _PGM_HEADER = 4096  # bytes in which a header ends
 OVERLOAD = 65535
 ADC_OFFSET = 40.0
@@ -47,10 +48,13 @@ def read_float(path: str | Path, shape: tuple[int, int] | None = None) -> Tensor
     return torch.from_numpy(np.frombuffer(raw, np.float32).reshape(slow, fast).copy())
 
 
-def counts(image: Tensor, scale: float | None = None, offset: float = ADC_OFFSET) -> tuple[Tensor, float]:
+def counts(
+    image: Tensor, scale: float | None = None, offset: float = ADC_OFFSET, computed: Tensor | None = None
+) -> tuple[Tensor, float]:
     """``image`` as whole counts ``[slow, fast]`` of 0 to 65535, int32, and the scale used.
 
-    ``floor(image * scale + offset)``, clipped; a scale of None makes the maximum 55000.
+    The nearest to ``image * scale + offset``, clipped; a scale of None makes the maximum 55000. Pixels that were not
+    ``computed`` (bool, all by default) are 0, without the offset.
 
     Example:
         >>> counts(torch.tensor([[0.0, 1.0, 5e4]]), scale=2.0)[0].tolist()
@@ -60,7 +64,8 @@ def counts(image: Tensor, scale: float | None = None, offset: float = ADC_OFFSET
     if scale is None or scale <= 0:
         largest = float(values.max())
         scale = AUTOMATIC_MAXIMUM / largest if largest > 0 else 1.0
-    return (values * scale + offset).floor().clamp(0, OVERLOAD).to(torch.int32), scale
+    whole = (values * scale + offset + 0.5).floor().clamp(0, OVERLOAD).to(torch.int32)
+    return whole if computed is None else torch.where(computed.to(whole.device), whole, 0), scale
 
 
 def write_smv(path: str | Path, image: Tensor, header: Mapping[str, str] | None = None) -> None:
@@ -76,7 +81,24 @@ def write_smv(path: str | Path, image: Tensor, header: Mapping[str, str] | None 
     array = _array(image)
     if array.size and (array.min() < 0 or array.max() > OVERLOAD):
         raise ValueError(f"{path}: expected counts from 0 to {OVERLOAD}, got {array.min()} to {array.max()}")
-    slow, fast = array.shape
+    raw = smv_header_bytes((array.shape[0], array.shape[1]), header)
+    with replacing(path) as file:
+        file.write(raw)
+        file.write(array.astype(np.uint16).tobytes())
+
+
+def smv_header_bytes(shape: tuple[int, int], header: Mapping[str, str] | None = None) -> bytes:
+    """The header of an SMV image of ``shape`` (slow, fast) with the entries ``header``, padded with blanks.
+
+    512 bytes, or as many times that as it takes.
+
+    Raises:
+        ValueError: an entry that is not ASCII or has a character that ends one.
+    """
+    slow, fast = shape
+    for name, value in (header or {}).items():
+        if not f"{name}{value}".isascii() or any(mark in f"{name}{value}" for mark in "=;{}\n\f"):
+            raise ValueError(f"SMV header: expected ASCII without any of = ; {{ }}, got {name!r}, {value!r}")
     entries = {
         "HEADER_BYTES": str(SMV_HEADER),
         "DIM": "2",
@@ -89,9 +111,7 @@ def write_smv(path: str | Path, image: Tensor, header: Mapping[str, str] | None 
     size = SMV_HEADER
     while len(raw := _smv_header({**entries, "HEADER_BYTES": str(size)})) > size:
         size += SMV_HEADER
-    with replacing(path) as file:
-        file.write(raw.ljust(size, b" "))
-        file.write(array.astype(np.uint16).tobytes())
+    return raw.ljust(size, b" ")
 
 
 def _smv_header(entries: Mapping[str, str]) -> bytes:
@@ -105,10 +125,12 @@ def read_smv(path: str | Path) -> tuple[Tensor, dict[str, str]]:
         ValueError: the file cannot be read, or is no SMV image of unsigned 16-bit numbers.
     """
     raw = _read(path)
-    opening, closed, _ = raw[:65536].partition(b"}")
+    opening, closed, _ = raw[:_LARGEST_SMV_HEADER].partition(b"}")
     if not opening.startswith(b"{") or not closed:
         raise ValueError(f"{path}: expected an SMV image that begins with a header in braces, got other bytes")
-    pairs = (entry.partition("=") for entry in opening[1:].decode("latin-1").split(";"))
+    # nanoBragg leaves out the semicolon behind one of its entries: the end of a line ends one too
+    entries = opening[1:].decode("latin-1").replace("\n", ";").split(";")
+    pairs = (entry.partition("=") for entry in entries)
     header = {name.strip(): value.strip() for name, equals, value in pairs if equals}
     try:
         start, fast, slow = (int(header[name]) for name in ("HEADER_BYTES", "SIZE1", "SIZE2"))
@@ -125,17 +147,18 @@ def read_smv(path: str | Path) -> tuple[Tensor, dict[str, str]]:
     return torch.from_numpy(values), header
 
 
-def write_pgm(path: str | Path, image: Tensor, scale: float | None = None) -> None:
+def write_pgm(path: str | Path, image: Tensor, scale: float | None = None, computed: Tensor | None = None) -> None:
     """``image`` ``[slow, fast]`` times ``scale`` as bytes, binary PGM.
 
-    A scale of None makes five times the standard deviation 250.
+    A scale of None makes five times the standard deviation of the pixels ``computed`` (bool, all by default) 250.
 
     Raises:
         OSError: the file could not be written.
     """
     values = image.detach().to(torch.float64)
     if scale is None or scale <= 0:
-        deviation = float((values - values.mean()).square().mean().sqrt())
+        chosen = values if computed is None else values[computed.to(values.device)]
+        deviation = float((chosen - chosen.mean()).square().mean().sqrt()) if chosen.numel() else 0.0
         scale = 50.0 / deviation if deviation > 0 else 1.0
     slow, fast = values.shape
     with replacing(path) as file:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import math
+import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,29 +17,35 @@ from torch import Tensor
 from sem.diffraction.beam import SourceRow
 from sem.diffraction.parameters import ANGSTROM
 
+_BLANK, _SEPARATORS = re.compile(r"\s+"), re.compile(r"[\s,;:]+")
 _LARGEST = 1 << 28  # bytes of a text file, unpacked
 
 
 def read_matrix(path: str | Path, wavelength: float) -> Tensor:
     """a*, b*, c* as rows ``[3, 3]`` in 1/Å. A MOSFLM orientation matrix has them as columns, times ``wavelength`` in Å.
 
+    The nine numbers with which the file begins are read row by row, wherever its lines end.
+
     Raises:
-        ValueError: the file cannot be read or does not begin with nine numbers in three rows.
+        ValueError: the file cannot be read or does not begin with nine numbers.
     """
-    rows = list(itertools.islice(_numbers(path, "a*, b* and c* along one axis", least=3), 3))
-    if len(rows) < 3:
-        raise ValueError(f"{path}: expected three rows of three numbers, got {len(rows)}")
-    return torch.tensor([row[:3] for row in rows], dtype=torch.float64).T / wavelength
+    rows = _numbers(path, "nine in all: a*, b* and c* along each axis", least=1)
+    numbers = list(itertools.islice(itertools.chain.from_iterable(rows), 9))
+    if len(numbers) < 9:
+        raise ValueError(f"{path}: expected nine numbers, a*, b* and c* along each axis, got {len(numbers)}")
+    return torch.tensor(numbers, dtype=torch.float64).reshape(3, 3).T / wavelength
 
 
 def read_sources(path: str | Path) -> tuple[SourceRow, ...]:
     """The rows of a source file: ``x y z``, and where given ``weight`` and ``wavelength`` in metres.
 
+    Blanks, commas, semicolons and colons separate the numbers.
+
     Raises:
         ValueError: the file cannot be read, has no row, or has one that is not three to five numbers.
     """
     sources = []
-    for row in _numbers(path, "x y z weight wavelength", least=3):
+    for row in _numbers(path, "x y z weight wavelength", least=3, separators=_SEPARATORS):
         weight = row[3] if len(row) > 3 else 1.0
         wavelength = row[4] / ANGSTROM if len(row) > 4 else None
         sources.append(SourceRow((row[0], row[1], row[2]), weight, wavelength))
@@ -54,10 +61,10 @@ def read_rows(path: str | Path, what: str, least: int) -> np.ndarray:
     return np.array([row[:least] for row in _numbers(path, what, least)])
 
 
-def _numbers(path: str | Path, what: str, least: int) -> Iterator[list[float]]:
+def _numbers(path: str | Path, what: str, least: int, separators: re.Pattern[str] = _BLANK) -> Iterator[list[float]]:
     empty = True
     for line, text in enumerate(_lines(path), start=1):
-        words = text.partition("#")[0].split()
+        words = [word for word in separators.split(text.partition("#")[0]) if word]
         if not words:
             continue
         try:

@@ -34,8 +34,8 @@ class Simulator(nn.Module):
         crystal, beam, detector: the experiment.
         reflections: structure factors.
         physics: "nanobragg" repeats that program's quirks; "exact" does without them.
-        phi_carryover: "spec" turns the crystal at every step; "c-parity" repeats the last orientation in place of the
-            first where the spindle starts at 0, as nanoBragg does.
+        phi_carryover: "spec" turns the crystal at every step; "c-parity" leaves it where it is at a step whose angle is
+            0, as nanoBragg does: at step 0, where the last step of the pixel before left it.
         source_weighting: "ignore" or "relative", see :meth:`sem.diffraction.Beam.forward`.
         interpolate: tricubic structure factors; None interpolates a table where a domain has at most 2 cells along an
             axis.
@@ -115,6 +115,17 @@ class Simulator(nn.Module):
         arguments, options = self._problem()
         return compute(*arguments, **options)
 
+    def computed(self) -> Tensor:
+        """Which pixels are computed, bool ``[slow, fast]``: those of the region that the mask does not leave out."""
+        shape = self.detector.slow_pixels, self.detector.fast_pixels
+        chosen = torch.ones(shape, dtype=torch.bool) if self.mask is None else self.mask.clone()
+        if self.region is not None:
+            fast_first, fast_last, slow_first, slow_last = self.region
+            inside = torch.zeros_like(chosen)
+            inside[slow_first : slow_last + 1, fast_first : fast_last + 1] = True
+            chosen &= inside
+        return chosen
+
     def serial(self) -> Tensor:
         """The image in float64, without gradients, of the serial reference whose values :meth:`trace` gives."""
         arguments, options = self._problem()
@@ -130,7 +141,7 @@ class Simulator(nn.Module):
     def _problem(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """What the operator is called with."""
         axes = self.detector.axes
-        real, stars = self.crystal.vectors(self.physics)
+        _, stars = self.crystal.vectors(self.physics)
         spread_out = self.crystal.shape in ("gauss", "tophat")  # spots whose size is measured in reciprocal space
         stars = stars / ANGSTROM
         scale = CLASSICAL_RADIUS_SQUARED * self.beam.fluence
@@ -140,12 +151,12 @@ class Simulator(nn.Module):
             self.detector(self.physics),
             self.beam(axes, self.source_weighting),
             Domains(
-                self.crystal.turned(real * ANGSTROM, axes.spindle),
+                self.orientations(),
                 cells=self.crystal.cells,
                 shape=self.crystal.shape,
                 fudge=self.crystal.fudge,
                 reciprocal_metric=stars @ stars.T if spread_out else None,
-                phi_carryover=self._carries_over(),
+                phi_carryover=self.carries_over(),
             ),
             self.reflections(self.interpolate),
             self.beam.polarisation_along(axes),
@@ -159,7 +170,13 @@ class Simulator(nn.Module):
         }
         return arguments, options
 
-    def _carries_over(self) -> bool:
+    def orientations(self) -> Tensor:
+        """a, b, c in metres for each spindle angle and domain, ``[phi_steps, domains, 3, 3]``, as they are computed."""
+        real, _ = self.crystal.vectors(self.physics)
+        turned = self.crystal.turned(real * ANGSTROM, self.detector.axes.spindle)
+        return turned[self.crystal.carried_steps()] if self.phi_carryover == "c-parity" else turned
+
+    def carries_over(self) -> bool:
         """Whether the first spindle angle is one that nanoBragg does not turn the crystal to."""
         return self.phi_carryover == "c-parity" and float(self.crystal.phi.detach()) == 0.0
 
@@ -174,10 +191,10 @@ class Simulator(nn.Module):
         return region
 
 
-def automatic_oversampling(crystal: Crystal, beam: Beam, detector: Detector) -> int:
+def automatic_oversampling(crystal: Crystal, beam: Beam, detector: Detector, physics: str = "nanobragg") -> int:
     """Subpixels along a side so that three lie within the finest detail of a spot, the crystal's inverse size."""
     real, _ = crystal.vectors()
     longest = float((real.norm(dim=-1) * crystal.cells).max().detach()) * ANGSTROM
-    distance = detector.close_distance if detector.close_distance is not None else detector.distance
-    finest = float(beam.wavelength) * ANGSTROM * float(distance) * MILLIMETRE / (detector.pixel_size * MILLIMETRE)
+    distance = abs(float(detector.arm(physics).detach()))
+    finest = float(beam.wavelength) * ANGSTROM * distance / (detector.pixel_size * MILLIMETRE)
     return max(math.ceil(3 * longest / finest), 1)

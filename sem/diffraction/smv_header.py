@@ -13,24 +13,25 @@ DIALS_AXES = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (-1.0, 0.0, 0.0))
 
 @torch.no_grad()
 def smv_header(simulator: Simulator) -> dict[str, str]:
-    """Entries for :func:`sem.diffraction.images.write_smv`: lengths in mm, angles in degrees, the wavelength in Å."""
+    """Entries for :func:`sem.diffraction.images.write_smv`: lengths in mm, angles in degrees, the wavelength in Å.
+
+    The numbers are the C program's, in its order and to its six digits. Its centres are where the beam arrives after
+    :meth:`sem.diffraction.Detector.arm`, which is not quite on the detector where two-theta turns it about the sample.
+    """
     detector, crystal = simulator.detector, simulator.crystal
     frame = detector(simulator.physics)
-    origin, fast, slow, normal = (
-        torch.as_tensor(vector) for vector in (frame.origin, frame.fast, frame.slow, frame.normal)
-    )
-    close = float(frame.close_distance)
+    origin, fast, slow = (torch.as_tensor(vector) for vector in (frame.origin, frame.fast, frame.slow))
     pixel, (_, slow_size) = detector.pixel_size, detector.size
-    beam = detector.axes.beam
-    along = close / float(beam @ normal)  # where the beam meets the detector's plane
-    spot = along * beam - origin
+    arm = detector.arm(simulator.physics)
+    spot = arm * detector.axes.beam - origin
     spot_fast, spot_slow = float(spot @ fast) / MILLIMETRE, float(spot @ slow) / MILLIMETRE
     near_fast, near_slow = -float(origin @ fast) / MILLIMETRE, -float(origin @ slow) / MILLIMETRE
     dials = [float(origin @ torch.tensor(axis, dtype=torch.float64)) / MILLIMETRE for axis in DIALS_AXES]
-    center_x, center_y = detector.convention.center_of((spot_fast, spot_slow), pixel, slow_size)
-    numbers = {
+    about_sample = detector.pivot_in(simulator.physics) == "sample"
+    center_x, center_y = (detector.near_point if about_sample else detector.beam_center).tolist()
+    before = {
         "PIXEL_SIZE": pixel,
-        "DISTANCE": along / MILLIMETRE,
+        "DISTANCE": float(arm) / MILLIMETRE,
         "WAVELENGTH": float(simulator.beam.wavelength),
         "BEAM_CENTER_X": center_x,
         "BEAM_CENTER_Y": center_y,
@@ -40,17 +41,20 @@ def smv_header(simulator: Simulator) -> dict[str, str]:
         "MOSFLM_CENTER_Y": spot_fast - 0.5 * pixel,
         "DENZO_X_BEAM": spot_slow,
         "DENZO_Y_BEAM": spot_fast,
+    }
+    after = {
         "XDS_ORGX": near_fast / pixel + 0.5,
         "XDS_ORGY": near_slow / pixel + 0.5,
-        "CLOSE_DISTANCE": close / MILLIMETRE,
+        "CLOSE_DISTANCE": float(frame.close_distance) / MILLIMETRE,
         "PHI": float(crystal.phi),
         "OSC_START": float(crystal.phi),
         "OSC_RANGE": float(crystal.oscillation),
         "TWOTHETA": float(detector.two_theta),
     }
-    entries = {name: f"{number:g}" for name, number in numbers.items()}
-    return entries | {
+    return {
+        **{name: f"{number:g}" for name, number in before.items()},
         "DIALS_ORIGIN": ",".join(f"{number:g}" for number in dials),
+        **{name: f"{number:g}" for name, number in after.items()},
         "DETECTOR_SN": "000",
         "BEAMLINE": "fake",
     }

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
+from sem.trace.c_program import aligned
 from sem.trace.record import Entry, Trace
 
 
@@ -58,7 +59,8 @@ def compare(left: Trace, right: Trace, tolerance: float = 1e-6, absolute: float 
     """Align two traces by name, equal names by their turn, and compare what both have.
 
     A quantity differs when ``max |a - b| > tolerance max(|a|, |b|) + absolute``, the maxima over its values, or when
-    its number of values does. ``absolute`` is for what is rounding noise itself, such as residuals.
+    its number of values does. Where one trace is the C program nanoBragg's, the other's steps take its names (see
+    :func:`sem.trace.c_program.aligned`). ``absolute`` is for what is rounding noise itself, such as residuals.
 
     Raises:
         ValueError: a tolerance is negative or NaN, or the traces have no name in common.
@@ -72,6 +74,7 @@ def compare(left: Trace, right: Trace, tolerance: float = 1e-6, absolute: float 
     for label, value in (("tolerance", tolerance), ("absolute", absolute)):
         if not value >= 0:
             raise ValueError(f"{label}: expected a number >= 0, got {value}")
+    left, right = aligned(left, right)
     first, second = _by_turn(left.entries), _by_turn(right.entries)
     rows = [_row(name, values, second.get(name), tolerance, absolute) for name, values in first.items()]
     rows += [Row(name, None, values, None, False) for name, values in second.items() if name not in first]

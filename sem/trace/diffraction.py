@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Iterable, Iterator
 
+import torch
+from torch import Tensor
+
+from sem.diffraction.parameters import ANGSTROM
 from sem.diffraction.simulator import Simulator
-from sem.ops.diffraction.operator import TracedValue
+from sem.ops.diffraction.problem import CLASSICAL_RADIUS_SQUARED
 from sem.trace.record import Trace
 
 STEPS = ("layer", "subpixel", "source", "phi", "mosaic")
+NO_STEP = (-1,) * len(STEPS)
+Quantity = tuple[str, tuple[int, ...], Tensor]
+"""A name, the step that it belongs to, its values."""
 
 
 def trace_diffraction(
@@ -51,11 +58,39 @@ def trace_diffraction(
         }
     )
     several = [max(value.step[kind] for value in values) > 0 for kind in range(len(STEPS))]
-    for value in values:
-        trace.add(_name(value, several), torch.tensor(value.values, dtype=torch.float64))
+    entries = [(value.name, value.step, torch.tensor(value.values, dtype=torch.float64)) for value in values]
+    for name, step, numbers in [*_geometry(simulator), *_with_orientations(simulator, pixel, entries)]:
+        trace.add(_name(name, step, several), numbers)
     return trace
 
 
-def _name(value: TracedValue, several: list[bool]) -> str:
-    parts = [f"{kind} {at}" for kind, at, many in zip(STEPS, value.step, several, strict=True) if many and at >= 0]
-    return f"{value.name}[{', '.join(parts)}]" if parts else value.name
+@torch.no_grad()
+def _geometry(simulator: Simulator) -> Iterator[Quantity]:
+    """The detector and the crystal before the spindle turns it, from the arguments that the kernel is given."""
+    frame = simulator.detector(simulator.physics)
+    yield "pix0_vector_meters", NO_STEP, torch.as_tensor(frame.origin)
+    yield "fdet_vec", NO_STEP, torch.as_tensor(frame.fast)
+    yield "sdet_vec", NO_STEP, torch.as_tensor(frame.slow)
+    yield "close_distance_meters", NO_STEP, torch.as_tensor(frame.close_distance)
+    for axis, vector in zip("abc", simulator.crystal.vectors(simulator.physics)[1], strict=True):
+        yield f"rot_{axis}_star_A_inv", NO_STEP, vector  # at spindle angle 0 for all that the name says, as in C
+    yield "fluence_photons_per_m2", NO_STEP, simulator.beam.fluence
+    yield "r_e_sqr", NO_STEP, torch.tensor(CLASSICAL_RADIUS_SQUARED, dtype=torch.float64)
+
+
+@torch.no_grad()
+def _with_orientations(simulator: Simulator, pixel: tuple[int, int], entries: Iterable[Quantity]) -> Iterator[Quantity]:
+    """``entries`` with the cell's vectors before the indices that they give, those of the pixel before if carried."""
+    orientation = simulator.orientations() / ANGSTROM
+    carried = simulator.carries_over() and pixel != tuple(simulator.computed().nonzero()[0].tolist())
+    for name, step, numbers in entries:
+        if name == "hkl_frac":
+            phi, mosaic = step[-2:]
+            for axis, vector in zip("abc", orientation[-1 if carried and phi == 0 else phi, mosaic], strict=True):
+                yield f"rot_{axis}_angstroms", step, vector
+        yield name, step, numbers
+
+
+def _name(name: str, step: tuple[int, ...], several: list[bool]) -> str:
+    parts = [f"{kind} {at}" for kind, at, many in zip(STEPS, step, several, strict=True) if many and at >= 0]
+    return f"{name}[{', '.join(parts)}]" if parts else name

@@ -12,18 +12,18 @@ class BackwardKernel : public ImageKernel<Kind> {
       : ImageKernel<Kind>(plan, off), to_detector_and_beam_(args.to_detector_and_beam) {}
 
   void backward(const Tile& tile, const Triple* table, bool fresh, vfloat grad, GradientSums& to) const {
-    TilePosition at, first;
+    TilePosition first, captured;
     vfloat own{}, intensity = broadcast(background_);
     const bool one_place = plan_.one_place();
-    const Place last_place = plan_.last_place();
-    plan_.template locate<kPlain>(table + plan_.row_table_at(last_place), tile.fast, last_place, at);
+    const Place capturing = plan_.capturing_place();
+    plan_.template locate<kPlain>(table, tile.fast, plan_.first_place(), first);
     if (!exact()) {
-      if (one_place)
-        first = at;
-      else
-        plan_.template locate<kPlain>(table, tile.fast, plan_.first_place(), first);
-      own = factor(at, last_place.layer, first, 0);
+      captured = first;
+      if (set_.layers > 1)
+        plan_.template locate<kPlain>(table + plan_.row_table_at(capturing), tile.fast, capturing, captured);
+      own = factor(captured, capturing.layer, first, 0);
     }
+    TilePosition at = first;
     const vint limit = interpolated_steps(tile);
     std::int32_t number = 0;
     plan_.for_each_place([&](const Place& place) SEM_INLINE_LAMBDA {
@@ -68,12 +68,12 @@ class BackwardKernel : public ImageKernel<Kind> {
     accumulate(to.background(), grad * own);
     if (!to_detector_and_beam_) return;
     const vfloat by_log = grad * own * intensity * scale_;
-    for (int end = 0; end < (one_place ? 1 : 2); ++end) {
-      const bool is_first = end == 0, is_last = end == 1 || one_place;
-      const TilePosition& where = is_first ? first : at;
-      const Place place = is_first ? plan_.first_place() : last_place;
+    for (int end = 0; end < (set_.layers > 1 ? 2 : 1); ++end) {
+      const bool is_first = end == 0, captures = end == 1 || set_.layers == 1;
+      const TilePosition& where = is_first ? first : captured;
+      const Place place = is_first ? plan_.first_place() : capturing;
       vfloat by_d[3] = {}, by_p[3] = {};
-      factor_gradients(where, 0, place.layer, by_log, is_first, is_last, by_d, by_p, to);
+      factor_gradients(where, 0, place.layer, by_log, is_first, captures, by_d, by_p, to);
       position_gradient(where, tile.row, place, by_d, by_p, to);
     }
   }
@@ -144,7 +144,7 @@ class BackwardKernel : public ImageKernel<Kind> {
     return total;
   }
 
-  // Of mode nanobragg the first place is `seen` and the last one captures.
+  // Of mode nanobragg the first place is `seen` and the last layer's first one captures.
   SEM_INLINE vfloat factor(const TilePosition& captured, std::int32_t layer, const TilePosition& seen,
                            std::int64_t s) const {
     return factors_.capture(captured, layer) *

@@ -45,10 +45,10 @@ class ForwardKernel : public ImageKernel<Kind> {
     std::int32_t number = 0;
     plan_.for_each_place([&](const Place& place) SEM_INLINE_LAMBDA {
       const Triple* row = table + plan_.row_table_at(place);
-      const bool is_first = place == plan_.first_place(), is_last = place == plan_.last_place();
+      const bool is_first = place == plan_.first_place(), captures = place == plan_.capturing_place();
       both([&](auto t) SEM_INLINE_LAMBDA {
         plan_.template locate<kPlain>(row, tile.fast + t * kLanes, place, at[t]);
-        if (absorbs() && (exact() || is_last)) capture[t] = to_double(factors_.capture(at[t], place.layer));
+        if (absorbs() && (exact() || captures)) capture[t] = to_double(factors_.capture(at[t], place.layer));
         if constexpr (kWatched) watch.on_place(t, place, at[t], factors_);
       });
       for (std::int64_t s = 0; s < in_.sources; ++s) {

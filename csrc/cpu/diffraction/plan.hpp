@@ -101,7 +101,8 @@ class DiffractionPlan {
 
   // Layers and subpixels, in the order of the sums.
   Place first_place() const { return {0, 0, 0}; }
-  Place last_place() const { return {set.layers - 1, set.oversample - 1, set.oversample - 1}; }
+  // In mode nanobragg: the first subpixel of the last layer.
+  Place capturing_place() const { return {set.layers - 1, 0, 0}; }
   bool one_place() const { return set.layers == 1 && set.oversample == 1; }
   template <class Visit>
   SEM_INLINE void for_each_place(Visit visit) const {

@@ -75,17 +75,17 @@ class DiffractionBackwardPass {
   SEM_DEVICE void visit(std::int64_t pixel, bool active, bool fresh) {
     const std::int64_t slow = pixel / task_.fast_pixels, fast = pixel - slow * task_.fast_pixels;
     const std::int32_t places = optics_.places();
-    const DiffractionPlace last_place = optics_.place(places - 1);
+    const DiffractionPlace capturing = optics_.place(optics_.capturing_place());
     const bool exact = optics_.exact();
     const float grad = active ? grad_out_[pixel] : 0.0f;
-    DiffractionPosition at, first;
+    DiffractionPosition at, first, captured;
     FrameSums frame;
     float own = 0.0f, intensity = common_.background;
-    optics_.locate(slow, fast, last_place, at);
+    optics_.locate(slow, fast, optics_.place(0), first);
+    at = captured = first;
     if (!exact) {
-      first = at;
-      if (places > 1) optics_.locate(slow, fast, optics_.place(0), first);
-      own = (optics_.capture(at, last_place.layer) *
+      if (capturing.layer > 0) optics_.locate(slow, fast, capturing, captured);
+      own = (optics_.capture(captured, capturing.layer) *
              (optics_.polarisation(first, optics_.source(0)) * optics_.solid_angle(first)))
                 .high;
     }
@@ -129,27 +129,28 @@ class DiffractionBackwardPass {
       if (to_detector_and_beam_) position_gradient(at, by_d, by_p, active, frame);
     }
     if constexpr (!kMeasure) {
-      if (!exact) pixel_gradients(first, at, last_place.layer, grad * own, intensity, active, frame);
+      if (!exact) pixel_gradients(first, captured, capturing.layer, grad * own, intensity, active, frame);
       add(frame.values, layout_.columns.frame, DiffractionColumns::kFrame, active);
     }
   }
 
   // In mode nanobragg, what the factors of the whole pixel give; `own` is the gradient to its intensity but for scale.
-  SEM_DEVICE void pixel_gradients(const DiffractionPosition& first, const DiffractionPosition& last,
-                                  std::int32_t last_layer, float own, float intensity, bool active, FrameSums& frame) {
+  SEM_DEVICE void pixel_gradients(const DiffractionPosition& first, const DiffractionPosition& captured,
+                                  std::int32_t layer, float own, float intensity, bool active, FrameSums& frame) {
     frame.values[DiffractionColumns::kScale] += own * intensity;
     frame.values[DiffractionColumns::kBackground] += own;
     if (!to_detector_and_beam_) return;
     const float by_log = own * intensity * common_.scale.high;
-    const bool one_place = optics_.places() == 1;
+    const bool one_layer = layer == 0;
     float by_d[3] = {}, by_p[3] = {}, sums[16] = {};
-    factor_gradients(first, optics_.source(0), 0, by_log, true, one_place, by_d, by_p, frame, sums);
+    factor_gradients(first, optics_.source(0), 0, by_log, true, one_layer, by_d, by_p, frame, sums);
     position_gradient(first, by_d, by_p, active, frame);
     if (task_.polarised) add(sums, layout_.columns.sources, DiffractionColumns::kSource, active);
-    if (one_place) return;
-    float last_by_d[3] = {}, last_by_p[3] = {};
-    factor_gradients(last, optics_.source(0), last_layer, by_log, false, true, last_by_d, last_by_p, frame, sums);
-    position_gradient(last, last_by_d, last_by_p, active, frame);
+    if (one_layer) return;
+    float captured_by_d[3] = {}, captured_by_p[3] = {};
+    factor_gradients(captured, optics_.source(0), layer, by_log, false, true, captured_by_d, captured_by_p, frame,
+                     sums);
+    position_gradient(captured, captured_by_d, captured_by_p, active, frame);
   }
 
   // What one source's reflections give; returns sum F_cell^2 L.

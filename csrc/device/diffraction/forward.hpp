@@ -34,7 +34,7 @@ SEM_DEVICE float diffraction_pixel(const DiffractionTask& task, const Diffractio
   for (std::int32_t p = 0; p < places; ++p) {
     const DiffractionPlace place = optics.place(p);
     optics.locate(slow, fast, place, at);
-    if (exact || p == places - 1) capture = optics.capture(at, place.layer);
+    if (exact || p == optics.capturing_place()) capture = optics.capture(at, place.layer);
     if (!exact && p == 0) own = optics.polarisation(at, optics.source(0)) * optics.solid_angle(at);
     for (std::int64_t s = 0; s < task.sources; ++s) {
       const DiffractionSource& source = optics.source(s);

@@ -50,6 +50,8 @@ class DiffractionPixel {
 
   // Layers and subpixels in the order of the sums; as one loop, so that threads stay together.
   SEM_DEVICE std::int32_t places() const { return task_.layers * task_.oversample * task_.oversample; }
+  // In mode nanobragg: the first subpixel of the last layer.
+  SEM_DEVICE std::int32_t capturing_place() const { return (task_.layers - 1) * task_.oversample * task_.oversample; }
   SEM_DEVICE DiffractionPlace place(std::int32_t number) const {
     const std::int32_t rows = number / task_.oversample;
     return {rows / task_.oversample, rows % task_.oversample, number % task_.oversample};

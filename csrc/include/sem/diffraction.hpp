@@ -19,8 +19,8 @@
 //   solid angle   pixel^2 close / |p|^3, or 1 / |p|^2 for point pixels
 //
 // Mode nanobragg takes solid angle and polarisation of the first subpixel, source and layer and the capture of the
-// last. Mode exact gives every term its own, and the background, averaged over subpixels and sources, the same without
-// scale.
+// last layer's first subpixel. Mode exact gives every term its own, and the background, averaged over subpixels and
+// sources, the same without scale.
 //
 // Arithmetic: coordinates, indices and delta are built in double (device kernels: as sums of two floats, 48 bits) and
 // rounded once to Real; the rest is Real.

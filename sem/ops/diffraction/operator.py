@@ -63,9 +63,9 @@ def diffraction(
         background: in photons per steradian (what ``I`` starts at).
         d_min: reflections of smaller spacing are left out, metres.
         mode: ``"nanobragg"`` repeats the C program's habits: ``solid_angle`` and ``polarisation`` are those of the
-            first subpixel, source and layer, ``capture`` that of the last, and the background passes through them,
-            through ``scale`` and the division by ``steps``. In ``"exact"`` every term has its own factors, and the
-            background is averaged over subpixels and sources with them, without ``scale``.
+            first subpixel, source and layer, ``capture`` that of the last layer's first subpixel, and the background
+            passes through them, through ``scale`` and the division by ``steps``. In ``"exact"`` every term has its own
+            factors, and the background is averaged over subpixels and sources with them, without ``scale``.
 
     Returns:
         float32 ``[slow, fast]`` photons; 0 outside ``region``. Coordinates, Miller indices and their distance to the

@@ -60,9 +60,10 @@ def image(problem: ProblemTensors, settings: Settings, dtype: torch.dtype) -> Te
     first_outside = _first_outside(p, problem, settings, chosen, dtype) if settings.tricubic else None
     total = torch.zeros(settings.slow_pixels, settings.fast_pixels, dtype=dtype, device=p.frame.device)
     steps = len(p.incident) * p.orientation.shape[0] * p.orientation.shape[1] * settings.oversample**2
-    number, factor, capture = 0, None, None
+    number, factor, capture = 0, None, torch.ones_like(total)
     for position in _positions(problem, settings, dtype):
-        capture = _capture(position, p, settings)
+        if MODES[settings.mode] == "exact" or (position.layer == settings.layers - 1 and position.first_of_layer):
+            capture = _capture(position, p, settings)
         for source in range(len(p.incident)):
             term = torch.zeros_like(total)
             own = _polarisation(position, p, settings, source) * position.solid_angle
@@ -77,7 +78,7 @@ def image(problem: ProblemTensors, settings: Settings, dtype: torch.dtype) -> Te
             else:
                 term = p.weight[source] * term
             total = total + term
-    assert factor is not None and capture is not None
+    assert factor is not None
     if MODES[settings.mode] == "nanobragg":
         total = p.scale * (p.background + total) / steps * capture * factor
     return torch.where(chosen, total, 0.0)
@@ -90,6 +91,7 @@ class _Position:
     direction: tuple[Tensor, Tensor, Tensor]
     solid_angle: Tensor
     layer: int
+    first_of_layer: bool
 
 
 def _positions(problem: ProblemTensors, settings: Settings, dtype: torch.dtype) -> Iterator[_Position]:
@@ -110,7 +112,7 @@ def _positions(problem: ProblemTensors, settings: Settings, dtype: torch.dtype) 
                 x, y, z = (component.to(dtype) for component in p)
                 r = (x * x + y * y + z * z).sqrt()
                 solid_angle = 1 / r.square() if settings.point_pixel else settings.pixel_size**2 * close / r**3
-                yield _Position((x / r, y / r, z / r), solid_angle, layer)
+                yield _Position((x / r, y / r, z / r), solid_angle, layer, sub_slow == sub_fast == 0)
 
 
 def _bent(p: list[Tensor], curvature: Tensor, fast: Tensor, slow: Tensor) -> list[Tensor]:
