@@ -129,11 +129,12 @@ def test_prompts_of_different_lengths_are_continued_as_alone(own, model, tokeniz
 
 @torch.no_grad()
 def test_logits_of_padded_rows_are_those_of_the_rows_alone(model, tokenizer):
-    given = tokenizer(PROMPTS, padding=True, return_tensors="pt")
-    together = model(**given).logits
-    for row, prompt in zip(together, PROMPTS, strict=True):
-        alone = model(**tokenizer(prompt, return_tensors="pt")).logits[0]
-        torch.testing.assert_close(row[-len(alone) :], alone, rtol=1e-5, atol=1e-5)
+    for side in ("left", "right"):
+        given = tokenizer(PROMPTS, padding=True, padding_side=side, return_tensors="pt")
+        together = model(**given).logits
+        for row, real, prompt in zip(together, given.attention_mask.bool(), PROMPTS, strict=True):
+            alone = model(**tokenizer(prompt, return_tensors="pt")).logits[0]
+            torch.testing.assert_close(row[real], alone, rtol=1e-5, atol=1e-5)
 
 
 def test_samples_are_those_of_the_same_seed(own, model, tokenizer):
@@ -207,10 +208,25 @@ def test_a_streamer_gets_the_text_as_it_is_drawn(own, model, tokenizer):
     assert "".join(streamer) == "".join(generate_text(own, own.tokenizer, settings))
 
 
-@pytest.mark.parametrize("mask", [[1, 1, 0], [1, 0, 1], [0, 0, 0]])
-def test_padding_elsewhere_than_on_the_left_is_refused(model, mask):
-    with pytest.raises(ValueError, match="attention_mask: expected padding on the left alone"):
-        model(torch.tensor([[1, 2, 3]]), attention_mask=torch.tensor([mask]))
+@pytest.mark.parametrize(("mask", "use_cache"), [([1, 1, 0], True), ([1, 0, 1], False), ([0, 0, 0], False)])
+def test_padding_where_it_cannot_be_is_refused(model, mask, use_cache):
+    with pytest.raises(ValueError, match="attention_mask: expected padding"):
+        model(torch.tensor([[1, 2, 3]]), attention_mask=torch.tensor([mask]), use_cache=use_cache)
+    with pytest.raises(ValueError, match=r"expected the shape of input_ids \[1, 3\], got \[1, 2\]"):
+        model(torch.tensor([[1, 2, 3]]), attention_mask=torch.tensor([[1, 1]]))
+
+
+@torch.no_grad()
+def test_a_cache_behind_all_logits_goes_on_as_the_whole_text(model):
+    tokens = torch.randint(256, (2, 9), generator=torch.Generator().manual_seed(1))
+    whole = model(tokens).logits
+    first = model(tokens[:, :8], use_cache=True)
+    torch.testing.assert_close(first.logits, whole[:, :8], rtol=1e-5, atol=1e-5)
+    second = model(tokens[:, 8:], cache=first.cache)
+    torch.testing.assert_close(second.logits, whole[:, 8:], rtol=1e-4, atol=1e-4)
+    assert (first.cache.positions, second.cache.positions) == (8, 9)
+    with pytest.raises(ValueError, match="cache: expected none where labels"):
+        model(tokens[:, 8:], cache=first.cache, labels=tokens[:, 8:])
 
 
 def test_the_wrappers_own_folder_and_a_training_step_go_back_and_forth(model, own, tmp_path):

@@ -117,6 +117,7 @@ def card_fields(config: SEMConfig, parameters: int, origin: Provenance, title: s
             ("text", config.data.text),
         ]
     table.append(("tokenizer", "bytes" if config.data.tokenizer == "bytes" else "byte-level, `tokenizer.json`"))
+    table = [(name, value.replace("|", "\\|")) for name, value in table]
     figures = [(name, f"{value:.6g}") for name, value in origin.figures.items()]
     measured = f"On held-out text, after step {origin.step:,}:" if figures else origin.why_unmeasured
     settings = yaml.safe_dump(_changed(config), sort_keys=False, allow_unicode=True)

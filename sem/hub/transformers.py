@@ -147,7 +147,7 @@ class SEMForCausalLM(PreTrainedModel, GenerationMixin):
 
         Args:
             input_ids: int64 ``[B, S]``; behind a cache, what comes after it.
-            attention_mask: 0 where there is padding, which must be on the left, or on the right without a cache.
+            attention_mask: 0 where there is padding: on the left, or without a cache at either end of a row.
             cache: what the tokens before left, from a call with ``use_cache``; it is not changed.
             labels: int64 ``[B, S]``, the tokens themselves; -100 is ignored. Their loss is in ``loss``.
             use_cache: return a cache behind the last position; by default where one was given.
@@ -159,7 +159,7 @@ class SEMForCausalLM(PreTrainedModel, GenerationMixin):
         keep_state = cache is not None if use_cache is None else use_cache
         if cache is not None and (labels is not None or (logits_to_keep != 1 and input_ids.shape[1] > 1)):
             raise ValueError("cache: expected none where labels or the logits of all positions are wanted")
-        mask = _checked_mask(input_ids, attention_mask)
+        mask = _checked_mask(input_ids, attention_mask, left=keep_state or cache is not None)
         after = None
         if keep_state and logits_to_keep != 1 and cache is None:
             after = self._advance(input_ids, mask, None)[1]
@@ -231,8 +231,8 @@ class SEMForCausalLM(PreTrainedModel, GenerationMixin):
         return False
 
 
-def _checked_mask(tokens: Tensor, mask: Tensor | None) -> Tensor | None:
-    """The rows' real positions, bool ``[B, S]``; None where there is no padding on the left."""
+def _checked_mask(tokens: Tensor, mask: Tensor | None, *, left: bool) -> Tensor | None:
+    """The rows' real positions, bool ``[B, S]``, one stretch in each; None where all are. ``left``: up to the end."""
     if mask is None:
         return None
     real = mask.bool()
@@ -242,9 +242,10 @@ def _checked_mask(tokens: Tensor, mask: Tensor | None) -> Tensor | None:
         )
     if bool(real.all()):
         return None
-    edges = real.int().diff(dim=1)
-    if bool((edges == -1).any()) or not bool(real[:, -1].all()):
-        raise ValueError("attention_mask: expected padding on the left alone")
+    stretches = (real.int().diff(dim=1) == 1).sum(1) + real[:, 0]
+    if bool((stretches != 1).any()) or (left and not bool(real[:, -1].all())):
+        where = "on the left alone" if left else "at the ends of a row alone, and some text in each"
+        raise ValueError(f"attention_mask: expected padding {where}")
     return real
 
 
