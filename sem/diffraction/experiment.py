@@ -11,11 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sem.diffraction import conventions
 from sem.diffraction.beam import DEFAULT_FLUENCE, Beam
-from sem.diffraction.conventions import Convention
 from sem.diffraction.crystal import DEFAULT_MOSAIC_SEED, Crystal
 from sem.diffraction.detector import Detector
+from sem.diffraction.detector_flags import detector_from
 from sem.diffraction.flags import CUSTOM, parse
 from sem.diffraction.images import ADC_OFFSET, read_smv
 from sem.diffraction.parameters import ANGSTROM, DEGREE, MILLIMETRE, nonnegative, positive
@@ -23,7 +22,7 @@ from sem.diffraction.readers import read_matrix, read_sources
 from sem.diffraction.reflections import Reflections
 from sem.diffraction.simulator import FEW_CELLS, Simulator, automatic_oversampling
 
-DEFAULT_PIXEL, DEFAULT_SIZE, DEFAULT_DISTANCE, DEFAULT_BEAM = 0.1, 102.4, 100.0, 0.1
+DEFAULT_BEAM = 0.1
 DEFAULT_SEED = 1
 C_OUTPUTS = {
     "float_file": "floatimage.bin",
@@ -87,7 +86,7 @@ def experiment_from(arguments: Sequence[str]) -> Experiment:
     wavelength = _wavelength(values)
     beam = _beam(values, wavelength)
     crystal = _crystal(values, wavelength)
-    detector = _detector(values, physics)
+    detector = detector_from(values, physics)
     detector.oversample = values.get("oversample") or automatic_oversampling(crystal, beam, detector, physics)
     if detector.oversample < 1:
         raise ValueError(f"oversample: expected a whole number >= 1, got {detector.oversample}")
@@ -229,97 +228,6 @@ def random_misset(seed: int) -> tuple[float, float, float]:
     turn_y = math.asin(max(-1.0, min(1.0, 2 * (w * y - x * z))))
     turn_z = math.atan2(2 * (x * y + w * z), 1 - 2 * (y * y + z * z))
     return turn_x / DEGREE, turn_y / DEGREE, turn_z / DEGREE
-
-
-def _detector(values: Values, physics: str) -> Detector:
-    pixel = positive("pixel", values.get("pixel", DEFAULT_PIXEL), "in mm")
-    pixels, sides = [], []
-    for axis in ("fast", "slow"):
-        number = values.get(f"pixels_{axis}")
-        side = positive("detsize", values.get(f"size_{axis}", DEFAULT_SIZE), "in mm")
-        if number is None:
-            number = math.ceil(side / pixel - 0.5)
-        else:
-            side = number * pixel
-        if number < 1:
-            raise ValueError(f"detpixels: expected a whole number >= 1, got {number}")
-        pixels.append(number)
-        sides.append(side)
-    size = (sides[0], sides[1])
-    convention = _convention(values, physics)
-    center, near = _centers(values, convention, pixel, size)
-    thickness, layers, layer_step = _layers(values)
-    depth = values.get("attenuation_depth", thickness)
-    detector = Detector(
-        (pixels[0], pixels[1]),
-        pixel,
-        values.get("distance", DEFAULT_DISTANCE),
-        close_distance=values.get("close_distance"),
-        convention=convention,
-        beam_center=center,
-        near_point=near,
-        rotation=tuple(values.get(f"rotation_{axis}", 0.0) for axis in "xyz"),
-        two_theta=values.get("two_theta", 0.0),
-        pivot=values.get("pivot" if convention.name == CUSTOM else "pivot_asked"),
-        curved=values.get("curved", False),
-        point_pixel=values.get("point_pixel", False),
-        thickness=thickness,
-        attenuation_depth=None if not depth or math.isinf(depth) else depth,
-        layers=layers,
-        layer_step=layer_step,
-        size=size,
-    )
-    _, cosine = detector.tilted()
-    if abs(float(cosine)) < 1e-12:
-        normal, beam = (" ".join(f"{part:g}" for part in vector) for vector in (convention.normal, convention.beam))
-        raise ValueError(
-            f"detector: expected a normal that is not perpendicular to the beam, got normal {normal} and beam {beam}"
-        )
-    return detector
-
-
-def _centers(
-    values: Values, convention: Convention, pixel: float, size: tuple[float, float]
-) -> tuple[tuple[float, float], tuple[float, float]]:
-    """The beam centre and the point nearest to the sample.
-
-    Where a convention turns about the sample, and in the custom one, they are one pair of numbers for nanoBragg: the
-    beam centre if it is given, else the nearest point, else the middle.
-    """
-    middle = {"x": size[0] / 2, "y": size[1] / 2}
-    near = {axis: values.get(f"near_{axis}", side) for axis, side in middle.items()}
-    near |= {axis: (values[f"org_{axis}"] - 0.5) * pixel for axis in "xy" if f"org_{axis}" in values}
-    if convention.pivot == "sample" or convention.name == CUSTOM:
-        both = values.get("beam_x", near["x"]), values.get("beam_y", near["y"])
-        return both, both
-    center = convention.default_center(pixel, size)
-    return (values.get("beam_x", center[0]), values.get("beam_y", center[1])), (near["x"], near["y"])
-
-
-def _layers(values: Values) -> tuple[float, int, float]:
-    """The sensor's thickness, its number of layers and the depth of one, µm.
-
-    Without a thickness there is one layer. A thickness alone is cut into 2 layers; as many layers as given reach from
-    face to face.
-    """
-    thickness = values.get("thickness", 0.0)
-    if thickness <= 0:
-        nonnegative("detector thickness", thickness, "in µm")
-        return 0.0, 1, 0.0
-    layers = values.get("layers")
-    if not layers:
-        return thickness, 2, thickness / 2
-    return thickness, layers, thickness / max(layers - 1, 1)
-
-
-def _convention(values: Values, physics: str) -> Convention:
-    name = values.get("convention", "MOSFLM")
-    if name != CUSTOM:
-        return conventions.convention(name)
-    vectors = {name.removeprefix("vector_"): value for name, value in values.items() if name.startswith("vector_")}
-    if physics == "nanobragg":
-        return conventions.as_given(**vectors)
-    return conventions.custom(conventions.BUILT_IN, **vectors)
 
 
 def _reflections(values: Values) -> Reflections:
