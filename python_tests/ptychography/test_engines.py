@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from sem.ops import ptychographic_loss
 from sem.ptycho import (
     LSQML,
     PIE,
@@ -134,6 +135,31 @@ def test_beyond_its_plan_a_likelihood_goes_on_at_its_last_rate(known):
     assert 0.005 < rate < 0.007 and run.optimizer.param_groups[0]["lr"] == pytest.approx(0.005)
     assert max(loss[10:]) < loss[9] and loss[-1] < 0.8 * loss[9]
     assert quality(run.state, truth).complex_error < 0.8 * planned
+
+
+@pytest.mark.parametrize("kind", ["amplitude", "poisson", "intensity", "amplitude_mae"])
+@pytest.mark.parametrize("fraction", [0.0, 0.3])
+def test_gradients_without_a_graph_are_those_with_one(known, kind, fraction):
+    """Weights between 0 and 1, one for each pattern, a background, two modes."""
+    truth, _, probe = known
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.rand(40, 32, 32, generator=generator).round(decimals=1)
+    positions = raster_scan(5, 8, 4) + fraction
+    probe = with_hermite_modes(probe, 2, share=0.3)
+    scan, probe = simulate(truth, probe, positions, background=torch.ones(32, 32), weight=weight)
+    run = MaximumLikelihood(scan, 1.1 * probe, torch.ones_like(truth), kind=kind, probe_from=0)
+    part = torch.randperm(40, generator=generator)[:33]
+    found = run._objective(part)
+    grads = [parameter.grad.clone() for parameter in run.parameters]
+    object, unscaled = (parameter.detach().requires_grad_() for parameter in run.parameters)
+    subpixel = "fourier" if fraction else "nearest"
+    options = dict(weight=weight[part], background=scan.background, kind=kind, scale=run.scale, subpixel=subpixel)
+    given = object, unscaled * run.unit, positions[part], scan.amplitudes[part]
+    mean = ptychographic_loss(*given, **options).total / len(part)
+    mean.backward()
+    torch.testing.assert_close(found, mean.detach(), rtol=1e-5, atol=0)
+    for ours, theirs in zip(grads, (object.grad, unscaled.grad), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5 * float(theirs.abs().max()))
 
 
 def test_l_bfgs_is_one_of_the_optimizers(known):

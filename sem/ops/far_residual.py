@@ -141,7 +141,13 @@ far_residual_kernel.first_order("far_residual", "reference.ptychographic_loss")
 
 
 def far_residual_in_place(
-    psi: Tensor, data: Tensor, weight: Tensor, background: Tensor, kind: int, reports: Sequence[Tensor]
+    psi: Tensor,
+    data: Tensor,
+    weight: Tensor,
+    background: Tensor,
+    kind: int,
+    reports: Sequence[Tensor],
+    scale: float = 1.0,
 ) -> None:
     """``far_residual_kernel`` for those who call it pattern by pattern: ``out`` in place of ``psi``; loss, misfit and
     status into ``reports``. Also in float64, without a kernel. Nothing is checked, recorded or traced."""
@@ -149,12 +155,12 @@ def far_residual_in_place(
         loss, misfit, status = reports
         fields = {
             **residual_sizes(psi, data, weight),
-            "kind": kind, "scale": 1.0, "onto": False, "psi": psi, "data": data, "weight": weight,
+            "kind": kind, "scale": scale, "onto": False, "psi": psi, "data": data, "weight": weight,
             "background": background, "out": psi, "loss": loss, "misfit": misfit, "status": status,
             "to_background": None,
         }  # fmt: skip
         kernels.call("far_residual", psi, fields)
         return
-    found = composed_ptychography.far_residual(psi, data, weight, background, kind, 1.0)
+    found = composed_ptychography.far_residual(psi, data, weight, background, kind, scale)
     for target, value in zip((psi, *reports), found[:4], strict=True):
         target.copy_(value)

@@ -16,6 +16,7 @@ from sem.ops.boundary import choice, count
 from sem.ops.far_residual import LOSSES
 from sem.ptycho.constraints import Penalty
 from sem.ptycho.engine import Constraint, Engine
+from sem.ptycho.model import fft, ifft
 from sem.ptycho.scan import Scan
 
 
@@ -127,19 +128,52 @@ class MaximumLikelihood(Engine):
                 )
         return object, probe, self.model.squares()
 
-    @torch.enable_grad()
     def _objective(self, part: Tensor) -> Tensor:
+        """The mean of the patterns' losses and what penalties add, and its gradients to the parameters."""
         self.optimizer.zero_grad()
-        object, probe = self.parameters[0], self.parameters[1] * self.unit
-        positions = self.parameters[2] if len(self.parameters) > 2 else self.model.positions
-        found = self._loss(object, probe, positions, part, self.kind, self.model.weight)
-        if self._tells:
-            self._note(part, found)
-        mean = found.total / len(part)
-        for penalty in self.penalties:
-            mean = mean + penalty.weight * penalty.function(object, probe)
-        mean.backward()
+        positions = self.parameters[2] if len(self.parameters) > 2 else None
+        moved = positions is not None and positions.requires_grad
+        mean = self._by_graph(part) if moved else self._by_hand(part)
+        if self.penalties:
+            mean = mean + self._penalised()
         return mean
+
+    @torch.no_grad()
+    def _by_hand(self, part: Tensor) -> Tensor:
+        """Without a graph, in blocks: what :func:`sem.ops.ptychographic_loss` does, less what a graph costs."""
+        model, wanted = self.model, self.parameters[1].requires_grad
+        object, probe = self.parameters[0].detach(), self.parameters[1].detach() * self.unit
+        weight = self.model.weight
+        to_object, to_probe = torch.zeros_like(object), torch.zeros_like(probe)
+        for some in part.split(model.block(len(probe))):
+            there = model.moved(probe, some)
+            far = fft(model.exit_waves(object, there, some))
+            chi = ifft(model.residual(far, some, self.kind, weight, self.scale), out=far)
+            sums = model.overlap(chi, object, there, some, to_probe=wanted)
+            to_object += sums.to_object
+            if wanted:
+                to_probe += sums.to_probe
+        self.parameters[0].grad = to_object.div_(len(part))
+        if wanted:
+            self.parameters[1].grad = to_probe.mul_(self.unit / len(part))
+        return model.loss[part].sum() / len(part)
+
+    @torch.enable_grad()
+    def _by_graph(self, part: Tensor) -> Tensor:
+        """With gradients to positions."""
+        object, probe = self.parameters[0], self.parameters[1] * self.unit
+        found = self._loss(object, probe, self.parameters[2], part, self.kind, self.model.weight)
+        self._note(part, found)
+        mean = found.total / len(part)
+        mean.backward()
+        return mean.detach()
+
+    @torch.enable_grad()
+    def _penalised(self) -> Tensor:
+        object, probe = self.parameters[0], self.parameters[1] * self.unit
+        added = torch.stack([penalty.weight * penalty.function(object, probe) for penalty in self.penalties]).sum()
+        added.backward()
+        return added.detach()
 
     def _note(self, part: Tensor | slice, found: PtychographicLoss) -> None:
         model = self.model

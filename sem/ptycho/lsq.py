@@ -52,7 +52,7 @@ class LSQML(Engine):
             part = part.sort().values
             there = model.moved(probe, part)
             chi = ifft(model.residual(fft(model.exit_waves(object, there, part)), part)).neg_()
-            sums = model.overlap(chi, object, there, part)
+            sums = model.overlap(chi, object, there, part, to_probe=moves)
             along_object = sums.to_object / (sums.illumination + self.damping * sums.illumination.max())
             a = model.exit_waves(along_object, there, part)
             aa, ac = _inner(a, a), _inner(a, chi)

@@ -71,50 +71,70 @@ class ForwardModel:
         self.moves = bool(self.shift.any())
         self._first: list[int] = (scan.corners[:, 0] * self.shape[1] + scan.corners[:, 1]).tolist()
 
+    def block(self, modes: int) -> int:
+        """How many patterns stay in cache."""
+        return max(1, _BLOCK_BYTES // (8 * modes * self.side**2))
+
     def blocks(self, modes: int) -> list[slice]:
-        """All patterns, as many at a time as stay in cache."""
-        size = max(1, _BLOCK_BYTES // (8 * modes * self.side**2))
+        """All patterns, as many at a time."""
+        size = self.block(modes)
         return [slice(first, first + size) for first in range(0, len(self), size)]
 
     def patch(self, image: Tensor, j: int) -> Tensor:
         """Where pattern ``j`` lies in a contiguous ``[H, W]``."""
         return image.as_strided((self.side, self.side), (self.shape[1], 1), self._first[j])
 
-    def moved(self, probe: Tensor, part: Part | int) -> Tensor:
-        """``probe [M, N, N]`` as it stands at the patterns, ``[J, M, N, N]``; ``[1, M, N, N]`` where none moves it."""
+    def moved(self, probe: Tensor, part: Part | int, spectrum: Tensor | None = None) -> Tensor:
+        """``probe [M, N, N]`` as it stands at the patterns, ``[J, M, N, N]``; ``[1, M, N, N]`` where none moves it.
+        ``spectrum``: its :meth:`spectrum`, where that is at hand."""
         if not self.moves:
             return probe.unsqueeze(0)
-        shift = self.shift[part].view(-1, 2)
-        return torch.fft.ifft2(torch.view_as_complex(self._ramp(torch.view_as_real(torch.fft.fft2(probe)), shift)))
+        spectrum = torch.fft.fft2(probe) if spectrum is None else spectrum
+        return torch.fft.ifft2(torch.view_as_complex(self._ramp(torch.view_as_real(spectrum), self._shift_of(part))))
+
+    def spectrum(self, probe: Tensor) -> Tensor | None:
+        """What :meth:`moved` needs of a probe that stays; None where none moves it."""
+        return torch.fft.fft2(probe) if self.moves else None
+
+    def _shift_of(self, part: Part | int) -> Tensor:
+        return self.shift[part].view(-1, 2)
 
     def moved_back(self, waves: Tensor, part: Part | int) -> Tensor:
         """The adjoint of :meth:`moved`: ``[J, M, N, N]``, moved back and added up."""
         if not self.moves:
             return waves.sum(0)
         spectra = torch.view_as_real(torch.fft.fft2(waves))
-        sums, _ = self._unramp(torch.zeros_like(spectra[0]), self.shift[part].view(-1, 2), spectra)
+        sums, _ = self._unramp(torch.zeros_like(spectra[0]), self._shift_of(part), spectra)
         return torch.fft.ifft2(torch.view_as_complex(sums))
 
     def exit_waves(self, object: Tensor, there: Tensor, part: Part) -> Tensor:
         """``P_jm O[patch j]``, ``[J, M, N, N]``, of probes ``[1 or J, M, N, N]`` that stand there."""
         return torch.view_as_complex(self._exit_waves(_blocks(object), _blocks(there), self._corner[part]))
 
-    def overlap(self, waves: Tensor, object: Tensor, there: Tensor, part: Part) -> OverlapSums:
-        """:func:`sem.ops.overlap_add`; ``to_probe`` is moved back to where ``probe`` is, ``[M, N, N]``."""
+    def overlap(
+        self, waves: Tensor, object: Tensor, there: Tensor, part: Part, *, to_probe: bool = True
+    ) -> OverlapSums:
+        """:func:`sem.ops.overlap_add`; ``to_probe`` is moved back to where ``probe`` is, ``[M, N, N]``, or, where it is
+        not wanted, of no use."""
         chi, image, probes = map(_blocks, (waves, object, there))
-        to_object, to_probe, illumination, exposure = self._overlap_add(chi, image, probes, self._corner[part])
-        back = self.moved_back(torch.view_as_complex(to_probe), part)
+        to_object, along, illumination, exposure = self._overlap_add(chi, image, probes, self._corner[part])
+        back = torch.view_as_complex(along)
+        back = self.moved_back(back, part) if to_probe else back[0]
         return OverlapSums(torch.view_as_complex(to_object), back, illumination, exposure)
 
-    def residual(self, far: Tensor, part: Part, kind: str = "amplitude") -> Tensor:
+    def residual(
+        self, far: Tensor, part: Part, kind: str = "amplitude", weight: Tensor | None = None, scale: float = 1.0
+    ) -> Tensor:
         """In place of far waves ``[J, M, N, N]``: what is to be taken from them, ``Psi - Psi'``, where ``Psi'`` has the
-        measured moduli where a pixel is valid and lit, or for ``"projection"`` ``Psi'`` itself. :attr:`loss`,
+        measured moduli where a pixel is valid and lit; for ``"projection"`` ``Psi'`` itself, for any other kind of
+        :func:`sem.ops.far_residual` its gradient. ``weight`` is used instead of :attr:`masks`. :attr:`loss`,
         :attr:`misfit` and :attr:`status` of the patterns are those of the waves before."""
-        masks = self.masks[part] if self.masks.dim() == 3 else self.masks
+        masks = self.masks if weight is None else weight
+        masks = masks[part] if masks.dim() == 3 else masks
         size = len(far)
         reports = self.loss.new_empty(size), self.loss.new_empty(size), self.status.new_empty(size)
         psi = torch.view_as_real(far)
-        far_residual_in_place(psi, self.data[part], masks, self._floor, KINDS.index(kind), reports)
+        far_residual_in_place(psi, self.data[part], masks, self._floor, KINDS.index(kind), reports, scale)
         self.loss[part], self.misfit[part], self.status[part] = reports
         return far
 

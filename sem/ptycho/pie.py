@@ -105,6 +105,7 @@ class _Steps:
         self.waves, self.far = probe.new_empty(1, *probe.shape), probe.new_empty(1, *probe.shape)
         self.far_blocks, self.chi = torch.view_as_real(self.far), list(self.waves[0])
         self.stays = not (moves or self.model.moves)
+        self.spectrum = None if moves else self.model.spectrum(probe)
         self.there = probe.unsqueeze(0)
         self.factor: list[Tensor] = []
         """What ``F^-1[Psi - Psi']`` is multiplied by in the object's step, mode by mode."""
@@ -112,7 +113,7 @@ class _Steps:
     def pattern(self, j: int) -> None:
         model = self.model
         if model.moves:
-            self.there = model.moved(self.probe, j)
+            self.there = model.moved(self.probe, j, self.spectrum)
         patch = model.patch(self.object, j)
         torch.mul(self.there, patch, out=self.waves)
         fft(self.waves, out=self.far)
@@ -132,9 +133,9 @@ class _Steps:
 
     def batch(self, part: Tensor) -> None:
         model, engine = self.model, self.engine
-        there = model.moved(self.probe, part)
+        there = model.moved(self.probe, part, self.spectrum)
         chi = ifft(model.residual(fft(model.exit_waves(self.object, there, part)), part))
-        sums = model.overlap(chi, self.object, there, part)
+        sums = model.overlap(chi, self.object, there, part, to_probe=self.moves)
         self.object += sums.to_object * self._weight(sums.illumination, engine.alpha, -engine.object_step)
         if self.moves:
             self.probe += sums.to_probe * self._weight(sums.exposure, engine.beta, -engine.probe_step)

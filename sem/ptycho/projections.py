@@ -42,54 +42,71 @@ class Projections(Engine):
         if not 0 < beta <= 1:
             raise ValueError(f"beta: expected a number > 0, at most 1, got {beta}")
         self.beta, self.inner = beta, count("inner", inner, least=1)
-        self.waves: Tensor | None = None
+        self._far: Tensor | None = None
+        """``F psi``, which is all that is kept from sweep to sweep: one transform less than with ``psi``."""
+        self._near: Tensor | None = None
+        """``psi`` during the overlap projection."""
 
     @staticmethod
     def memory(scan: Scan, modes: int = 1) -> int:
         """Bytes that a run holds beside the scan, in complex64: of every pattern two waves of each mode, of which one
-        stays from sweep to sweep, and four of a block that is worked on."""
-        frame = 8 * modes * scan.side**2
-        return 2 * frame * len(scan) + 4 * max(2**20, frame)
+        stays from sweep to sweep, and four of a block that is worked on, five between pixels."""
+        frame, between = 8 * modes * scan.side**2, bool((scan.positions != scan.corners).any())
+        return 2 * frame * len(scan) + (4 + between) * min(frame * len(scan), max(2**20, frame))
+
+    @property
+    def waves(self) -> Tensor | None:
+        """``psi``, ``[J, M, N, N]``; None before the first sweep."""
+        return None if self._far is None else ifft(self._far)
 
     def sweep(self, object: Tensor, probe: Tensor, moves: bool) -> tuple[Tensor, Tensor, float]:
         model, blocks = self.model, self.model.blocks(len(probe))
-        if self.waves is None:
-            self.waves = torch.cat([model.exit_waves(object, model.moved(probe, part), part) for part in blocks])
-        for _ in range(self.inner):
-            object = self._object(object, probe)
-            if moves:
-                probe = self._probe(object, probe)
-        object, probe = self.constrain(object, probe)
-        after = torch.empty_like(self.waves)
-        for part in blocks:
-            m = model.exit_waves(object, model.moved(probe, part), part)
-            before = self.waves[part]
-            measured = ifft(model.residual(fft(2 * m - before), part, "projection"))
-            model.residual(fft(m), part)  # last, since its reports are those of the object and the probe
-            torch.mul(before, self.beta, out=after[part])
-            after[part].add_(m, alpha=1 - 2 * self.beta).add_(measured, alpha=self.beta)
-        self.waves = after
+        near = torch.empty(len(self.scan), *probe.shape, dtype=probe.dtype)
+        if self._far is None:
+            self._far = torch.empty_like(near)
+            for part in blocks:
+                near[part] = model.exit_waves(object, model.moved(probe, part), part)
+                fft(near[part], out=self._far[part])
+        else:
+            for part in blocks:
+                ifft(self._far[part], out=near[part])
+        self._near = near
+        try:
+            for _ in range(self.inner):
+                object = self._object(object, probe)
+                if moves:
+                    probe = self._probe(object, probe)
+            object, probe = self.constrain(object, probe)
+        finally:
+            near, self._near = self._near, None
+        for part in blocks:  # near makes way for what follows, all of it in Fourier space
+            m = fft(model.exit_waves(object, model.moved(probe, part), part))
+            before, after = self._far[part], near[part]
+            measured = model.residual(torch.sub(m, before, alpha=0.5).mul_(2), part, "projection")
+            torch.mul(before, self.beta, out=after).add_(m, alpha=1 - 2 * self.beta).add_(measured, alpha=self.beta)
+            model.residual(m, part)  # last, since its reports are those of the object and the probe
+        self._far = near
         return object, probe, model.squares()
 
     def _object(self, object: Tensor, probe: Tensor) -> Tensor:
-        assert self.waves is not None
+        assert self._near is not None
         model = self.model
         sums, light = torch.zeros_like(object), torch.zeros_like(object.real)
         for part in model.blocks(len(probe)):
-            found = model.overlap(self.waves[part], object, model.moved(probe, part), part)
+            found = model.overlap(self._near[part], object, model.moved(probe, part), part, to_probe=False)
             sums += found.to_object
             light += found.illumination
         return self._quotient(sums, light, object)
 
     def _probe(self, object: Tensor, probe: Tensor) -> Tensor:
-        assert self.waves is not None
+        assert self._near is not None
         model, blocks = self.model, self.model.blocks(len(probe))
         # Between pixels the sums are no multiples of the probe, and divided by the light they grow without bound: there
         # they are of what is left, and tell a direction, which is followed as far as brings the waves nearest.
         sums, light = torch.zeros_like(probe), torch.zeros_like(probe[0].real)
         for part in blocks:
             there = model.moved(probe, part)
-            waves = self.waves[part]
+            waves = self._near[part]
             if model.moves:
                 waves = waves - model.exit_waves(object, there, part)
             found = model.overlap(waves, object, there, part)
@@ -109,8 +126,11 @@ class Projections(Engine):
         return torch.where(light > floor, sums / light.clamp_min(floor), before)
 
     def carry(self, change: Callable[[Tensor], Tensor]) -> None:
-        if self.waves is not None:
-            self.waves = change(self.waves)
+        if self._near is not None:
+            self._near = change(self._near).contiguous()
+            self._far = fft(self._near)
+        elif self._far is not None:
+            self._far = fft(change(ifft(self._far)))
 
     def stand_at(self, positions: Tensor) -> None:
         before = self.model.shift
@@ -118,18 +138,17 @@ class Projections(Engine):
         # A wave stays with its probe, which moves within the patch by what the patch does not: a pixel where the whole
         # part of a position changes.
         shift = self.model.shift - before
-        if self.waves is not None and bool(shift.any()):
-            self.waves = torch.cat([self._shifted(self.waves[part], shift[part]) for part in self.model.blocks(1)])
-
-    def _shifted(self, waves: Tensor, shift: Tensor) -> Tensor:
-        q = torch.fft.fftfreq(self.model.side, dtype=shift.dtype)
-        angle = -2 * torch.pi * shift.unsqueeze(-1) * q
-        lines = torch.polar(torch.ones_like(angle), angle)
-        return ifft(fft(waves) * (lines[:, 0].unsqueeze(2) * lines[:, 1].unsqueeze(1)).unsqueeze(1))
+        if self._far is not None and bool(shift.any()):
+            q = torch.fft.fftfreq(self.model.side, dtype=shift.dtype)
+            angle = -2 * torch.pi * shift.unsqueeze(-1) * q
+            lines = torch.polar(torch.ones_like(angle), angle)
+            self._far = self._far * lines[:, 0, None, :, None] * lines[:, 1, None, None, :]
+            if self._near is not None:
+                self._near = ifft(self._far)
 
     def _snapshot(self) -> dict[str, Any]:
-        return {**super()._snapshot(), "waves": self.waves}
+        return {**super()._snapshot(), "waves": self._far}
 
     def _restore(self, snapshot: Mapping[str, Any]) -> None:
         super()._restore(snapshot)
-        self.waves = snapshot["waves"]
+        self._far, self._near = snapshot["waves"], None
