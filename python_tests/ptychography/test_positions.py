@@ -14,6 +14,7 @@ from sem.ptycho import (
     Scan,
     affine_onto,
     disk_probe,
+    far_intensity,
     lines_object,
     position_steps,
     raster_scan,
@@ -53,15 +54,12 @@ def test_steps_of_many_patterns_are_those_of_each():
     amplitudes[:, 3, 4] = torch.inf
     one = torch.ones(64, 64)
     one[3, 4] = 0
-    each = one.expand(40, 64, 64).clone()
+    each = one * (1 + torch.rand(40, 64, 64, generator=generator))
     for given, weight in ((scan.amplitudes, None), (amplitudes, one), (amplitudes, each)):
         together = position_steps(Scan(given, positions, weight), truth, probe)
-        alone = [
-            position_steps(
-                Scan(given[j : j + 1], positions[j : j + 1], weight if weight is not each else each[:1]), truth, probe
-            )
-            for j in range(40)
-        ]
+        weights = [each[j : j + 1] if weight is each else weight for j in range(40)]
+        scans = [Scan(given[j : j + 1], positions[j : j + 1], weights[j]) for j in range(40)]
+        alone = [position_steps(scan, truth, probe) for scan in scans]
         torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-5)
         assert bool(together.isfinite().all()) and float(together.abs().max()) > 0.01
 
@@ -183,9 +181,30 @@ def test_a_position_stays_inside_the_object(known):
     tight = Scan(scan.amplitudes, scan.positions - scan.positions.amin(0))
     run = PIE(tight, probe, probe_from=None)
     run.run(2)
-    run.refine_positions(damping=1.0, limit=5.0)
-    assert float(run.scan.positions.min()) >= 0
+    before, most = run.scan.positions, torch.tensor(run.state.object.shape) - scan.side
+    steps = 20 * torch.rand(len(scan), 2, generator=torch.Generator().manual_seed(0)) - 10
+    moved = run.move_positions(steps)
+    torch.testing.assert_close(run.scan.positions, before + moved)
+    assert float(run.scan.positions.min()) == 0 and bool((run.scan.positions == most).any())
+    inside = (run.scan.positions > 0) & (run.scan.positions < most)
+    torch.testing.assert_close(moved[inside], (steps - steps.mean(0))[inside], rtol=1e-4, atol=1e-4)
     run.run(1)
+    with pytest.raises(ValueError, match="corners: .* leaves the object"):
+        run.stand_at(before - 1)
+
+
+@pytest.mark.parametrize("step", [0.3, 0.6, -0.7, 1.0])
+def test_waves_stay_with_their_probe_when_it_moves(known, step):
+    """Behind an object of ones, the waves of the difference map are the probe as it stands there."""
+    _, scan, probe = known
+    flat = torch.ones(100, 100, dtype=torch.complex64)
+    run = Projections(simulate(flat, probe, scan.positions, seed=None)[0], probe, flat, probe_from=None)
+    run.model.data[:] = far_intensity(flat, run.state.probe, scan.positions).sqrt()
+    run.run(1)
+    torch.testing.assert_close(run.waves[3], probe, rtol=1e-3, atol=1e-3 * float(probe.abs().max()))
+    run.stand_at(scan.positions + step)
+    there = run.model.moved(probe, slice(None))
+    torch.testing.assert_close(run.waves[3], there[3 % len(there)], rtol=1e-3, atol=1e-3 * float(probe.abs().max()))
 
 
 def test_an_affine_map_is_no_error():
