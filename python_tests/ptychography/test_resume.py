@@ -34,7 +34,7 @@ ENGINES = {
     "lsq": (LSQML, dict(batch=6, constraints=POSITIONS)),
     "ml": (MaximumLikelihood, dict(batch=6, constraints=POSITIONS)),
     "ml of positions": (MaximumLikelihood, dict(batch=6, kind="poisson", position_rate=0.02, positions_from=1)),
-    "sgd": (MaximumLikelihood, dict(optimizer=lambda groups: torch.optim.SGD(groups, lr=1e-3, momentum=0.9))),
+    "sgd": (MaximumLikelihood, dict(optimizer=lambda groups: torch.optim.SGD(groups, momentum=0.9), rate=1e-6)),
     "l-bfgs": (MaximumLikelihood, dict(optimizer=lbfgs)),
 }
 

@@ -82,8 +82,8 @@ def test_a_loss_that_is_no_number_ends_a_run_and_the_sweep_before_is_kept(made, 
 
 def test_memory_is_stated_and_more_than_there_is_refused(made, monkeypatch):
     notes = Run(made, Recipe(engine="epie", sweeps=1, then=("dm:1",))).notes
-    # two waves of 36 patterns of 16 x 16, and four blocks of a MiB
-    assert Projections.memory(made.scan) == 2 * 8 * 16**2 * len(made.scan) + 4 * 2**20
+    # two waves of all patterns, and four of a block, which holds them all
+    assert Projections.memory(made.scan) == (2 + 4) * 8 * made.scan.side**2 * len(made.scan)
     stated = f"{Projections.memory(made.scan) / 2**30:.3g} GiB"
     assert notes[-1].startswith(f"dm holds {stated} of waves")
     monkeypatch.setattr(runs_module, "machine_memory", lambda: 2**18)
