@@ -156,8 +156,14 @@ class Configuration:
             raise ValueError("\n".join(problems))
 
     @classmethod
-    def from_arguments(cls, arguments: Any) -> Self:
+    def from_arguments(
+        cls, arguments: Any, more: Iterable[str] = (), *, files: Sequence[str | Path] | None = None
+    ) -> Self:
         """The config of a namespace parsed by a parser that :meth:`add_arguments` prepared.
+
+        Args:
+            more: further ``"section.key=value"`` overrides, which win.
+            files: to read in place of those of ``--config``.
 
         Raises:
             ValueError: as :meth:`from_yaml`.
@@ -169,7 +175,7 @@ class Configuration:
                 value = json.dumps(value, ensure_ascii=False)
             if value is not None:
                 overrides.append(f"{key}={value}")
-        return cls.from_cli(look_up(arguments, "config"), overrides)
+        return cls.from_cli(look_up(arguments, "config") if files is None else files, [*overrides, *more])
 
     def with_overrides(self, *overrides: str) -> Self:
         """A checked copy with ``"section.key=value"`` strings applied."""

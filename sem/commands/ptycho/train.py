@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sem.commands import training_run
 from sem.ptycho.training.settings import NetworkConfig
 
 if TYPE_CHECKING:
@@ -47,12 +47,7 @@ SHORT = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    where = (
-        "continue a checkpoint or a run's folder, with its settings unless --config is given; "
-        "'auto' or nothing: continue what training.output_dir holds, or start there"
-    )
-    parser.add_argument("--resume", nargs="?", const="auto", metavar="WHERE", help=where)
-    parser.add_argument("--overwrite", action="store_true", help="replace the run in training.output_dir")
+    training_run.add_arguments(parser)
     for name, key in SHORT.items():
         info = NetworkConfig.settings()[key]
         text = f"short for --{key}: {info.help}".replace("%", "%%")
@@ -62,29 +57,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from sem.training.memory import keep_freed_memory
-    from sem.training.run_folder import AUTO_RESUME
 
     keep_freed_memory()
-    _spell_out(options)
-    resume = options.resume
-    config = _resumed(options) if resume not in (None, AUTO_RESUME) else NetworkConfig.from_arguments(options)
+    short = {f"--{name}": (key, getattr(options, name.replace("-", "_"))) for name, key in SHORT.items()}
+    config = training_run.configured(options, NetworkConfig, short)
     if not config.data.train:
         raise ValueError("data.train: expected the file of a scan, got none; give it with --scan FILE")
     trainer = _trainer(config)
-    result = trainer.fit(resume=resume, overwrite=options.overwrite)
-    if not trainer.ranks.is_first:
-        return 0
-    folder = config.training.output_dir
-    if result.interrupted_by is not None:
-        advice = f"continue with: sem ptycho train --resume {folder}"
-        print(f"{result.interrupted_by}: stopped after step {result.step}; {advice}")
-        return 0
-    scores = [
-        f"{name.replace('_', ' ')} {result.figures[name]:.4f}"
-        for name in ("val_loss", "train_amp_ssim", "test_amp_ssim", "test_phase_ssim")
-        if result.figures.get(name) is not None
-    ]
-    print(", ".join([f"done after step {result.step}", *scores]) + f"; see {folder}")
+    result = trainer.fit(resume=options.resume, overwrite=options.overwrite)
+    if trainer.ranks.is_first:
+        names = ("val_loss", "train_amp_ssim", "test_amp_ssim", "test_phase_ssim")
+        found = {name: result.figures[name] for name in names if result.figures.get(name) is not None}
+        scores = [f"{name.replace('_', ' ')} {value:.4f}" for name, value in found.items()]
+        print(training_run.last_line(result, config.training.output_dir, "sem ptycho train", scores))
     return 0
 
 
@@ -96,29 +81,3 @@ def _trainer(config: NetworkConfig) -> NetworkTrainer:
     from sem.ptycho.training.lightning import NetworkLightningTrainer
 
     return NetworkLightningTrainer(config)
-
-
-def _spell_out(options: argparse.Namespace) -> None:
-    """Give the settings that a short option stands for the value it was given."""
-    for name, key in SHORT.items():
-        value = getattr(options, name.replace("-", "_"))
-        if value is None:
-            continue
-        if getattr(options, key) is not None:
-            raise ValueError(f"--{name} and --{key}: expected one of the two, they are the same setting")
-        setattr(options, key, value)
-
-
-def _resumed(options: argparse.Namespace) -> NetworkConfig:
-    """The given configuration, or without ``--config`` the run's own; options of the command line win."""
-    from sem.training.run_folder import run_folder_of
-
-    if options.config is not None:
-        return NetworkConfig.from_arguments(options)
-    if not Path(options.resume).exists():
-        raise ValueError(f"--resume {options.resume}: expected a checkpoint, a run's folder or 'auto'")
-    folder = run_folder_of(Path(options.resume))
-    options.config = [str(folder / "config.yaml")]
-    config = NetworkConfig.from_arguments(options)
-    moved = getattr(options, "training.output_dir") is None
-    return config.with_overrides(f"training.output_dir={folder}") if moved else config
