@@ -7,7 +7,7 @@ from sem.bench import engines, engines_command, main
 from sem.bench.engines import GOALS, SCAN_441, SMALL, Result, Timed, Wanted
 from sem.ptycho import PIE, Scores
 
-FOUND = Scores(0.99, 0.01, 0.98, 0.02)
+FOUND = Scores(0.99, 0.01, 0.98, 0.02, 0.9, 0.3, 30.0, 0.1, 0.9, 0.9)
 
 
 def test_the_problem_is_the_one_that_goals_were_set_for():
