@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-
-import torch
 
 
 def at_least(least: int) -> Callable[[str], int]:
@@ -39,14 +36,3 @@ def picture(text: str) -> Path:
     if importlib.util.find_spec("matplotlib") is None:
         raise argparse.ArgumentTypeError("a plot needs matplotlib: pip install 'sem[train]'")
     return writable(text)
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Torch on ``count`` CPU threads inside the block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from functools import partial
 
 from sem.bench import device_run, growth_plot, report
-from sem.bench.arguments import at_least, picture, threads, writable
+from sem.bench.arguments import at_least, picture, writable
 from sem.bench.cases import BENCHMARKS, GROWTH, QUICK, QUICK_GROWTH
 from sem.bench.cases import device as device_cases
 from sem.bench.peaks import Peaks, measure_peaks
 from sem.bench.registry import Benchmark, Registry
 from sem.bench.runner import Line, run
 from sem.files import write_text
+from sem.training.devices import threads
 
 FAILED, WRONG_USE = 1, 2
 LEAST_REPEATS = 7

@@ -15,10 +15,11 @@ from rich.console import Console
 from rich.table import Table
 
 from sem.bench import report
-from sem.bench.arguments import at_least, threads, writable
+from sem.bench.arguments import at_least, writable
 from sem.bench.engines import GOALS, SCAN_441, SMALL, Result, Timed
 from sem.files import write_text
 from sem.ptycho import floors
+from sem.training.devices import threads
 
 SCHEMA = 1
 MISSED = 1

@@ -15,13 +15,14 @@ from pathlib import Path
 from rich.console import Console
 
 from sem.bench import learning_report, report
-from sem.bench.arguments import at_least, picture, threads, writable
+from sem.bench.arguments import at_least, picture, writable
 from sem.bench.language_models import BY_ADAMW, ENTRANTS
 from sem.bench.learning import Run, learn, order, run_config
 from sem.config import SEMConfig, add_config_arguments, check_option_names, config_from_arguments
 from sem.data import load_corpus
 from sem.files import write_text
 from sem.signals import stop_on_signals
+from sem.training.devices import threads
 from sem.training.memory import keep_freed_memory
 
 FAILED = 1

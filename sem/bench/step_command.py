@@ -16,10 +16,11 @@ from typing import Any
 import torch
 
 from sem.bench import report
-from sem.bench.arguments import at_least, threads, writable
+from sem.bench.arguments import at_least, writable
 from sem.bench.timing import Spread
 from sem.config import SEMConfig, add_config_arguments, check_option_names, config_from_arguments
 from sem.files import write_text
+from sem.training.devices import threads
 from sem.training.memory import keep_freed_memory, peak_memory_mib
 from sem.training.trainer import SEMTrainer
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -13,6 +12,7 @@ from sem.ops import Patches, PtychographicLoss, exit_waves, overlap_add, ptychog
 from sem.ptycho.pie import PIE
 from sem.ptycho.presets import Simulation
 from sem.ptycho.simulation import far_intensity
+from sem.training import devices
 
 SIDE, SHAPE, MODES = 24, (47, 53), 2
 
@@ -134,7 +134,7 @@ def threads() -> float:
 
     made = []
     for count in (1, 2, 3):
-        with _threads(count):
+        with devices.threads(count):
             made.append(bits())
     return float(any(other != made[0] for other in made[1:]))
 
@@ -166,13 +166,3 @@ def _complex(*shape: int, seed: int) -> Tensor:
 def _inner(a: Tensor, b: Tensor) -> float:
     """``Re <a, b>``, in float64."""
     return float((a.to(torch.complex128).conj() * b).real.sum())
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 
@@ -73,3 +76,14 @@ def prepare_for_device(model: nn.Module, optimizer: torch.optim.Optimizer | None
     except Exception as error:
         return f"torch's own XPU path; IPEX could not optimize the model ({first_line(error)})"
     return f"IPEX {ipex.__version__} in float32"
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Torch on ``count`` CPU threads inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from sem.ptycho.training.objective import PhysicsObjective, truth_patch
+from sem.ptycho.training.objective import PhysicsObjective, true_patches
 
 _MOST = 256
 """Patterns that a floor is estimated from."""
@@ -33,7 +33,7 @@ def loss_floors(objective: PhysicsObjective, patterns: Tensor) -> dict[str, floa
         if objective.kind in ("amplitude_mae", "amplitude"):
             found["mean_pattern"] = _mean_pattern(objective, patterns)
         if objective.data.truth is not None:
-            found["noise"] = mean(torch.stack([truth_patch(objective.data, int(j)) for j in patterns]).to(ones.device))
+            found["noise"] = mean(true_patches(objective.data, patterns).to(ones.device))
     return found
 
 

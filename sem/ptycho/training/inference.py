@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from sem.ptycho.generators import Generator, build_generator
 from sem.ptycho.stitching import Stitched, stitch
 from sem.ptycho.training.data import NetworkScan
 from sem.ptycho.training.settings import NetworkConfig
-from sem.training.checkpoint import CheckpointError, load
+from sem.training.checkpoint import CheckpointError, load, load_parameters
 from sem.training.run_folder import open_checkpoint
 
 
@@ -86,17 +86,9 @@ def load_network(where: str | Path, device: torch.device | str = "cpu") -> Train
         raise CheckpointError(f"{path}: expected a checkpoint of a ptychographic network, got {sorted(content)}")
     config = NetworkConfig.from_dict(content["config"])
     model = build_generator(config.generator, int(network["side"])).to(device)
-    _load_strictly(model, content["model"], path)
+    try:
+        load_parameters(model, content)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     step = content["loop"]["step"] if "loop" in content else content["step"]
     return Trained(model.eval(), config, float(network["rms"]), int(step), path)
-
-
-def _load_strictly(model: nn.Module, state: Any, path: Path) -> None:
-    own = model.state_dict()
-    missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    others = [name for name in own.keys() & state.keys() if own[name].shape != state[name].shape]
-    problems = {"missing": missing, "unexpected": unexpected, "of another shape": sorted(others)}
-    if any(problems.values()):
-        told = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in problems.items() if names)
-        raise ValueError(f"{path}: expected the parameters of the architecture that it names; {told}")
-    model.load_state_dict(state)

@@ -105,23 +105,23 @@ class PhysicsObjective:
         return canvas, corners + self.fraction[patterns]
 
     def _against_truth(self, patches: Tensor, patterns: Tensor) -> Tensor:
-        truth = torch.stack([truth_patch(self.data, int(j)) for j in patterns]).to(self.device)
+        truth = true_patches(self.data, patterns).to(self.device)
         return (self.power * (patches - truth).abs().square()).sum((1, 2)) / self.unit_loss
 
 
-def truth_patch(data: NetworkScan, pattern: int) -> Tensor:
-    """The known object where a pattern was taken, complex64 ``[N, N]``."""
+def true_patches(data: NetworkScan, patterns: Tensor) -> Tensor:
+    """The known object where some patterns were taken, complex64 ``[B, N, N]``."""
     assert data.truth is not None
-    y, x = data.scan.corners[pattern].tolist()
-    return data.truth[y : y + data.scan.side, x : x + data.scan.side]
+    side, corners = data.scan.side, data.scan.corners[patterns].tolist()
+    return torch.stack([data.truth[y : y + side, x : x + side] for y, x in corners])
 
 
 def unit_loss(data: NetworkScan, kind: str, patterns: Tensor) -> float:
     """What a loss is divided by, from the patterns that are trained on: for ``amplitude_mae``, ``amplitude`` and
     ``supervised`` the mean loss of an object of zeros, for ``poisson`` the mean counts of a pattern."""
     if kind == "supervised":
-        squares = [data.power * truth_patch(data, int(j)).abs().square() for j in patterns]
-        return float(torch.stack(squares).sum((1, 2)).mean()) or 1.0
+        squares = data.power * true_patches(data, patterns).abs().square()
+        return float(squares.sum((1, 2)).mean()) or 1.0
     amplitudes = data.scan.amplitudes[patterns].double()
     weight = data.scan.weight
     if weight is not None:

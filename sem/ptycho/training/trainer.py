@@ -19,7 +19,7 @@ from sem.ptycho.training.inference import predict
 from sem.ptycho.training.objective import PhysicsObjective
 from sem.ptycho.training.results import inner, keep_result, score
 from sem.ptycho.training.settings import NetworkConfig
-from sem.run_names import RESULTS
+from sem.run_names import FINAL, RESULTS
 from sem.training.checkpoint import load, write_atomically
 from sem.training.logging import read_csv
 from sem.training.plot import Panel, draw
@@ -71,6 +71,8 @@ class NetworkTrainer(RunTrainer):
     )
 
     objective: PhysicsObjective
+    _best: tuple[int, float] | None = None
+    """Step and held-out loss of what ``best.pt`` holds, once it is known."""
 
     def __init__(self, config: NetworkConfig) -> None:
         self.scan = _read(config.data.train, "data.train")
@@ -134,54 +136,55 @@ class NetworkTrainer(RunTrainer):
 
     def _keep_best(self, loss: float) -> None:
         path, step = self.folder / RESULTS / BEST, self.loop.state.step
-        if path.exists():
-            best = load(path)
-            if best["step"] <= step and best["val_loss"] <= loss:
-                return
+        if self._best is None and path.exists():  # of the run that this one continues
+            kept = load(path)
+            self._best = kept["step"], kept["val_loss"]
+        if self._best is not None and self._best[0] <= step and self._best[1] <= loss:
+            return
         parts = {**self.loop_parts()["extra"], "model": self.model.state_dict(), "step": step, "val_loss": loss}
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, parts)
+        self._best = step, loss
 
     def finish(self, display: ProgressDisplay, step: int) -> dict[str, float]:
         display.message("scoring the held-out patterns and reconstructing")
         figures: dict[str, Any] = self.validate(final=True)
         if not self.ranks.is_first:
             return figures
+        table = self.folder / "metrics.csv"
+        history = read_csv(table) if table.exists() else []  # training.loggers may name others alone
+        # on other data than it learned from, the losses of training say nothing
+        losses = [row["loss"] for row in history if "loss" in row] or None
         scored: dict[str, Any] = {"floors": self.floors}
-        for name, data in (("train", self.scan), ("test", self.test)):
+        for name, data, told in (("train", self.scan, losses), ("test", self.test, None)):
             if data is not None:
-                scored[name], found = self._reconstruct(name, data, step)
+                scored[name], found = self._reconstruct(name, data, step, told)
                 figures |= {f"{name}_{key}": value for key, value in found.items()}
-        if (best := self.folder / RESULTS / BEST).exists():
-            figures["best_val_loss"] = load(best)["val_loss"]
+        if self._best is not None:
+            figures["best_val_loss"] = self._best[1]
         write_text(self.folder / RESULTS / "scores.json", json.dumps({"step": step, **scored}, indent=2) + "\n")
-        write_text(self.folder / "final.json", json.dumps({"step": step} | figures, indent=2) + "\n")
-        if (table := self.folder / "metrics.csv").exists():  # training.loggers may name others alone
+        write_text(self.folder / FINAL, json.dumps({"step": step} | figures, indent=2) + "\n")
+        if history:
             levels = {"zero object": self.floors["zeros"], "best constant": self.floors["constant"]}
             panels = (Panel("loss", ("loss", "val_loss"), log=True, lines=levels), *PANELS)
-            draw(read_csv(table), panels, self.folder / "curves.png", self.folder.name)
+            draw(history, panels, self.folder / "curves.png", self.folder.name)
         return figures
 
-    def _losses(self) -> list[float]:
-        """Of the logged steps."""
-        table = self.folder / "metrics.csv"
-        return [row["loss"] for row in read_csv(table) if "loss" in row] if table.exists() else []
-
-    def _reconstruct(self, name: str, data: NetworkScan, step: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _reconstruct(
+        self, name: str, data: NetworkScan, step: int, losses: list[float] | None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Object, picture, scores beside floors and the collapse's verdict of one scan; and what a table needs."""
         folder = self.folder / RESULTS
         predicted = predict(self.model, data, self.objective.rms)
         title = f"{self.config.generator.architecture}, step {step}"
         found = keep_result(folder / f"{name}.h5", title, data, predicted, run=str(self.folder))
-        # on other data than it learned from, the losses of training say nothing
-        losses = self._losses() if data is self.scan else None
         verdict = judge(
             image=predicted.stitched.object,
             truth=data.truth,
             crop=inner(data, self.config.data.crop),
             patches=predicted.patches,
             light=data.power,
-            losses=losses or None,
+            losses=losses,
             best_constant=self.floors["constant"],
         )
         table: dict[str, Any] = {
