@@ -17,14 +17,14 @@ def replacing(target: str | Path) -> Iterator[IO[bytes]]:
     """A binary file to write to; when the block ends without an error it has become ``target``, durably.
 
     Until then, and after an error, ``target`` is what it was before: the bytes go to a file beside it, which is flushed
-    to the disk and renamed.
+    to the disk and renamed. Folders that are missing are made.
 
     Raises:
         OSError: the file could not be written; what was written of it is removed.
 
     Example:
         >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp()) / "note.txt"
+        >>> path = Path(tempfile.mkdtemp()) / "notes" / "first.txt"
         >>> with replacing(path) as file:
         ...     _ = file.write(b"complete")
         >>> path.read_text()
@@ -32,6 +32,7 @@ def replacing(target: str | Path) -> Iterator[IO[bytes]]:
     """
     target = Path(target)
     temporary = target.with_name(target.name + TEMPORARY)
+    target.parent.mkdir(parents=True, exist_ok=True)
     try:
         with open(temporary, "wb") as file:
             yield file

@@ -54,7 +54,7 @@ def test_simulate_is_what_its_settings_are(scan, capsys):
 
 
 def test_simulate_from_a_preset_that_options_change(tmp_path, capsys):
-    path = tmp_path / "scan.npz"
+    path = tmp_path / "not" / "there" / "scan.npz"
     assert main(["ptycho", "simulate", "--preset", "scan-32", "--photons", "1e5", "--output", str(path)]) == 0
     assert f"{path}: 484 patterns of 32 x 32, 9.998e+04 counts" in capsys.readouterr().out
     counts = read_scan(path).scan.amplitudes.double().square().sum((1, 2)).mean()

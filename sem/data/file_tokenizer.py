@@ -97,7 +97,6 @@ class FileTokenizer:
 
     def save(self, path: str | Path) -> None:
         """Write the file's content, making folders where they are missing."""
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
         write_text(path, self.content)
 
 

@@ -23,7 +23,6 @@ def keep_result(target: Path, name: str, data: NetworkScan, predicted: Predicted
         source=data.name,
         settings={"network": True, "patterns_per_second": predicted.patterns_per_second, **more},
     )
-    target.parent.mkdir(parents=True, exist_ok=True)
     write_result(target, found)
     return found
 

@@ -114,7 +114,6 @@ class NetworkTrainer(RunTrainer):
         self.floors = loss_floors(self.objective, self.chosen)
         told = ", ".join(f"{name.replace('_', ' ')} {loss:.4f}" for name, loss in self.floors.items())
         display.message(f"losses without learning: {told}")
-        (self.folder / RESULTS).mkdir(exist_ok=True)
         write_text(self.folder / RESULTS / "floors.json", json.dumps(self.floors, indent=2) + "\n")
 
     def validate(self, *, final: bool = False) -> dict[str, float]:
@@ -142,7 +141,6 @@ class NetworkTrainer(RunTrainer):
         if self._best is not None and self._best[0] <= step and self._best[1] <= loss:
             return
         parts = {**self.loop_parts()["extra"], "model": self.model.state_dict(), "step": step, "val_loss": loss}
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, parts)
         self._best = step, loss
 
