@@ -102,6 +102,12 @@ debug-test: $(VENV)/.test build/.gtest ## C++ tests in a Debug build whose scrat
 	cmake --build build/debug
 	$(CTEST) --test-dir build/debug
 
+.PHONY: examples
+examples: $(VENV)/.test ## run the examples, and draw the pictures of their pages
+	mkdir -p build/examples
+	cd build/examples && for example in ../../examples/*.py; do MPLBACKEND=agg $(CURDIR)/$(BIN)/python $$example || exit; done
+	cp build/examples/*.png docs/examples
+
 .PHONY: lint
 lint: $(VENV)/.test ## style, formats and types; no conflict marker in a tracked file
 	@if git grep -nE '^(<{7}|>{7}|\|{7})( |$$)'; then echo 'conflict markers: expected none in a tracked file'; exit 1; fi

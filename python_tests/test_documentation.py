@@ -19,7 +19,9 @@ from sem.settings import setting_infos
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LINK = re.compile(r"\]\(([^)#\s]*)(#[^)\s]*)?\)")
-PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PYTHON = re.compile(r"^```(?:python|{ \.python })\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+INCLUDED = re.compile(r'^--8<-- "(.*)"$', re.MULTILINE)
 
 
 def name_of(page: Path) -> str:
@@ -27,17 +29,27 @@ def name_of(page: Path) -> str:
 
 
 def code_of(page: Path) -> str:
-    return "\n".join(PYTHON.findall(page.read_text(encoding="utf-8")))
+    code = "\n".join(PYTHON.findall(page.read_text(encoding="utf-8")))
+    return INCLUDED.sub(lambda found: (ROOT / found[1]).read_text(encoding="utf-8"), code)
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if code_of(page)], ids=name_of)
 def test_code_runs(page: Path, tmp_path: Path) -> None:
     script = tmp_path / "page.py"
     script.write_text(code_of(page), encoding="utf-8")
-    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
+    one_thread = os.environ | {"OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
     command = [sys.executable, script]
     done = subprocess.run(command, cwd=tmp_path, env=one_thread, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, textwrap.indent(done.stderr, f"{name_of(page)}: ")
+
+
+def test_every_example_has_a_page_with_its_picture() -> None:
+    examples = {path.stem for path in (ROOT / "examples").glob("*.py")}
+    folder = ROOT / "docs/examples"
+    assert examples and {path.stem for path in folder.glob("*.md")} == examples | {"index"}
+    for name in examples:
+        page = (folder / f"{name}.md").read_text(encoding="utf-8")
+        assert f'--8<-- "examples/{name}.py"' in page and f"]({name}.png)" in page
 
 
 def test_readme_and_every_operator_page_have_code() -> None:
