@@ -7,8 +7,11 @@ file, not of what a reader makes of it. In a zip archive it is the comment; afte
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -72,12 +75,26 @@ class SealingFile:
     def _emit(self, data: bytes | memoryview) -> None:
         if not len(data):
             return
+        with self._digesting(data):
+            try:
+                self._file.write(data)
+            except OSError as error:
+                self.error = error
+                raise
+
+    @contextlib.contextmanager
+    def _digesting(self, data: bytes | memoryview) -> Iterator[None]:
+        """Beside the block where ``data`` is long: the digest takes as long as writing to the disk's cache."""
+        if len(data) < _CHUNK:
+            self._digest.update(data)
+            yield
+            return
+        thread = threading.Thread(target=self._digest.update, args=(data,))
+        thread.start()
         try:
-            self._file.write(data)
-        except OSError as error:
-            self.error = error
-            raise
-        self._digest.update(data)
+            yield
+        finally:
+            thread.join()
 
 
 def append_seal(file: IO[bytes]) -> None:
