@@ -195,7 +195,9 @@ class Run:
         stored, own = _of_run(path, state)["recipe"], self.recipe.to_mapping()
         for name in own:
             if name not in LIMITS and stored.get(name) != own[name]:
-                raise ValueError(f"{name}: expected {stored.get(name)!r}, as the run of {path} has it, got {own[name]!r}")
+                raise ValueError(
+                    f"{name}: expected {stored.get(name)!r}, as the run of {path} has it, got {own[name]!r}"
+                )
         for name, digest in self._digests().items():
             if state["digests"].get(name) != digest:
                 raise ValueError(f"{name}: expected the same as the run of {path} began with, got another")
@@ -219,7 +221,9 @@ class Run:
             raise ValueError(f"{path}: {said}") from error
         if over:
             self._last, why, self.stopped = before, self.stopped, None
-            raise ValueError(f"{path}: the run was at its end: {why}; it goes on where {' or '.join(LIMITS)} allows more")
+            raise ValueError(
+                f"{path}: the run was at its end: {why}; it goes on where {' or '.join(LIMITS)} allows more"
+            )
 
     def result(self) -> ResultFile:
         """What the last whole sweep left."""
@@ -288,7 +292,12 @@ class Run:
         recipe, scan, given = self.recipe, self.contents.scan, self.contents.probe
         if recipe.probe == "start" and start is not None and start.probe is None:
             raise ValueError("probe: expected pixels of the scan's size in the result to begin from, got others")
-        if start is not None and start.probe is not None and recipe.probe in ("auto", "start") and not recipe.keep_probe:
+        if (
+            start is not None
+            and start.probe is not None
+            and recipe.probe in ("auto", "start")
+            and not recipe.keep_probe
+        ):
             chosen, told = start.probe, "the result's"
         elif given is None and (recipe.probe == "file" or recipe.keep_probe):
             raise ValueError("probe: expected one in the scan's file, found none; start from a disk")
@@ -310,9 +319,7 @@ class Run:
             raise ValueError(f"{what}, this machine has {there / GIB:.3g} GiB; other engines hold a batch")
         self.notes.append(what)
 
-    def _begun(
-        self, number: int, scan: Scan, object: Tensor, probe: Tensor, sweeps: tuple[Sweep, ...]
-    ) -> _Whole:
+    def _begun(self, number: int, scan: Scan, object: Tensor, probe: Tensor, sweeps: tuple[Sweep, ...]) -> _Whole:
         """Where a stage begins."""
         engine = self._engine(self.stages[number], scan, object, probe, first=number == 0)
         begun = {"object": object, "probe": probe, "positions": scan.positions}

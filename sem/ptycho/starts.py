@@ -129,8 +129,7 @@ def _placed(image: Tensor, y: int, x: int, shape: tuple[int, int]) -> Tensor:
     """``image`` with its pixel ``[0, 0]`` at ``[y, x]`` of one of ``shape``, which is 0 elsewhere."""
     placed = image.new_zeros(shape)
     rows, columns = (
-        (max(first, 0), min(first + size, most))
-        for first, size, most in zip((y, x), image.shape, shape, strict=True)
+        (max(first, 0), min(first + size, most)) for first, size, most in zip((y, x), image.shape, shape, strict=True)
     )
     inside = image[rows[0] - y : rows[1] - y, columns[0] - x : columns[1] - x]
     placed[rows[0] : rows[1], columns[0] : columns[1]] = inside

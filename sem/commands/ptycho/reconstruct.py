@@ -117,7 +117,7 @@ def _saved(options: argparse.Namespace, state: Path, given: dict[str, Any]) -> d
         return saved_recipe(state, given)
     except ValueError as error:
         name = str(error).partition(":")[0]
-        raise ValueError(f"{option_of(name)}{str(error)[len(name):]}" if name in given else str(error)) from None
+        raise ValueError(f"{option_of(name)}{str(error)[len(name) :]}" if name in given else str(error)) from None
 
 
 def _keep(job: Run, state: Path, options: argparse.Namespace) -> None:
