@@ -12,9 +12,6 @@ from sem.ptycho.files import Geometry, ResultFile
 from sem.ptycho.inspection import illumination
 from sem.ptycho.scan import Scan
 
-NETWORK_LIGHT = 0.02
-"""Share of the largest illumination from which on a network's object is taken: it is the mean of patches by their
-light, and where there is little, of what a network says of the dark edges of its patches."""
 OFF = 0.1
 """Pixels by which a position of the result may be off the scan's."""
 WHOLE = 1e-3
@@ -25,8 +22,8 @@ class Start(NamedTuple):
     """Where a reconstruction begins.
 
     Attributes:
-        object: complex64 ``[H, W]`` on the engine's grid. Where the result says nothing it is even, as bright as the
-            rest and of the phase of its mean, which is 0.
+        object: complex64 ``[H, W]`` on the engine's grid. Where no patch of the result lies it is even, as bright as
+            the rest and of the phase of its mean, which is 0.
         probe: complex64 ``[M, N, N]``; None where its pixels are not the scan's.
         scan: the patterns, at the result's positions.
         note: what was done, in a sentence.
@@ -74,9 +71,7 @@ def begin_from(result: ResultFile, scan: Scan, geometry: Geometry | None = None)
         j = int(off.argmax())
         raise ValueError(f"positions: expected those of the scan, got pattern {j} {float(off[j]):.3g} pixels elsewhere")
     light = _light(result)
-    network = bool(result.settings.get("network"))
-    known = light > (NETWORK_LIGHT if network else 0.0) * light.max()
-    object = _even_phase(result.object, light * known)
+    object, known = _even_phase(result.object, light), light > 0
     height, width = scan.object_shape()
     whole = shift.round()
     if scale == 1 and float((shift - whole).abs().max()) < WHOLE:
@@ -89,7 +84,7 @@ def begin_from(result: ResultFile, scan: Scan, geometry: Geometry | None = None)
         how += "" if scale == 1 else f", whose pixels are {scale:.4g} times as large"
     moves = (result.positions.double() - result.start.double()) * scale
     at = scan.at((scan.positions.double() + moves).to(scan.positions.dtype)) if bool(moves.any()) else scan
-    level = (light * known * object.abs().double().square()).sum() / (light * known).sum()
+    level = (light * object.abs().double().square()).sum() / light.sum()
     found = torch.where(seen, found, level.sqrt().to(found.dtype))
     usable = scale == 1 and result.side == scan.side
     return Start(found, result.probe if usable else None, at, f"object: of {result.name}, {how}")

@@ -68,10 +68,10 @@ class MuonWithAdamW(Optimizer):
 
     Of a linear map, the momentum's polar factor is the step: every direction is learned as fast as the largest. A
     *complex* map, ``[..., out, in, 2]`` with real and imaginary part last, has the polar factor of its complex
-    gradient; leading dimensions are a batch of maps. Convolutions keep their outputs first: ``filters`` are a single map,
-    ``[out, ...]``, and ``modes``, ``[out, in, ..., 2]``, a complex one for each index in between, as a spectrum's
-    frequencies are. With momentum buffer ``m <- mu m + (1 - mu) g`` and Nesterov's
-    look ahead ``g + mu (m - g)``, ``W <- (1 - lr wd) W - lr sqrt(max(1, out / in)) polar(...)``.
+    gradient; leading dimensions are a batch of maps. Convolutions keep their outputs first: ``filters`` are one map,
+    ``[out, ...]``, and ``modes``, ``[out, in, ..., 2]``, a complex one for each index in between, as for each frequency
+    of a spectrum. With momentum buffer ``m <- mu m + (1 - mu) g`` and Nesterov's look ahead ``g + mu (m - g)``,
+    ``W <- (1 - lr wd) W - lr sqrt(max(1, out / in)) polar(...)``.
 
     Args:
         groups: dicts with ``params``, ``weight_decay`` and ``linear_map``: ``"real"`` (``[..., out, in]``),

@@ -33,7 +33,8 @@ class SpectralConv2d(nn.Module):
 
     Attributes:
         weight: float32 ``[C_out, C_in, 2, m, m, 2]``: for rows from 0 and for rows from ``N - m``, a complex number for
-            each row and column; ``[C_out, C_in, 1, m, m, 2]`` without the latter. Of standard deviation ``C_in^-1/2`` at the start.
+            each row and column; ``[C_out, C_in, 1, m, m, 2]`` without the latter. Of standard deviation
+            ``C_in^-1/2`` at the start.
 
     Example:
         >>> layer = SpectralConv2d(3, 5, modes=12, side=16)
