@@ -100,8 +100,8 @@ def draw_rings(result: ResultFile, truth: Tensor, target: str | Path) -> None:
 
 def draw_positions(result: ResultFile, target: str | Path) -> None:
     """Positions before and after their refinement, and the steps between as arrows, drawn longer where they are short:
-    less their mean, which no pattern tells, and less the affine map nearest to them, which is a scale and a shear of the
-    stage, or of the object."""
+    less their mean, which no pattern tells, and less the nearest affine map, which is a scale and a shear of the stage,
+    or of the object."""
     figure, panels = _page(3)
     step, unit = _pixel(result.geometry)
     before, after = ((where.double() + result.side // 2) * step for where in (result.start, result.positions))
