@@ -99,7 +99,7 @@ def draw(found: dict[str, dict[str, dict[str, list[Curve]]]], target: Path) -> N
             axes.set(title=f"{engine}, probe {probe}", xlabel="sweeps", ylabel="1 - amp_ssim", yscale="log")
             axes.legend()
             axes.grid(alpha=0.3)
-    save_figure(figure, target, dpi=100)
+    save_figure(figure, target, dpi=75)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

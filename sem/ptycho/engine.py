@@ -325,7 +325,7 @@ class Engine:
     def _digest(self) -> str:
         digest = hashlib.sha256()
         for tensor in (self.model.data, self.model.weight, self.model.background):
-            digest.update(b"none" if tensor is None else tensor.numpy())
+            digest.update(b"none" if tensor is None else tensor.numpy().data)
         return digest.hexdigest()
 
 

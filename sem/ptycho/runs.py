@@ -348,7 +348,7 @@ class Run:
         given = {name: getattr(scan, name) for name in ("amplitudes", "weight", "background", "positions")}
         given |= self._given
         return {
-            name: hashlib.sha256(b"" if tensor is None else tensor.contiguous().numpy()).hexdigest()
+            name: hashlib.sha256(b"" if tensor is None else tensor.contiguous().numpy().data).hexdigest()
             for name, tensor in given.items()
         }
 

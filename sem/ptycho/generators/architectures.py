@@ -211,6 +211,6 @@ def _name_maps(network: Generator) -> None:
         if id(module) in ends:
             continue
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            module.weight._linear_map = "filters"  # type: ignore[assignment]
+            module.weight._linear_map = "filters"  # type: ignore[attr-defined]
         elif isinstance(module, SpectralConv2d):
             module.weight._linear_map = "modes"  # type: ignore[attr-defined]
