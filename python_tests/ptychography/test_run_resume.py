@@ -237,5 +237,8 @@ def test_mistakes_about_resuming_get_one_sentence(scan, tmp_path, monkeypatch, c
     assert reconstruct(scan, tmp_path / "nothing", "--resume") == 2
     assert "state.h5, which a run leaves that ended early, found none" in capsys.readouterr().err
     assert not (tmp_path / "nothing").exists()
+    own = ("--overwrite", "--start", str(folder / "result.h5"))
+    assert reconstruct(scan, folder, *OPTIONS, *own) == 2
+    assert "expected another file than the one that this run replaces" in capsys.readouterr().err
     assert reconstruct(scan, folder, *OPTIONS, "--overwrite") == 0
     assert not (folder / "state.h5").exists()

@@ -62,6 +62,8 @@ def run(options: argparse.Namespace) -> int:
             f"--output {folder}: expected a folder without a result; --overwrite replaces the one there{more}"
         )
     recipe = built(Recipe, given)
+    if recipe.start is not None and Path(recipe.start).resolve() == (folder / RESULT).resolve():
+        raise ValueError(f"--start {recipe.start}: expected another file than the one that this run replaces")
     library()  # what the end needs is missed now
     if not options.no_pictures:
         require_matplotlib()
@@ -75,15 +77,15 @@ def run(options: argparse.Namespace) -> int:
         state.unlink(missing_ok=True)  # of the run that is replaced
     _announce(job)
     interrupted = _sweep(job, lambda: _keep(job, state, options), 60 * options.checkpoint_minutes)
-    if not job.ended:
-        _keep(job, state, options)
-    elif job.sweeps:
-        state.unlink(missing_ok=True)
     if not job.sweeps:
         raise ArithmeticError(f"{job.stopped}; nothing is kept")
     result = job.result()
     report = _report(job, result, truth, interrupted)
     written = _write_numbers(folder, result, report)
+    if job.ended:
+        state.unlink(missing_ok=True)
+    else:
+        _keep(job, state, options)
     if not options.no_pictures:
         written += _draw(folder, result, truth if "scores" in report else None)
     for name in PICTURES:  # of a result that was replaced
