@@ -42,6 +42,9 @@ class RunSettings(OptimizationSettings):
     checkpoint_every: int = setting(1000, "steps between checkpoints", ge=1)
     keep_checkpoints: int = setting(2, "newest checkpoints to keep", ge=1)
     health_every: int = setting(50, "steps between health measurements", ge=1)
+    gradients_every: int | None = setting(
+        None, "steps between statistics of every layer's gradient in the logs; null: none", ge=1
+    )
     max_skipped_steps: int = setting(5, "non-finite steps in a row that stop the run", ge=1)
     output_dir: str = setting("runs/default", "folder for config, logs and checkpoints", pattern=".+")
 

@@ -305,6 +305,8 @@ def test_check_holds_and_fails_loudly(capsys, monkeypatch):
         (["reconstruct", "SCAN", "--output", "OUT", "--then", "ml:3,kind=cat"], 2, "kind: expected"),
         (["reconstruct", "SCAN", "--output", "OUT", "--radius", "3"], 2, "radius: expected none, since the probe is"),
         (["reconstruct", "SCAN", "--output", "OUT", "--probe", "disk", "--keep-probe"], 2, "--keep-probe: expected"),
+        (["reconstruct", "SCAN", "--output", "OUT", "--probe", "start"], 2, "--probe = 'start': expected --start"),
+        (["reconstruct", "SCAN", "--output", "OUT", "--start", "SCAN"], 2, "expected a result of sem"),
         (["compare", "SCAN"], 2, "expected a result of sem ptycho reconstruct, got another file"),
         (["compare", "RESULT", "--truth", "PROBELESS"], 2, "expected a scan's .h5 with its object, found none"),
     ],

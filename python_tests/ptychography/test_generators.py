@@ -98,6 +98,48 @@ def test_flipping_the_input_and_swapping_the_blocks_flips_the_output():
     assert float((layer(x.flip(2)) - layer(x).flip(2)).detach().abs().max()) > 0.1
 
 
+def test_without_negative_rows_one_diagonal_is_lost():
+    layer = spectral(1, 1, 5, 16, negative_rows=False)
+    with torch.no_grad():
+        layer.weight[..., 0], layer.weight[..., 1] = 1, 0
+    torch.testing.assert_close(layer(waves(2, 3)), waves(2, 3), rtol=1e-5, atol=1e-5)
+    assert float(layer(waves(2, -3)).detach().abs().max()) < 1e-5
+    assert "negative_rows=False" in repr(layer) and "negative_rows" not in repr(spectral(1, 1, 5, 16))
+
+
+@pytest.mark.parametrize(("side", "modes"), [(9, 4), (16, 5), (8, 4)])
+def test_without_negative_rows_it_is_the_whole_one_with_those_of_zero(side, modes):
+    one, whole, x = (
+        spectral(3, 5, modes, side, negative_rows=False),
+        spectral(3, 5, modes, side),
+        random(2, 3, side, side),
+    )
+    with torch.no_grad():
+        whole.weight[:, :, :1], whole.weight[:, :, 1] = one.weight, 0
+    torch.testing.assert_close(one(x), whole(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ["fno", "hybrid", "stable_hybrid"])
+def test_negative_rows_are_a_setting_of_every_spectral_convolution(architecture):
+    network = build_generator(small(architecture, negative_rows=False), 16)
+    parts = [module.weight.shape[2] for module in network.modules() if isinstance(module, SpectralConv2d)]
+    assert parts and set(parts) == {1}
+    assert network(random(2, 1, 16, 16).abs()).shape == (2, 1, 16, 16)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_weights_between_channels_say_what_maps_they_are(architecture):
+    network = build_generator(small(architecture), 16)
+    kinds = {name: getattr(p, "_linear_map", None) for name, p in network.named_parameters()}
+    assert kinds["lift.0.weight"] is None and kinds["lift.2.weight"] == "filters"
+    assert {kinds[name] for name in kinds if name.startswith("head") or name.endswith("bias")} == {None}
+    spectral_kinds = {kinds[name] for name in kinds if ".spectral." in name}
+    assert spectral_kinds == (set() if architecture == "cnn" else {"modes"})
+    rest = {name for name, kind in kinds.items() if kind is None and name.endswith("weight")}
+    scales = {name for name in kinds if ".scale." in name or ".norm." in name}
+    assert rest == {"lift.0.weight", "head.conv.weight"} | scales
+
+
 def test_autocast_does_not_reach_a_spectral_convolution():
     layer, x = spectral(3, 3, 4, 16), random(2, 3, 16, 16)
     outside = layer(x)

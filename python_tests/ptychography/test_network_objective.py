@@ -183,6 +183,24 @@ def test_batches_bring_each_pattern_once_an_epoch_and_go_on_where_they_were():
         PatternBatches(patterns, None, size=4, seed=6).load_state_dict(batches.state_dict())
 
 
+def test_ragged_epochs_end_with_what_is_left_and_go_on_where_they_were():
+    patterns = torch.arange(10)
+    batches = PatternBatches(patterns, None, size=4, seed=5, ragged=True)
+    source = iter(batches)
+    drawn = [next(source).flatten() for _ in range(7)]
+    assert [len(batch) for batch in drawn] == [4, 4, 2, 4, 4, 2, 4]
+    assert sorted(torch.cat(drawn[:3]).tolist()) == sorted(torch.cat(drawn[3:6]).tolist()) == patterns.tolist()
+    again = PatternBatches(patterns, None, size=4, seed=5, ragged=True)
+    again.load_state_dict(batches.state_dict())
+    assert torch.equal(next(iter(again)), next(source))
+    with pytest.raises(ValueError, match="batches: expected ragged = False, got True"):
+        PatternBatches(patterns, None, size=4, seed=5).load_state_dict(batches.state_dict())
+    old = {name: value for name, value in batches.state_dict().items() if name != "ragged"}
+    PatternBatches(patterns, None, size=4, seed=5).load_state_dict(old)
+    shares = [iter(PatternBatches(patterns, None, size=4, seed=5, ragged=True, rank=r, world_size=2)) for r in (0, 1)]
+    assert all(torch.equal(next(shares[k % 2]).flatten(), batch) for k, batch in enumerate(drawn))
+
+
 def test_processes_share_the_batches_out():
     patterns = torch.arange(12)
     alone = iter(PatternBatches(patterns, None, size=3, seed=0))

@@ -80,6 +80,23 @@ def test_lightning_takes_the_same_steps(tmp_path):
         assert [row.get(name) for row in tables[0]] == [row.get(name) for row in tables[1]], name
 
 
+def rows_of(trainer, steps):
+    """What the loop of a run logs in its first steps, without what its end would write."""
+    rows = {}
+    log = type("Rows", (), {"write": lambda self, step, figures: rows.update({step: dict(figures)})})()
+    trainer.build_loop(logs=[log]).run(max_steps=steps)
+    return rows
+
+
+def test_gradients_of_every_layer_are_logged_where_they_are_asked_for(tmp_path):
+    own = ("training.gradient_clip=0.001", "training.gradients_every=2", "training.log_every=5")
+    rows = rows_of(NetworkTrainer(network_config(tmp_path, *own)), 5)
+    assert {step for step, row in rows.items() if "head.conv/grad_norm" in row} == {1, 2, 4} and 5 in rows
+    norms = [value for name, value in rows[4].items() if name.endswith("/grad_norm")]
+    assert sum(norm**2 for norm in norms) == pytest.approx(rows[4]["grad_norm"] ** 2, rel=1e-5)
+    assert rows[4]["blocks.0.spectral/clipped_share"] == 1.0 and rows[4]["blocks.0.spectral/relative_grad_norm"] > 0
+
+
 def test_a_seed_decides_weights_and_order_and_nothing_else(tmp_path):
     one, other, again = (NetworkTrainer(network_config(tmp_path, f"training.seed={seed}")) for seed in (0, 1, 0))
     assert same_parameters(one.model, again.model) and not same_parameters(one.model, other.model)
@@ -95,6 +112,36 @@ def test_held_out_patterns_are_not_trained_on(tmp_path):
     held_out = {int(row[0]) for batch in trainer.validation_loader for row in batch}
     assert len(held_out) == 10 and not seen & held_out
     assert seen | held_out == set(range(49))
+
+
+@pytest.mark.parametrize("last_batch", ["full", "mean", "sum"])
+def test_a_short_batch_has_a_gain_of_its_own_only_where_that_is_asked_for(tmp_path, last_batch):
+    own = ("training.overlap=none", f"training.last_batch={last_batch}", "data.validation_share=0")
+    trainer = NetworkTrainer(network_config(tmp_path, *own))
+    source = iter(trainer.train_loader)
+    batches = [next(source) for _ in range(7)]  # 49 patterns in batches of 8
+    assert [len(batch) for batch in batches] == [8] * 6 + [8 if last_batch == "full" else 1]
+    each = trainer.objective.compare(trainer.objective.patches(trainer.model, batches[6].flatten()), batches[6])[1]
+    loss = trainer.objective(trainer.model, batches[6], None)["loss"].item()
+    assert loss == pytest.approx(float(each.mean()) / (8 if last_batch == "sum" else 1), rel=1e-6)
+    full = trainer.objective.compare(trainer.objective.patches(trainer.model, batches[0].flatten()), batches[0])[1]
+    found = trainer.objective(trainer.model, batches[0], None)["loss"].item()
+    assert found == pytest.approx(float(full.mean()), rel=1e-6)
+
+
+def test_muon_moves_a_network_otherwise_than_adamw(tmp_path):
+    losses, weights = [], []
+    for own in (
+        ("training.optimizer=adamw",),
+        ("training.optimizer=muon",),
+        ("training.optimizer=muon", "training.muon_learning_rate=0.1"),
+    ):
+        trainer = NetworkTrainer(network_config(tmp_path, *own, "training.max_steps=30", "training.learning_rate=0.01"))
+        losses.append([row["loss"] for row in rows_of(trainer, 30).values()])
+        weights.append(trainer.model.blocks[0].spectral.weight.detach())
+    assert losses[0][0] == losses[1][0] and len({tuple(curve) for curve in losses}) == 3
+    assert losses[1][-1] < 0.8 * losses[1][0]
+    assert not torch.equal(weights[0], weights[1]) and not torch.equal(weights[1], weights[2])
 
 
 def test_the_checkpoint_alone_says_what_the_network_is(tmp_path):
@@ -124,6 +171,9 @@ def test_the_command_line_trains_infers_and_says_what_is_wrong(tmp_path, capsys)
     assert main(["ptycho", "infer", str(run), str(scan), "--output", str(tmp_path / "found.h5")]) == 0
     assert "amp_ssim" in capsys.readouterr().out
     assert read_result(tmp_path / "found.h5").object.shape == read_scan(scan).object.shape
+    engine = ["--engine", "ml", "--sweeps", "2", "--no-pictures", "--output", str(tmp_path / "engine")]
+    assert main(["ptycho", "reconstruct", str(scan), *engine, "--start", str(tmp_path / "found.h5")]) == 0
+    assert "object: of hybrid, step 2, moved by (0, 0) pixels" in capsys.readouterr().out
 
     mistakes = {
         ("train", "--output", str(tmp_path / "x")): "data.train: expected the file of a scan, got none",

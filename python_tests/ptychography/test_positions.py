@@ -11,6 +11,7 @@ from sem.ptycho import (
     MaximumLikelihood,
     Projections,
     RefinePositions,
+    ResultFile,
     Scan,
     affine_onto,
     disk_probe,
@@ -22,6 +23,8 @@ from sem.ptycho import (
     simulate,
     without_affine,
 )
+from sem.ptycho import pictures as pictures_module
+from sem.ptycho.pictures import draw_positions
 from sem.ptycho.positions import trial_offsets
 
 
@@ -226,3 +229,26 @@ def test_a_weight_says_which_positions_an_affine_map_is_of():
     weight = torch.rand(30, generator=torch.Generator().manual_seed(1))
     error = weight.unsqueeze(1) * (stray - affine_onto(truth, stray, weight))
     assert float(error.sum(0).abs().max()) < 1e-3 and float((truth.mT @ error).abs().max()) < 1e-1
+
+
+def test_the_picture_of_the_steps_leaves_out_what_no_pattern_tells(known, tmp_path, monkeypatch):
+    """Of positions that one affine map moved, and one of them by a pixel more."""
+    _, scan, probe = known
+    drawn = []
+    save = pictures_module.save_figure
+    monkeypatch.setattr(
+        pictures_module, "save_figure", lambda figure, *a, **k: (drawn.append(figure), save(figure, *a, **k))
+    )
+    start = scan.positions
+    turn = torch.tensor([[1.02, 0.01], [-0.03, 0.99]])
+    moved = start @ turn + 0.5
+    moved[37, 0] += 1
+    draw_positions(ResultFile("moved", torch.ones(99, 99) + 0j, probe, moved, start), tmp_path / "positions.png")
+    assert (tmp_path / "positions.png").stat().st_size > 5000
+    panels = [axes for axes in drawn[0].axes if axes.get_title().startswith("moved")]
+    lengths = [torch.from_numpy(axes.collections[0].get_array().data) for axes in panels]
+    assert torch.allclose(lengths[0], (moved - start - (moved - start).mean(0)).norm(dim=1).double(), atol=1e-4)
+    assert int(lengths[1].argmax()) == 37 and float(lengths[1].max()) == pytest.approx(1, abs=0.05)
+    assert float(lengths[1].median()) < 0.02 < 0.3 < float(lengths[0].median())
+    arrows = panels[1].collections[0]
+    assert float(arrows.V[37]) > 0.9 and panels[1].yaxis_inverted()  # down, as rows are counted

@@ -5,9 +5,20 @@ import math
 import pytest
 import torch
 
-from sem.ptycho import PRESETS, Simulation, floors, noise_object, preset, read_scan, siemens_object, write_scan
+from sem.ptycho import (
+    PRESETS,
+    Simulation,
+    floors,
+    inspect_scan,
+    noise_object,
+    preset,
+    read_scan,
+    siemens_object,
+    write_scan,
+)
 
 SMALL = dict(side=16, rows=5, columns=6, step=3, lines=20, radius=4.0)
+PLAIN_POWER = inspect_scan(Simulation(**SMALL).make()).probe_power
 
 
 @pytest.mark.parametrize(
@@ -60,6 +71,7 @@ def test_every_seed_is_of_one_thing():
         (dict(object="siemens"), lambda made: made.object.abs().unique().numel() > 2),
         (dict(object="noise"), lambda made: bool((made.object.abs() - 1).abs().max() < 1e-5)),
         (dict(phase=False), lambda made: not bool(made.object.imag.any())),
+        (dict(probe_factor=0.25), lambda made: inspect_scan(made).probe_power == pytest.approx(PLAIN_POWER / 16)),
         (dict(modes=3), lambda made: made.probe.shape[0] == 3),
         (dict(background=2.5), lambda made: float(made.scan.background.unique()) == 2.5),
         (dict(noise=False), lambda made: bool((made.scan.amplitudes.square() % 1 > 0.01).any())),
@@ -73,6 +85,22 @@ def test_what_settings_change(changed, check, tmp_path):
     path = tmp_path / "scan.h5"
     write_scan(path, made)
     assert torch.equal(read_scan(path).object, made.object)
+
+
+def test_a_dim_probe_in_the_file_leaves_the_patterns_alone():
+    right, dim = (Simulation(**SMALL, probe_factor=factor).make() for factor in (1.0, 0.25))
+    assert torch.equal(right.scan.amplitudes, dim.scan.amplitudes)
+    torch.testing.assert_close(dim.probe, 0.25 * right.probe)
+
+
+def test_without_defocus_every_pattern_has_a_twin():
+    """``conj(O(-r))`` of a patch has its pattern, to rounding; with defocus it has another."""
+    for defocus, same in ((0.0, True), (4.0, False)):
+        made = Simulation(**{**SMALL, "side": 17}, defocus=defocus, noise=False).make()
+        patch = made.object[:17, :17]
+        far = [torch.fft.fft2(made.probe[0] * wave).abs() for wave in (patch, patch.flip(0, 1).conj())]
+        off = float((far[0] - far[1]).norm() / far[0].norm())
+        assert (off < 1e-4) == same, off
 
 
 def test_a_spiral_has_the_density_of_a_raster():

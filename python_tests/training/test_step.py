@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from sem.activations import layer_parameters
 from sem.training.clipping import Clipping
 from sem.training.step import training_step
 
@@ -125,3 +126,28 @@ def test_errors_name_what_is_missing(problem):
         training_step(model, Squares(), [], adamw(model))
     with pytest.raises(ValueError, match="expected a 'loss'"):
         training_step(model, lambda *_: {"error": torch.ones(())}, [(inputs, targets)], adamw(model))
+
+
+@pytest.mark.parametrize(
+    "clipping", [Clipping(), Clipping("norm", 0.5), Clipping("value", 0.05), Clipping("agc", 0.01)]
+)
+def test_statistics_of_gradients_are_those_before_clipping_and_leave_the_step_alone(clipping):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.GELU(), nn.Linear(4, 1))
+    start = {name: value.clone() for name, value in model.state_dict().items()}
+    batch = [(torch.randn(8, 3), torch.randn(8, 1))]
+    plain = training_step(model, Squares(), batch, torch.optim.SGD(model.parameters(), 0.1), clipping=clipping)
+    expected = {name: value.clone() for name, value in model.state_dict().items()}
+    model.load_state_dict(start)
+    optimizer, groups = torch.optim.SGD(model.parameters(), 0.1), layer_parameters(model)
+    result = training_step(model, Squares(), batch, optimizer, clipping=clipping, groups=groups)
+    assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
+    assert (result.totals, result.grad_norm, result.clipped) == (plain.totals, plain.grad_norm, plain.clipped)
+    assert plain.gradients == {}
+    found = result.gradients
+    assert found["0/grad_norm"] ** 2 + found["2/grad_norm"] ** 2 == pytest.approx(result.grad_norm**2, rel=1e-5)
+    size = torch.cat([start["2.weight"].flatten(), start["2.bias"]]).norm()
+    assert found["2/relative_grad_norm"] == pytest.approx(found["2/grad_norm"] / float(size), rel=1e-5)
+    assert ("0/clipped_share" in found) == clipping.active
+    if clipping.active:
+        assert 0 < max(found["0/clipped_share"], found["2/clipped_share"]) <= 1

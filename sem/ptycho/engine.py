@@ -116,8 +116,7 @@ class Engine:
         Raises:
             ValueError: another shape, numbers that are not finite, or a patch that leaves the object.
         """
-        scan = self.scan
-        scan = Scan(scan.amplitudes, positions.to(scan.positions.dtype), scan.weight, scan.background)
+        scan = self.scan.at(positions.to(self.scan.positions.dtype))
         self.model.stand_at(scan)
         self.scan = scan
 
@@ -190,11 +189,11 @@ class Engine:
         """
         begun = time.monotonic() - (self.state.reports[-1].seconds if self.state.reports else 0.0)
         for _ in range(sweeps):
-            before = self._snapshot()
+            before = self.snapshot()
             try:
                 self._advance(begun)
             except BaseException:
-                self._restore(before)
+                self.restore(before)
                 raise
             if progress is not None:
                 progress(self.state.reports[-1])
@@ -234,7 +233,7 @@ class Engine:
             "engine": type(self).__name__,
             "settings": {name: getattr(self, name) for name in self.SETTINGS},
             "patterns": self._digest(),
-            **self._snapshot(),
+            **self.snapshot(),
             "reports": torch.tensor(self.state.reports, dtype=torch.float64).view(-1, len(SweepReport._fields)),
         }
 
@@ -248,15 +247,15 @@ class Engine:
             ValueError: the state is of another engine, or one with other settings, patterns, shapes or dtypes; the
                 message says which. The engine is what it was.
         """
-        before = self._snapshot()
+        before = self.snapshot()
         try:
             self._check(state)
             # what is loaded is the caller's: an engine may write to what it keeps
             loaded = copy.deepcopy(dict(state))
             reports = [SweepReport(int(row[0]), *row[1:]) for row in loaded["reports"].tolist()]
-            self._restore({**loaded, "reports": reports})
+            self.restore({**loaded, "reports": reports})
         except BaseException as error:
-            self._restore(before)
+            self.restore(before)
             if isinstance(error, (KeyError, TypeError, AttributeError, RuntimeError, IndexError)):
                 raise ValueError(f"state: not what this engine's state_dict gives ({_one_line(error)})") from error
             raise
@@ -285,8 +284,9 @@ class Engine:
         except ValueError as error:
             raise ValueError(f"{os.fspath(path)}: {error}") from error
 
-    def _snapshot(self) -> dict[str, Any]:
-        """What a sweep, or what happens between sweeps, changes. Nothing in it is written to later."""
+    def snapshot(self) -> dict[str, Any]:
+        """What a sweep, or what happens between sweeps, changes, for :meth:`restore`. Nothing in it is written to
+        later, so that it costs next to nothing."""
         return {
             "object": self.state.object,
             "probe": self.state.probe,
@@ -295,8 +295,8 @@ class Engine:
             "generator": self.generator.get_state(),
         }
 
-    def _restore(self, snapshot: Mapping[str, Any]) -> None:
-        """Undo what happened since the snapshot."""
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Undo what happened since the :meth:`snapshot`."""
         self.state.object, self.state.probe = snapshot["object"], snapshot["probe"]
         self.state.reports[:] = snapshot["reports"]
         self.generator.set_state(snapshot["generator"])
@@ -317,7 +317,7 @@ class Engine:
                 "scan: expected a state of a run on the same amplitudes, weight and background, got one of others"
             )
         for name in ("object", "probe", "positions"):
-            ours, theirs = self._snapshot()[name], state[name]
+            ours, theirs = self.snapshot()[name], state[name]
             if theirs.shape != ours.shape or theirs.dtype != ours.dtype:
                 wanted, got = (f"{tensor.dtype} {list(tensor.shape)}" for tensor in (ours, theirs))
                 raise ValueError(f"{name}: expected {wanted}, got a state with {got}")
@@ -325,7 +325,7 @@ class Engine:
     def _digest(self) -> str:
         digest = hashlib.sha256()
         for tensor in (self.model.data, self.model.weight, self.model.background):
-            digest.update(b"none" if tensor is None else tensor.numpy().tobytes())
+            digest.update(b"none" if tensor is None else tensor.numpy().data)
         return digest.hexdigest()
 
 

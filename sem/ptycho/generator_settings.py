@@ -36,6 +36,7 @@ class GeneratorSettings(Section):
     modes: int = setting(
         12, "m: rows [0, m) and [N - m, N) by columns [0, m) of a spectrum; at most half the side", ge=1
     )
+    negative_rows: bool = setting(True, "keep rows [N - m, N): without them waves along one diagonal do not pass")
     blocks: int = setting(4, "blocks of fno; levels of the others, each of half the side of the one above", ge=1)
     max_hidden: int | None = setting(None, "most channels; null: as many as the levels give", ge=1)
     layerscale_init: float = setting(1e-3, "stable_hybrid: initial factor of a block's branch", gt=0)

@@ -14,12 +14,13 @@ from sem.ptycho.files import AXES, ScanFile
 from sem.ptycho.files.checks import laid_along
 from sem.ptycho.pie import PIE
 from sem.ptycho.scan import MARGIN, Scan
-from sem.ptycho.simulation import disk_probe
+from sem.ptycho.simulation import disk_probe, far_intensity
 
 RING_LIMIT = 1e-3
 """Share of a probe's power on its frame's outermost ring above which it is too wide for the frame."""
 LIT = 0.1
 """Share of the largest illumination from which on a pixel of the object counts as lit."""
+_BLOCK = 2**20  # pixels of waves held at a time
 BINS, PADDED = 8, 4  # of a spacing; how many times finer than the scan's width frequencies are looked at
 
 
@@ -156,10 +157,17 @@ def lit_box(positions: Tensor, probe: Tensor, shape: tuple[int, int]) -> tuple[s
     return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
-def scale_to_counts(scan: Scan, probe: Tensor) -> float:
-    """By what a probe is to be multiplied so that behind an object of ones it gives the scan's counts."""
-    far = torch.fft.fft2(probe, norm="ortho").abs().double().square().sum(0)
-    expected = float((far * _valid(scan)).sum((-2, -1)).mean())
+def scale_to_counts(scan: Scan, probe: Tensor, object: Tensor | None = None) -> float:
+    """By what a probe is to be multiplied so that behind an object, None: of ones, it gives the scan's counts."""
+    valid = _valid(scan)
+    if object is None:
+        far = torch.fft.fft2(probe, norm="ortho").abs().double().square().sum(0)
+        expected = float((far * valid).sum((-2, -1)).mean())
+    else:
+        expected = 0.0
+        for part in torch.arange(len(scan)).split(max(1, _BLOCK // probe.numel())):
+            far = far_intensity(object, probe, scan.positions[part]).double()
+            expected += float((far * (valid if valid.dim() == 2 else valid[part])).sum()) / len(scan)
     if not expected > 0:
         raise ValueError("probe: expected some light on valid pixels, got none")
     return math.sqrt(float(_counts(scan).sum((1, 2)).mean()) / expected)

@@ -216,13 +216,13 @@ class MaximumLikelihood(Engine):
             with torch.no_grad():
                 self.parameters[2].copy_(self.model.positions)
 
-    def _snapshot(self) -> dict[str, Any]:
+    def snapshot(self) -> dict[str, Any]:
         parameters = [parameter.detach().clone() for parameter in self.parameters]
         optimizer = copy.deepcopy(self.optimizer.state_dict())
-        return {**super()._snapshot(), "parameters": parameters, "optimizer": optimizer}
+        return {**super().snapshot(), "parameters": parameters, "optimizer": optimizer}
 
-    def _restore(self, snapshot: Mapping[str, Any]) -> None:
-        super()._restore(snapshot)
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        super().restore(snapshot)
         with torch.no_grad():
             for ours, theirs in zip(self.parameters, snapshot["parameters"], strict=True):
                 ours.copy_(theirs)

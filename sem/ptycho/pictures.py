@@ -20,6 +20,7 @@ from sem.ptycho.files import AXES, Geometry, ResultFile, ScanFile
 from sem.ptycho.files.checks import laid_along
 from sem.ptycho.frc import half_bit_curve
 from sem.ptycho.metrics import aligned
+from sem.ptycho.positions import affine_onto
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -98,23 +99,41 @@ def draw_rings(result: ResultFile, truth: Tensor, target: str | Path) -> None:
 
 
 def draw_positions(result: ResultFile, target: str | Path) -> None:
-    """Positions before and after their refinement, and the steps between, ten times as long."""
-    figure, panels = _page(2)
+    """Positions before and after their refinement, and the steps between as arrows, drawn longer where they are short:
+    less their mean, which no pattern tells, and less the nearest affine map, which is a scale and a shear of the stage,
+    or of the object."""
+    figure, panels = _page(3)
     step, unit = _pixel(result.geometry)
     before, after = ((where.double() + result.side // 2) * step for where in (result.start, result.positions))
-    moved = after - before
-    moved = moved - moved.mean(0)  # a common translation is nothing that patterns could tell
     panels[0].plot(before[:, 1], before[:, 0], ".", label="before", markersize=4)
     panels[0].plot(after[:, 1], after[:, 0], "+", label="after", markersize=5)
-    panels[0].legend()
-    size = float(moved.norm(dim=1).median())
-    x, y, along, down = before[:, 1], before[:, 0], moved[:, 1], moved[:, 0]
-    panels[1].quiver(x, y, along, down, angles="xy", scale_units="xy", scale=0.1, width=0.004)
-    panels[1].set(title=f"moved by {size:.3g} {unit} in the median; x 10")
+    panels[0].legend(loc="upper right")
+    panels[0].set(title="positions")
+    extent = float((before.amax(0) - before.amin(0)).max()) or 1.0
+    longest = 1.5 * extent / max(1.0, len(before) ** 0.5)
+    moved = after - before
+    for axes, moves, what in (
+        (panels[1], moved - moved.mean(0), "less their mean"),
+        (panels[2], after - affine_onto(before, after), "less an affine map"),
+    ):
+        size = moves.norm(dim=1)
+        times = _round_below(longest / float(size.max().clamp_min(1e-12)))
+        x, y, along, down = before[:, 1], before[:, 0], moves[:, 1], moves[:, 0]
+        arrows = axes.quiver(
+            x, y, along, down, size, angles="xy", scale_units="xy", scale=1 / times, width=0.004, cmap="viridis"
+        )
+        figure.colorbar(arrows, ax=axes, shrink=0.8, label=unit)
+        axes.set(title=f"moved, {what}: median {float(size.median()):.3g} {unit}; x {times:g}")
     for axes in panels:
         axes.set(xlabel=unit, ylabel=unit, aspect="equal")
         axes.invert_yaxis()
     save_figure(figure, target, dpi=DPI)
+
+
+def _round_below(number: float) -> float:
+    """The largest of 1, 2, 5, 10, 20, ... that is no larger; at least 1."""
+    power = 10.0 ** math.floor(math.log10(max(number, 1.0)))
+    return next(digit * power for digit in (5, 2, 1) if digit * power <= max(number, 1.0))
 
 
 def draw_losses(results: Sequence[ResultFile], target: str | Path) -> None:

@@ -88,12 +88,12 @@ class PIE(Engine):
                 object.add_(self.velocity, alpha=self.momentum)
         return *self.constrain(object, probe), self.model.squares()
 
-    def _snapshot(self) -> dict[str, Any]:
+    def snapshot(self) -> dict[str, Any]:
         own = {} if self.velocity is None else {"velocity": self.velocity}
-        return {**super()._snapshot(), **own}
+        return {**super().snapshot(), **own}
 
-    def _restore(self, snapshot: Mapping[str, Any]) -> None:
-        super()._restore(snapshot)
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        super().restore(snapshot)
         self.velocity = None if self.velocity is None else snapshot["velocity"]
 
 

@@ -51,6 +51,9 @@ class Simulation(Section):
     mask: bool = setting(False, "cut the probe off at a radius of N/4")
     modes: int = setting(1, "incoherent modes of the probe", ge=1, le=16)
     mode_share: float = setting(0.05, "share of each further mode in the probe's power", gt=0, lt=1)
+    probe_factor: float = setting(
+        1.0, "what the file's probe is multiplied by: other than 1, it is not the one behind the patterns", gt=0
+    )
     scan: Literal["jitter", "raster", "spiral"] = setting("jitter", "how positions lie; a raster leaves its period")
     rows: int = setting(21, "rows of positions", ge=1)
     columns: int = setting(21, "columns of positions; a spiral has rows x columns positions", ge=1)
@@ -116,7 +119,7 @@ class Simulation(Section):
         geometry = None
         if self.energy is not None and self.distance is not None and self.detector_pixel is not None:
             geometry = Geometry(photon_wavelength(self.energy), self.distance, self.detector_pixel, self.side)
-        return ScanFile(scan, probe, truth, geometry, f"simulated: {json.dumps(self.to_mapping())}")
+        return ScanFile(scan, self.probe_factor * probe, truth, geometry, f"simulated: {json.dumps(self.to_mapping())}")
 
     def _object(self, size: int) -> Tensor:
         from sem.ptycho.simulation import lines_object, noise_object, siemens_object

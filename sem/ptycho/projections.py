@@ -146,9 +146,9 @@ class Projections(Engine):
             if self._near is not None:
                 self._near = ifft(self._far)
 
-    def _snapshot(self) -> dict[str, Any]:
-        return {**super()._snapshot(), "waves": self._far}
+    def snapshot(self) -> dict[str, Any]:
+        return {**super().snapshot(), "waves": self._far}
 
-    def _restore(self, snapshot: Mapping[str, Any]) -> None:
-        super()._restore(snapshot)
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        super().restore(snapshot)
         self._far, self._near = snapshot["waves"], None

@@ -64,6 +64,7 @@ from sem.ptycho.simulation import (
     spiral_scan,
     with_hermite_modes,
 )
+from sem.ptycho.starts import Start, begin_from
 from sem.ptycho.stitching import Stitched, stitch
 from sem.ptycho.stops import after_seconds, after_sweeps, any_of, fits_noise, plateau
 
@@ -103,6 +104,7 @@ __all__ = [
     "SmoothUnlit",
     "SpectralConv2d",
     "Stage",
+    "Start",
     "Stitched",
     "Sweep",
     "SweepReport",
@@ -112,6 +114,7 @@ __all__ = [
     "after_sweeps",
     "aligned",
     "any_of",
+    "begin_from",
     "build_generator",
     "check_image",
     "check_losses",

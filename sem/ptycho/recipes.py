@@ -100,6 +100,10 @@ class Stage:
         return ",".join([f"{self.engine}:{self.sweeps}", *(f"{name}={value}" for name, value in self.settings.items())])
 
 
+LIMITS = ("minutes", "chi_squared")
+"""Settings of a :class:`Recipe` that say when to stop, and nothing of what is done: a run goes on under others."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe(EngineSettings):
     """What a reconstruction is told. Settings of an engine belong to the first stage's.
@@ -120,7 +124,12 @@ class Recipe(EngineSettings):
     minutes: float | None = setting(None, "stop behind the sweep that ends later", gt=0)
     chi_squared: float | None = setting(1.0, "stop at so small a 4 mean (A - X)^2; 1 is photon noise", gt=0)
     plateau: float | None = setting(None, "end a stage whose loss fell by less than this share in 5 sweeps", gt=0, lt=1)
-    probe: Literal["auto", "file", "disk"] = setting("auto", "to start from: the file's where it has one, or a disk")
+    start: str | None = setting(
+        None, "result of this scan, an engine's or a network's, to begin from; null: an object of ones"
+    )
+    probe: Literal["auto", "start", "file", "disk"] = setting(
+        "auto", "to begin from: that of --start, the file's, a disk; auto: the first of these that there is"
+    )
     radius: float | None = setting(None, "of a disk to start from, in pixels; null: 0.22 N", gt=0)
     defocus: float | None = setting(None, "of such a disk: d of exp(-i pi d |q|^2); null: 60 (N/64)^2")
     modes: int | None = setting(None, "incoherent modes of the probe; null: as many as it has", ge=1, le=16)
@@ -130,8 +139,10 @@ class Recipe(EngineSettings):
     seed: int = setting(0, "of the order of patterns", ge=0)
 
     def cross_checks(self) -> Iterator[str]:
-        if self.keep_probe and self.probe == "disk":
-            yield f"{self.section}.keep_probe: expected the file's probe, got probe = disk"
+        if self.keep_probe and self.probe in ("start", "disk"):
+            yield f"{self.section}.keep_probe: expected the file's probe, got probe = {self.probe}"
+        if self.probe == "start" and self.start is None:
+            yield f"{self.section}.probe = 'start': expected {self.section}.start, a result to take it from"
         try:
             _ = self.stages
         except ValueError as error:

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import math
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from sem.ptycho.engine import Engine
-from sem.ptycho.files import ResultFile, ScanFile
+from sem.ptycho.files import ResultFile, ScanFile, read_result
 from sem.ptycho.files.patterns import machine_memory
+from sem.ptycho.files.state import read_state, write_state
 from sem.ptycho.inspection import RING_LIMIT, ring_share, scale_to_counts
 from sem.ptycho.likelihood import MaximumLikelihood
 from sem.ptycho.lsq import LSQML
 from sem.ptycho.pie import PIE
 from sem.ptycho.projections import Projections
-from sem.ptycho.recipes import ENGINES, OWN, Recipe, Stage
+from sem.ptycho.recipes import ENGINES, LIMITS, OWN, Recipe, Stage
 from sem.ptycho.scan import MARGIN, Scan
 from sem.ptycho.simulation import disk_probe, with_hermite_modes
+from sem.ptycho.starts import Start, begin_from
 
 MAKERS: dict[str, Callable[..., Engine]] = {
     kind.__name__: kind for kind in (PIE, Projections, LSQML, MaximumLikelihood)
@@ -44,6 +48,20 @@ class Sweep(NamedTuple):
     seconds: float
 
 
+class _Whole(NamedTuple):
+    """What the last whole sweep left. Replaced in one assignment, so that Ctrl-C finds it before a sweep or behind."""
+
+    object: Tensor
+    probe: Tensor
+    positions: Tensor
+    stage: int
+    sweeps: tuple[Sweep, ...]
+    engine: Engine
+    snapshot: Mapping[str, Any]
+    begun: Mapping[str, Tensor]
+    """Object, probe and positions that the stage began with."""
+
+
 class Run:
     """A reconstruction by a :class:`Recipe`.
 
@@ -54,7 +72,6 @@ class Run:
 
     Attributes:
         notes: what was done to the scan and the probe before the first sweep, and what to expect, in sentences.
-        sweeps: of every whole sweep so far.
         stopped: why the run ended before its last planned sweep; None where it did not.
         diverged: whether that is a loss that is no number.
 
@@ -73,52 +90,144 @@ class Run:
     def __init__(self, contents: ScanFile, recipe: Recipe, source: str = "") -> None:
         self.contents, self.recipe, self.source = contents, recipe, source
         self.notes: list[str] = []
-        self.sweeps: list[Sweep] = []
         self.stopped: str | None = None
         self.diverged = False
         self.stages = recipe.stages
-        probe = self._starting_probe()
-        scan = contents.scan
-        if recipe.positions is not None and float(scan.positions.min()) < MARGIN:
+        scan, start = contents.scan, None
+        given = None if recipe.start is None else read_result(recipe.start)
+        moves = recipe.positions is not None or (given is not None and not given.positions.equal(given.start))
+        if moves and float(scan.positions.min()) < MARGIN:
             scan = scan.with_margin()
         self.origin = (scan.positions[0] - contents.scan.positions[0]).round().long().tolist()
-        object = torch.ones(scan.object_shape(), dtype=torch.complex64)
         self._start = scan
-        self._last = (object, probe, scan.positions)
+        object = torch.ones(scan.object_shape(), dtype=torch.complex64)
+        if given is not None:
+            try:
+                start = begin_from(given, scan, contents.geometry)
+            except ValueError as error:
+                raise ValueError(f"start: {recipe.start}: {error}") from None
+            object, scan = start.object, start.scan
+            self.notes.append(start.note)
+        probe, object = self._starting_waves(scan, object, start)
+        self._given = {"probe": probe, "object": object}
         for stage in self.stages:
             self._check_memory(stage, len(probe))
             self._engine(stage, scan, object, probe, first=True)  # what it cannot take is said before the first sweep
+        self._last = self._begun(0, scan, object, probe, ())
+
+    @property
+    def sweeps(self) -> list[Sweep]:
+        """Of every whole sweep so far, in order."""
+        return list(self._last.sweeps)
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is left to do: all stages came to their ends, or the loss is no number."""
+        return self.diverged or (self._last.stage == len(self.stages) - 1 and self._stage_ended())
 
     def run(self, progress: Callable[[Sweep], None] | None = None) -> None:
-        """All stages. What stops it from outside, Ctrl-C too, leaves the last whole sweep for :meth:`result`."""
-        begun, scan = time.monotonic(), self._start
-        for number, stage in enumerate(self.stages):
-            engine = self._engine(stage, scan, *self._last[:2], first=number == 0)
-            losses: list[float] = []
-            for _ in range(stage.sweeps):
+        """All stages, from the last whole sweep on. What stops it from outside, Ctrl-C too, leaves that sweep for
+        :meth:`result` and :meth:`save`."""
+        begun = time.monotonic() - (self.sweeps[-1].seconds if self.sweeps else 0.0)
+        while True:
+            last, engine = self._last, self._last.engine
+            engine.restore(last.snapshot)  # what ended the run may have come behind a part of a sweep
+            while not self._stage_ended():
                 state = engine.run(1)
-                report, moved = state.reports[-1], 0.0
+                report, moved, number = state.reports[-1], 0.0, len(self._last.sweeps)
                 seconds = time.monotonic() - begun
                 if not math.isfinite(report.loss):
-                    self.stopped, self.diverged = f"the loss of sweep {len(self.sweeps) + 1} is {report.loss}", True
+                    self.stopped, self.diverged = f"the loss of sweep {number + 1} is {report.loss}", True
                     return
-                if self.recipe.positions is not None and len(self.sweeps) >= self.recipe.positions:
+                if self.recipe.positions is not None and number >= self.recipe.positions:
                     moved = float(engine.refine_positions().norm(dim=1).median())
-                sweep = Sweep(len(self.sweeps), number, report.loss, report.chi_squared, report.change, moved, seconds)
-                self._last = (state.object, state.probe, engine.scan.positions)
-                self.sweeps.append(sweep)
-                losses.append(sweep.loss)
+                sweep = Sweep(number, last.stage, report.loss, report.chi_squared, report.change, moved, seconds)
+                self._last = last._replace(
+                    object=state.object,
+                    probe=state.probe,
+                    positions=engine.scan.positions,
+                    sweeps=(*self._last.sweeps, sweep),
+                    snapshot=engine.snapshot(),
+                )
                 if progress is not None:
                     progress(sweep)
-                if self._ends(sweep):
+                if not self.ended and self._is_over(sweep):
                     return
-                if self._plateau(losses):
-                    break
-            scan = engine.scan
+            if self.ended:
+                return
+            self._last = self._begun(last.stage + 1, engine.scan, *self._last[:2], self._last.sweeps)
+
+    def save(self, path: str | os.PathLike[str], **more: Any) -> None:
+        """Write all that :meth:`load` needs to go on behind the last whole sweep. The file is complete, or what it was
+        before.
+
+        Args:
+            more: to be found in the file's :func:`sem.ptycho.read_state`, plain values.
+
+        Raises:
+            OSError: the file could not be written.
+            ImportError: h5py is not installed.
+        """
+        last = self._last
+        last.engine.restore(last.snapshot)
+        state = {
+            "recipe": self.recipe.to_mapping(),
+            "digests": self._digests(),
+            "stage": last.stage,
+            "begun": dict(last.begun),
+            "sweeps": torch.tensor(last.sweeps, dtype=torch.float64).view(-1, len(Sweep._fields)),
+            "engine": last.engine.state_dict(),
+        }
+        write_state(path, more | state)
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Go on where the run stood that :meth:`save` wrote: the sweeps that follow are those of the run that was not
+        ended, bit by bit. The recipe is that run's (:func:`saved_recipe`), but for when to stop.
+
+        Raises:
+            OSError: there is no such file, or it may not be read.
+            ImportError: h5py is not installed.
+            ValueError: the file is damaged, or of another scan or recipe, or what ends the run has come to pass; the
+                message says which. The run is what it was.
+        """
+        path, before = os.fspath(path), self._last
+        state = read_state(path)
+        stored, own = _of_run(path, state)["recipe"], self.recipe.to_mapping()
+        for name in own:
+            if name not in LIMITS and stored.get(name) != own[name]:
+                raise ValueError(
+                    f"{name}: expected {stored.get(name)!r}, as the run of {path} has it, got {own[name]!r}"
+                )
+        for name, digest in self._digests().items():
+            if state["digests"].get(name) != digest:
+                raise ValueError(f"{name}: expected the same as the run of {path} began with, got another")
+        try:
+            begun, rows = state["begun"], state["sweeps"].tolist()
+            sweeps = tuple(Sweep(int(row[0]), int(row[1]), *row[2:]) for row in rows)
+            scan = self._start.at(begun["positions"].to(self._start.positions.dtype))
+            self._last = self._begun(state["stage"], scan, begun["object"], begun["probe"], sweeps)
+            engine = self._last.engine
+            engine.load_state_dict(state["engine"])
+            self._last = self._last._replace(
+                object=engine.state.object,
+                probe=engine.state.probe,
+                positions=engine.scan.positions,
+                snapshot=engine.snapshot(),
+            )
+            over = bool(sweeps) and not self.ended and self._is_over(sweeps[-1])
+        except (KeyError, TypeError, AttributeError, RuntimeError, IndexError, ValueError) as error:
+            self._last = before
+            said = str(error) if isinstance(error, ValueError) else f"not what a run leaves ({type(error).__name__})"
+            raise ValueError(f"{path}: {said}") from error
+        if over:
+            self._last, why, self.stopped = before, self.stopped, None
+            raise ValueError(
+                f"{path}: the run was at its end: {why}; it goes on where {' or '.join(LIMITS)} allows more"
+            )
 
     def result(self) -> ResultFile:
         """What the last whole sweep left."""
-        object, probe, positions = self._last
+        object, probe, positions = self._last[:3]
         return ResultFile(
             name=" + ".join(map(str, self.stages)),
             object=object,
@@ -154,32 +263,52 @@ class Run:
             scan, probe, object, probe_from=moves, seed=recipe.seed, **{**kind.settings, **stage.settings}, **planned
         )
 
-    def _starting_probe(self) -> Tensor:
-        recipe, scan, given = self.recipe, self.contents.scan, self.contents.probe
-        if given is None and (recipe.probe == "file" or recipe.keep_probe):
-            raise ValueError("probe: expected one in the scan's file, found none; start from a disk")
-        if given is None or recipe.probe == "disk":
-            probe = disk_probe(scan.side, recipe.radius, defocus=recipe.defocus)
-            told = "a disk"
-        else:
-            for name in ("radius", "defocus"):
-                if getattr(recipe, name) is not None:
-                    raise ValueError(f"{name}: expected none, since the probe is the file's; or start from a disk")
-            probe, told = given.to(torch.complex64), "the file's"
+    def _starting_waves(self, scan: Scan, object: Tensor, start: Start | None) -> tuple[Tensor, Tensor]:
+        """The probe to begin with, and the object: one of them is scaled to the patterns' counts, unless both are as
+        they were measured."""
+        recipe = self.recipe
+        probe, told = self._unscaled_probe(start)
         if recipe.modes is not None and recipe.modes != len(probe):
             if len(probe) > 1:
-                raise ValueError(f"modes: expected {len(probe)}, as the file's probe has, got {recipe.modes}")
+                raise ValueError(f"modes: expected {len(probe)}, as {told} probe has, got {recipe.modes}")
             probe, told = with_hermite_modes(probe, recipe.modes), f"{told}, with {recipe.modes} modes"
         if not recipe.keep_probe:
-            factor = scale_to_counts(scan, probe)
+            factor = scale_to_counts(scan, probe, None if start is None else object)
             probe, told = probe * factor, f"{told}, scaled by {factor:.6g} to the patterns' counts"
         self.notes.append(f"probe: {told}")
+        if recipe.keep_probe and start is not None:
+            factor = scale_to_counts(scan, probe, object)
+            object = object * factor
+            self.notes.append(f"object: scaled by {factor:.6g} to the patterns' counts")
         ring = ring_share(probe)
         if ring > RING_LIMIT:
             self.notes.append(
                 f"probe: {ring:.2g} of its power lies on its frame's outermost ring, where it wraps around"
             )
-        return probe
+        return probe, object
+
+    def _unscaled_probe(self, start: Start | None) -> tuple[Tensor, str]:
+        """And whose it is."""
+        recipe, scan, given = self.recipe, self.contents.scan, self.contents.probe
+        if recipe.probe == "start" and start is not None and start.probe is None:
+            raise ValueError("probe: expected pixels of the scan's size in the result to begin from, got others")
+        if (
+            start is not None
+            and start.probe is not None
+            and recipe.probe in ("auto", "start")
+            and not recipe.keep_probe
+        ):
+            chosen, told = start.probe, "the result's"
+        elif given is None and (recipe.probe == "file" or recipe.keep_probe):
+            raise ValueError("probe: expected one in the scan's file, found none; start from a disk")
+        elif given is None or recipe.probe == "disk":
+            return disk_probe(scan.side, recipe.radius, defocus=recipe.defocus), "a disk"
+        else:
+            chosen, told = given.to(torch.complex64), "the file's"
+        for name in ("radius", "defocus"):
+            if getattr(recipe, name) is not None:
+                raise ValueError(f"{name}: expected none, since the probe is {told}; or start from a disk")
+        return chosen, told
 
     def _check_memory(self, stage: Stage, modes: int) -> None:
         if ENGINES[stage.engine].maker != "Projections":
@@ -190,17 +319,56 @@ class Run:
             raise ValueError(f"{what}, this machine has {there / GIB:.3g} GiB; other engines hold a batch")
         self.notes.append(what)
 
-    def _ends(self, sweep: Sweep) -> bool:
+    def _begun(self, number: int, scan: Scan, object: Tensor, probe: Tensor, sweeps: tuple[Sweep, ...]) -> _Whole:
+        """Where a stage begins."""
+        engine = self._engine(self.stages[number], scan, object, probe, first=number == 0)
+        begun = {"object": object, "probe": probe, "positions": scan.positions}
+        return _Whole(object, probe, scan.positions, number, sweeps, engine, engine.snapshot(), begun)
+
+    def _is_over(self, sweep: Sweep) -> bool:
+        """Whether a limit ends the run behind a sweep, and why."""
         recipe = self.recipe
-        planned = sum(stage.sweeps for stage in self.stages)
-        if sweep.sweep + 1 >= planned:
-            return True
         if recipe.chi_squared is not None and sweep.chi_squared <= recipe.chi_squared:
             self.stopped = f"chi^2 is {sweep.chi_squared:.4g}, at most {recipe.chi_squared:g}"
         elif recipe.minutes is not None and sweep.seconds >= 60 * recipe.minutes:
             self.stopped = f"{recipe.minutes:g} minutes are over"
         return self.stopped is not None
 
+    def _stage_ended(self) -> bool:
+        losses = [sweep.loss for sweep in self._last.sweeps if sweep.stage == self._last.stage]
+        return len(losses) >= self.stages[self._last.stage].sweeps or self._plateau(losses)
+
     def _plateau(self, losses: list[float]) -> bool:
         least, back = self.recipe.plateau, SWEEPS_OF_A_PLATEAU
         return least is not None and len(losses) > back and losses[-1 - back] - losses[-1] < least * losses[-1 - back]
+
+    def _digests(self) -> dict[str, str]:
+        """Of what the run was given, by name."""
+        scan = self.contents.scan
+        given = {name: getattr(scan, name) for name in ("amplitudes", "weight", "background", "positions")}
+        given |= self._given
+        return {
+            name: hashlib.sha256(b"" if tensor is None else tensor.contiguous().numpy().data).hexdigest()
+            for name, tensor in given.items()
+        }
+
+
+def saved_recipe(path: str | os.PathLike[str], given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the run that :meth:`Run.save` wrote was told, with the limits of ``given``.
+
+    Raises:
+        OSError, ImportError: as :meth:`Run.load`.
+        ValueError: the file is no run's, or something else of ``given`` is not as the run has it.
+    """
+    path = os.fspath(path)
+    stored = dict(_of_run(path, read_state(path))["recipe"])
+    for name, value in given.items():
+        if name not in LIMITS and stored.get(name) != value:
+            raise ValueError(f"{name}: expected {stored.get(name)!r}, as the run of {path} has it, got {value!r}")
+    return stored | {name: given[name] for name in LIMITS if name in given}
+
+
+def _of_run(path: str, state: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not {"recipe", "digests", "stage", "begun", "sweeps", "engine"} <= state.keys():
+        raise ValueError(f"{path}: expected the state of a run of sem ptycho reconstruct, got another")
+    return state

@@ -105,10 +105,13 @@ class Scan:
         """
         return Patches(self.corners, self.side, shape)
 
+    def at(self, positions: Tensor) -> Scan:
+        """The same patterns at ``positions``, real ``[J, 2]``."""
+        return Scan(self.amplitudes, positions, self.weight, self.background)
+
     def with_margin(self, margin: int = MARGIN) -> Scan:
         """The same with positions that begin at ``margin``: refinement may move them by as much."""
-        first = self.positions.amin(0, keepdim=True) if len(self) else 0
-        return Scan(self.amplitudes, self.positions - first + margin, self.weight, self.background)
+        return self.at(self.positions - (self.positions.amin(0, keepdim=True) if len(self) else 0) + margin)
 
 
 def _invalid(numbers: Tensor, weight: Tensor | None) -> Tensor:

@@ -11,13 +11,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from sem.activations import layer_parameters
 from sem.signals import StopRequest, stop_on_signals
 from sem.training.averages import ENTRY, PREFIX, Averages
 from sem.training.checkpoint import CheckpointStore, load_parameters
@@ -84,6 +85,7 @@ class LoopSettings:
     Attributes:
         accumulation: micro-batches per step.
         clipping: bounds the gradient.
+        gradients_every: steps between statistics of every layer's gradient; None: never.
         max_skipped_steps: non-finite steps in a row that end the run.
         ema_decay: of the averages of the parameters (:class:`~sem.training.averages.Averages`); 0 keeps none.
     """
@@ -94,6 +96,7 @@ class LoopSettings:
     eval_every: int = 500
     checkpoint_every: int = 1000
     health_every: int = 50
+    gradients_every: int | None = None
     max_skipped_steps: int = 5
     ema_decay: float = 0.0
 
@@ -211,6 +214,7 @@ class TrainingLoop:
             backward=self.backward,
             accumulating=partial(self.ranks.accumulating, self._parallel),
             fetch=self._fetch,
+            groups=self._layers if self._gradients_due(state.step + 1) else None,
         )
         state.step += 1
         self._count_skipped(result)
@@ -227,10 +231,21 @@ class TrainingLoop:
         """Whether the last step left the parameters as they were."""
         return self.state.skipped_in_row > 0
 
+    @cached_property
+    def _layers(self) -> dict[str, list[nn.Parameter]]:
+        return layer_parameters(self.model)
+
+    def _gradients_due(self, step: int) -> bool:
+        """Whether statistics of the layers' gradients belong to this step."""
+        every = self.settings.gradients_every
+        return every is not None and due(step, every, first=True)
+
     @property
     def _noteworthy(self) -> bool:
         """Whether the last step's figures are to be logged even if nothing was validated."""
-        return due(self.state.step, self.settings.log_every, first=True) or self.measured or self.skipped
+        step = self.state.step
+        wanted = due(step, self.settings.log_every, first=True) or self._gradients_due(step)
+        return wanted or self.measured or self.skipped
 
     @property
     def saved(self) -> bool:
@@ -398,7 +413,7 @@ class TrainingLoop:
 
     def _step_figures(self, result: StepResult, learning_rate: float) -> dict[str, float]:
         figures = dict(self.objective.report(result.totals))
-        figures |= {"grad_norm": result.grad_norm, **result.clipped}
+        figures |= {"grad_norm": result.grad_norm, **result.clipped, **result.gradients}
         figures["learning_rate"] = learning_rate
         figures["skipped_steps"] = float(self.state.skipped_steps)
         figures["elapsed_seconds"] = self.state.elapsed_seconds

@@ -15,6 +15,8 @@ from torch.optim.adamw import adamw
 # one before leaves the singular values, the first on [0.02, 1]: N. Amsel et al., "The Polar Express", 2025.
 _ROUNDS = ((7.7110, -22.1138, 16.2487), (3.2153, -2.4112, 0.5013), (2.2183, -1.5940, 0.4107))
 _LEAST_NORM = 1e-7
+KINDS = ("real", "complex", "filters", "modes")
+"""How a parameter holds a linear map, or several: see :class:`MuonWithAdamW`."""
 
 
 def polar_factor(matrices: Tensor) -> Tensor:
@@ -66,12 +68,14 @@ class MuonWithAdamW(Optimizer):
 
     Of a linear map, the momentum's polar factor is the step: every direction is learned as fast as the largest. A
     *complex* map, ``[..., out, in, 2]`` with real and imaginary part last, has the polar factor of its complex
-    gradient; leading dimensions are a batch of maps. With momentum buffer ``m <- mu m + (1 - mu) g`` and Nesterov's
-    look ahead ``g + mu (m - g)``, ``W <- (1 - lr wd) W - lr sqrt(max(1, out / in)) polar(...)``.
+    gradient; leading dimensions are a batch of maps. Convolutions keep their outputs first: ``filters`` are one map,
+    ``[out, ...]``, and ``modes``, ``[out, in, ..., 2]``, a complex one for each index in between, as for each frequency
+    of a spectrum. With momentum buffer ``m <- mu m + (1 - mu) g`` and Nesterov's look ahead ``g + mu (m - g)``,
+    ``W <- (1 - lr wd) W - lr sqrt(max(1, out / in)) polar(...)``.
 
     Args:
         groups: dicts with ``params``, ``weight_decay`` and ``linear_map``: ``"real"`` (``[..., out, in]``),
-            ``"complex"``, or None for AdamW.
+            ``"complex"``, ``"filters"``, ``"modes"``, or None for AdamW.
         lr: learning rate of every group that names none.
         betas, eps: of AdamW.
         momentum: ``mu``.
@@ -97,8 +101,8 @@ class MuonWithAdamW(Optimizer):
         defaults = {"lr": lr, "betas": betas, "eps": eps, "momentum": momentum, "weight_decay": weight_decay}
         super().__init__(groups, {**defaults, "fused": fused, "linear_map": None})
         for group in self.param_groups:
-            if group["linear_map"] not in (None, "real", "complex"):
-                raise ValueError(f"linear_map: expected 'real', 'complex' or None, got {group['linear_map']!r}")
+            if group["linear_map"] not in (None, *KINDS):
+                raise ValueError(f"linear_map: expected one of {', '.join(KINDS)}, None, got {group['linear_map']!r}")
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -162,11 +166,21 @@ class MuonWithAdamW(Optimizer):
             steps = polar_factor(together.to(product_dtype(together))).split([len(maps) for maps in ahead])
             size = group["lr"] * max(1.0, rows / columns) ** 0.5
             for p, turned in zip(alike, steps, strict=True):
-                blocks = torch.view_as_real(turned) if turned.is_complex() else turned
-                p.mul_(1 - group["lr"] * group["weight_decay"]).add_(blocks.reshape(p.shape), alpha=-size)
+                step = _as_parameter(turned, group["linear_map"], p)
+                p.mul_(1 - group["lr"] * group["weight_decay"]).add_(step, alpha=-size)
 
 
 def _maps(tensor: Tensor, kind: str) -> Tensor:
     """``tensor`` as a batch of matrices ``[n, out, in]``."""
-    matrices = torch.view_as_complex(tensor) if kind == "complex" else tensor
+    if kind == "filters":
+        return tensor.flatten(1).unsqueeze(0)
+    matrices = torch.view_as_complex(tensor) if kind in ("complex", "modes") else tensor
+    if kind == "modes":
+        return matrices.flatten(2).permute(2, 0, 1)
     return matrices.reshape(-1, *matrices.shape[-2:])
+
+
+def _as_parameter(maps: Tensor, kind: str, parameter: Tensor) -> Tensor:
+    """What :func:`_maps` made of a tensor of the parameter's shape, in that shape again."""
+    blocks = torch.view_as_real(maps) if maps.is_complex() else maps
+    return (blocks.permute(1, 2, 0, 3) if kind == "modes" else blocks).reshape(parameter.shape)

@@ -11,7 +11,7 @@ With gradient ``g``, learning rate ``lr``, weight decay ``wd`` and the moments' 
 
 Weight decay acts on matrices only: biases, gains and other vectors, and whatever a module marks with the
 attribute ``_no_weight_decay``, are left alone. A parameter may carry ``_lr_scale``, a factor on its learning
-rate, and ``_linear_map``, which says that it is one, ``"real"`` or ``"complex"``.
+rate, and ``_linear_map``, which says that it is one, and how it lies there (:data:`sem.training.muon.KINDS`).
 """
 
 from __future__ import annotations

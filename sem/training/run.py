@@ -270,6 +270,7 @@ def build_settings(config: Any, world_size: int = 1) -> LoopSettings:
         eval_every=training.eval_every,
         checkpoint_every=training.checkpoint_every,
         health_every=training.health_every,
+        gradients_every=training.gradients_every,
         max_skipped_steps=training.max_skipped_steps,
         ema_decay=training.ema_decay,
     )

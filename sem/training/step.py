@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from sem.activations import flat, gradient_statistics
 from sem.training.clipping import NO_CLIPPING, Clipping
 
 
@@ -45,12 +46,15 @@ class StepResult:
         clipped: what clipping did to it, see :class:`sem.training.clipping.Clipping`; empty without clipping and in a
             skipped step.
         problem: why the step was skipped, or None when the parameters were updated.
+        gradients: ``layer/statistic`` of the groups that were asked for, see
+            :func:`sem.activations.gradient_statistics`.
     """
 
     totals: dict[str, float]
     grad_norm: float
     clipped: dict[str, float]
     problem: str | None
+    gradients: dict[str, float] = field(default_factory=dict)
 
     @property
     def skipped(self) -> bool:
@@ -69,6 +73,7 @@ def training_step(
     backward: Callable[[Tensor], Any] = Tensor.backward,
     accumulating: Callable[[], AbstractContextManager[Any]] = nullcontext,
     fetch: Callable[[Mapping[str, Tensor | float]], dict[str, float]] | None = None,
+    groups: Mapping[str, Sequence[nn.Parameter]] | None = None,
 ) -> StepResult:
     """Accumulate the gradient over ``micro_batches``, clip it and update the parameters.
 
@@ -85,6 +90,8 @@ def training_step(
             between processes yet.
         fetch: the accumulated figures as floats, :func:`to_floats` by default; with several processes it also
             reduces them, so that all decide alike.
+        groups: parameters by the name of their group, whose gradients' statistics are wanted; they change no bit of
+            the step, and cost a copy of the gradients where there is clipping.
 
     Raises:
         ValueError: there is no micro-batch, or the objective returned no ``"loss"``.
@@ -105,7 +112,18 @@ def training_step(
 
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    clipped = clipping.clip(parameters, norm)
+    clipped: dict[str, Tensor] = {}
+
+    def clip() -> None:
+        clipped.update(clipping.clip(parameters, norm))
+
+    gradients: dict[str, float] = {}
+    if groups is None:
+        clip()
+    elif clipping.active:
+        gradients = flat(gradient_statistics(groups, clip))
+    else:
+        gradients = flat(gradient_statistics(groups))
     figures = (fetch or to_floats)({**totals, "grad_norm": norm, **clipped})
     grad_norm = figures.pop("grad_norm")
     clipped_figures = {name: figures.pop(name) for name in clipped} | clipping.told_by_norm(grad_norm)
@@ -113,7 +131,7 @@ def training_step(
     if problem is None:
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return StepResult(figures, grad_norm, clipped_figures if problem is None else {}, problem)
+    return StepResult(figures, grad_norm, clipped_figures if problem is None else {}, problem, gradients)
 
 
 def accumulate(totals: dict[str, Tensor | float], figures: Mapping[str, Tensor | float], share: float) -> None:

@@ -72,6 +72,8 @@ def option_of(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
+READING = ("axes", "scan_index", "energy", "distance", "detector_pixel")
+"""What :func:`add_reading` adds, by the names that it has among the options."""
 GEOMETRY = {"energy": "of the photons, in keV", "distance": "from sample to detector, in m", "detector_pixel": "in m"}
 
 

@@ -6,11 +6,13 @@ import argparse
 import csv
 import io
 import json
+import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sem.commands.ptycho.options import add_reading, add_settings, built, given_settings, read
+from sem.commands.ptycho.options import READING, add_reading, add_settings, built, given_settings, option_of, read
 from sem.ptycho.recipes import ENGINES, OWN, EngineSettings, Recipe, engines_with
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 HELP = "reconstruct object and probe from a scan by an engine"
 RESULT, LOSSES, REPORT = "result.h5", "losses.csv", "result.json"
+STATE = "state.h5"
 OBJECT, CURVES, ERROR, RINGS, POSITIONS = "object.png", "losses.png", "error.png", "rings.png", "positions.png"
 PICTURES = OBJECT, CURVES, ERROR, RINGS, POSITIONS
 SECONDS_OF_A_LINE = 1.0
@@ -30,7 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="a scan: .cxi, .ptyd, .npz or .h5")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for result, losses and pictures")
     parser.add_argument("--overwrite", action="store_true", help="replace the result that is there")
-    # A run that goes on from a checkpoint is to be asked for here: --resume.
+    resume = f"go on with the run of the folder, which ended early and left {STATE}, with its settings"
+    parser.add_argument("--resume", action="store_true", help=resume)
+    kept = "how often a run that goes on is kept in between, against a crash (default: 10)"
+    parser.add_argument("--checkpoint-minutes", type=float, default=10.0, metavar="MINUTES", help=kept)
     parser.add_argument("--no-pictures", action="store_true", help="write numbers alone")
     add_reading(parser)
     kinds = "; ".join(f"{name}: {kind.help}" for name, kind in ENGINES.items())
@@ -44,23 +50,42 @@ def run(options: argparse.Namespace) -> int:
     from sem.ptycho.pictures import require_matplotlib
     from sem.ptycho.runs import Run
 
-    recipe, folder = built(Recipe, given_settings(options, Recipe)), Path(options.output)
-    if (folder / RESULT).exists() and not options.overwrite:
-        raise ValueError(f"--output {folder}: expected a folder without a result; --overwrite replaces the one there")
+    folder, given = Path(options.output), given_settings(options, Recipe)
+    state = folder / STATE
+    if not options.checkpoint_minutes > 0:
+        raise ValueError(f"--checkpoint-minutes: expected a number > 0, got {options.checkpoint_minutes:g}")
+    if options.resume:
+        given = _saved(options, state, given)
+    elif not options.overwrite and ((folder / RESULT).exists() or state.exists()):
+        more = "; --resume goes on with it" if state.exists() else ""
+        raise ValueError(
+            f"--output {folder}: expected a folder without a result; --overwrite replaces the one there{more}"
+        )
+    recipe = built(Recipe, given)
+    if recipe.start is not None and Path(recipe.start).resolve() == (folder / RESULT).resolve():
+        raise ValueError(f"--start {recipe.start}: expected another file than the one that this run replaces")
     library()  # what the end needs is missed now
     if not options.no_pictures:
         require_matplotlib()
     contents = read(options, options.file)
     job = Run(contents, recipe, source=options.file)
     truth = _truth(options.file, contents, job)
-    folder.mkdir(parents=True, exist_ok=True)
+    if options.resume:
+        job.load(state)
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        state.unlink(missing_ok=True)  # of the run that is replaced
     _announce(job)
-    interrupted = _sweep(job)
+    interrupted = _sweep(job, lambda: _keep(job, state, options), 60 * options.checkpoint_minutes)
     if not job.sweeps:
         raise ArithmeticError(f"{job.stopped}; nothing is kept")
     result = job.result()
     report = _report(job, result, truth, interrupted)
     written = _write_numbers(folder, result, report)
+    if job.ended:
+        state.unlink(missing_ok=True)
+    else:
+        _keep(job, state, options)
     if not options.no_pictures:
         written += _draw(folder, result, truth if "scores" in report else None)
     for name in PICTURES:  # of a result that was replaced
@@ -68,9 +93,37 @@ def run(options: argparse.Namespace) -> int:
             (folder / name).unlink(missing_ok=True)
     _conclude(report)
     print(f"{folder}: {', '.join(written)}")
+    if not job.ended:
+        print(f"go on with: sem ptycho reconstruct {options.file} --output {folder} --resume")
     if job.diverged:
         raise ArithmeticError(f"{job.stopped}; what sweep {len(job.sweeps)} left is kept in {folder}")
     return 0
+
+
+def _saved(options: argparse.Namespace, state: Path, given: dict[str, Any]) -> dict[str, Any]:
+    """The recipe of the run that is resumed, with the limits of ``given``; how it read the scan goes to ``options``."""
+    from sem.ptycho.files.state import read_state
+    from sem.ptycho.runs import saved_recipe
+
+    if options.overwrite:
+        raise ValueError("--resume: expected no --overwrite beside it")
+    if not state.exists():
+        raise ValueError(f"--resume: expected {state}, which a run leaves that ended early, found none")
+    read_as = read_state(state).get("reading", {})
+    for name in READING:
+        own, stored = getattr(options, name), read_as.get(name)
+        if own is not None and own != stored:
+            raise ValueError(f"{option_of(name)}: expected {stored}, as the run of {state} has it, got {own}")
+        setattr(options, name, stored)
+    try:
+        return saved_recipe(state, given)
+    except ValueError as error:
+        name = str(error).partition(":")[0]
+        raise ValueError(f"{option_of(name)}{str(error)[len(name) :]}" if name in given else str(error)) from None
+
+
+def _keep(job: Run, state: Path, options: argparse.Namespace) -> None:
+    job.save(state, reading={name: getattr(options, name) for name in READING})
 
 
 def _truth(path: str, contents: ScanFile, job: Run) -> Tensor | None:
@@ -87,21 +140,24 @@ def _announce(job: Run) -> None:
     for stage in job.stages:
         told = ", ".join(f"{name} {value}" for name, value in job.told(stage))
         print(f"{stage.engine}: {stage.sweeps} sweeps, {told}", flush=True)
+    if job.sweeps:
+        print(f"going on behind sweep {len(job.sweeps)}", flush=True)
 
 
-def _sweep(job: Run) -> bool:
-    """All sweeps under a display; whether Ctrl-C ended them. One that comes before the first whole sweep goes on."""
+def _sweep(job: Run, keep: Callable[[], None], seconds_between: float) -> bool:
+    """All sweeps under a display, with ``keep`` called every so many seconds; whether Ctrl-C ended them. One that comes
+    before the first whole sweep goes on."""
     from sem.ptycho.runs import Sweep
     from sem.training.progress import ProgressDisplay, Shown
 
     planned, patterns = sum(stage.sweeps for stage in job.stages), len(job.contents.scan)
     limit = float("inf") if job.recipe.minutes is None else 60 * job.recipe.minutes
-    last_line = float("-inf")
+    last_line, kept = float("-inf"), time.monotonic()
     shown = (Shown("loss", "loss"), Shown("chi_squared", "chi^2"), Shown("change", "change", ".2g"))
     with ProgressDisplay((*shown, Shown("rate", "patterns/s", ".3g")), unit="sweep") as display:
 
         def progress(sweep: Sweep) -> None:
-            nonlocal last_line
+            nonlocal last_line, kept
             done, seconds = sweep.sweep + 1, sweep.seconds
             left = min(seconds / done * (planned - done), max(limit - seconds, 0.0))
             share = max(done / planned, min(seconds / limit, 1.0))
@@ -109,6 +165,12 @@ def _sweep(job: Run) -> bool:
             last_line = seconds if logged else last_line
             figures = {**sweep._asdict(), "rate": patterns * done / max(seconds, 1e-9)}
             display.update(done, share, left, figures, logged)
+            if time.monotonic() - kept >= seconds_between and done < planned:
+                try:
+                    keep()
+                except OSError as error:  # the run itself is none the worse
+                    display.message(f"not kept: {error}")
+                kept = time.monotonic()
 
         try:
             job.run(progress)

@@ -36,6 +36,7 @@ SHORT = {
     "min-lr-ratio": "training.lr_min_ratio",
     "grad-clip": "training.gradient_clip",
     "grad-clip-algorithm": "training.gradient_clip_kind",
+    "grad-norm-log-freq": "training.gradients_every",
     "steps": "training.max_steps",
     "minutes": "training.max_minutes",
     "batch-size": "training.batch_size",

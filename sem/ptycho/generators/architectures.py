@@ -16,6 +16,7 @@ from sem.ptycho.generators.layers import (
     Merge,
     ScaledBlock,
     SpectralBlock,
+    SpectralConv2d,
     Up,
 )
 
@@ -59,7 +60,10 @@ class FNO(Generator):
         super().__init__(settings, side)
         width = settings.width
         self.lift = Lift(settings.channels, width)
-        self.blocks = nn.ModuleList(SpectralBlock(width, settings.modes, side) for _ in range(settings.blocks))
+        rows = settings.negative_rows
+        self.blocks = nn.ModuleList(
+            SpectralBlock(width, settings.modes, side, negative_rows=rows) for _ in range(settings.blocks)
+        )
         self.project = nn.Conv2d(width, width, 1)
         self.refine = nn.Sequential(*Lift(width, width), nn.GELU())
         self.head = HEADS[settings.head](width, settings.channels)
@@ -82,10 +86,11 @@ class Hybrid(Generator):
         channels = [settings.channels_at(level) for level in range(settings.blocks)]
 
         def block(level: int, modes: int) -> SpectralBlock:
+            rows = settings.negative_rows
             if settings.architecture == "hybrid":
-                return SpectralBlock(channels[level], modes, sides[level])
+                return SpectralBlock(channels[level], modes, sides[level], negative_rows=rows)
             norm, initial = settings.block_norm, settings.layerscale_init
-            return ScaledBlock(channels[level], modes, sides[level], norm, initial)
+            return ScaledBlock(channels[level], modes, sides[level], norm, initial, negative_rows=rows)
 
         steps = list(zip(channels, channels[1:], sides, strict=False))
         self.lift = Lift(settings.channels, settings.width)
@@ -192,4 +197,20 @@ def build_generator(settings: GeneratorSettings, side: int, *, seed: int = 0) ->
         raise ValueError(f"side: expected at least {LEAST_SIDE}, got {side}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _ARCHITECTURES[settings.architecture](settings, side)
+        network = _ARCHITECTURES[settings.architecture](settings, side)
+    _name_maps(network)
+    return network
+
+
+def _name_maps(network: Generator) -> None:
+    """Say of the weights between channels what maps they are, for an optimizer that asks: all but those of the first
+    layer, which reads the pattern, and of the head."""
+    ends = {id(module) for module in (next(m for m in network.modules() if isinstance(m, nn.Conv2d)), network.head)}
+    ends |= {id(module) for module in network.head.modules()}
+    for module in network.modules():
+        if id(module) in ends:
+            continue
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            module.weight._linear_map = "filters"  # type: ignore[attr-defined]
+        elif isinstance(module, SpectralConv2d):
+            module.weight._linear_map = "modes"  # type: ignore[attr-defined]

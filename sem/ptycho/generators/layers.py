@@ -25,13 +25,16 @@ class SpectralConv2d(nn.Module):
         in_channels, out_channels: of ``x`` and the result.
         modes: ``m`` asked for. **Clamped** to half the side, ``N // 2``; the attribute ``modes`` is what is used.
         side: ``N`` of the images, at least 2.
+        negative_rows: False drops rows ``[N - m, N)``, as a published network does: waves along one of the diagonals
+            do not pass then.
 
     Raises:
         ValueError: no modes, a side below 2, images of another shape.
 
     Attributes:
         weight: float32 ``[C_out, C_in, 2, m, m, 2]``: for rows from 0 and for rows from ``N - m``, a complex number for
-            each row and column. Of standard deviation ``C_in^-1/2`` at the start.
+            each row and column; ``[C_out, C_in, 1, m, m, 2]`` without the latter. Of standard deviation
+            ``C_in^-1/2`` at the start.
 
     Example:
         >>> layer = SpectralConv2d(3, 5, modes=12, side=16)
@@ -44,24 +47,26 @@ class SpectralConv2d(nn.Module):
     from_columns: Tensor
     from_rows: Tensor
 
-    def __init__(self, in_channels: int, out_channels: int, modes: int, side: int) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, modes: int, side: int, *, negative_rows: bool = True
+    ) -> None:
         super().__init__()
         for name, value, least in (("modes", modes, 1), ("side", side, 2)):
             if value < least:
                 raise ValueError(f"{name}: expected at least {least}, got {value}")
         self.in_channels, self.out_channels, self.side = in_channels, out_channels, side
         self.asked, self.modes = modes, min(modes, side // 2)
-        m = self.modes
-        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 2, m, m, 2) * (2 * in_channels) ** -0.5)
+        m, parts = self.modes, 2 if negative_rows else 1
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, parts, m, m, 2) * (2 * in_channels) ** -0.5)
         place = torch.arange(side, dtype=torch.float64)
-        rows, columns = torch.cat([torch.arange(m), torch.arange(-m, 0)]), torch.arange(m)
+        rows, columns = torch.cat([torch.arange(m), torch.arange(-m, 0)][:parts]), torch.arange(m)
         row = torch.outer(rows.double(), place) * (2 * math.pi / side)
         column = torch.outer(columns.double(), place) * (2 * math.pi / side)
         cos, sin = column.cos(), column.sin()
         # columns beyond the first stand for their conjugates on the other side, too
         twice = (1 + (columns > 0)).double() / side**2
         matrices = {
-            "to_rows": torch.stack([row.cos(), -row.sin()], 1).flatten(0, 1),  # [(2m, re im), N]
+            "to_rows": torch.stack([row.cos(), -row.sin()], 1).flatten(0, 1),  # [(rows, re im), N]
             "to_columns": torch.cat([torch.cat([cos, sin], 1), torch.cat([-sin, cos], 1)]),  # [(re im, m), (re im, N)]
             "from_columns": torch.cat([torch.cat([cos.T, -sin.T], 1), torch.cat([sin.T, cos.T], 1)]) * twice.repeat(2),
             "from_rows": torch.stack([row.cos(), -row.sin()], 1).flatten(0, 1).T,
@@ -83,20 +88,22 @@ class SpectralConv2d(nn.Module):
 
     def _convolved(self, x: Tensor) -> Tensor:
         samples, m, side = len(x), self.modes, self.side
+        kept_rows = m * self.weight.shape[2]
         # channels last throughout: the innermost axis of every product is one that nothing is summed over
         lines = x.to(self.weight.dtype).permute(0, 2, 3, 1).reshape(samples, side, side * self.in_channels)
-        rows = _by_each(self.to_rows, lines).view(samples * 2 * m, 2 * side, self.in_channels)
-        kept = _by_each(self.to_columns, rows).view(samples, 2 * m, 2, m, self.in_channels)
-        modes = torch.view_as_complex(kept.permute(1, 3, 0, 4, 2).contiguous())  # [2m, m, B, C_in]
+        rows = _by_each(self.to_rows, lines).view(samples * kept_rows, 2 * side, self.in_channels)
+        kept = _by_each(self.to_columns, rows).view(samples, kept_rows, 2, m, self.in_channels)
+        modes = torch.view_as_complex(kept.permute(1, 3, 0, 4, 2).contiguous())  # [rows, m, B, C_in]
         matrices = torch.view_as_complex(self.weight).permute(2, 3, 4, 1, 0).flatten(0, 2).contiguous()
         mixed = torch.view_as_real(torch.bmm(modes.flatten(0, 1), matrices))
-        mixed = mixed.view(2 * m, m, samples, self.out_channels, 2).permute(2, 0, 4, 1, 3)
-        columns = _by_each(self.from_columns, mixed.reshape(samples * 2 * m, 2 * m, self.out_channels))
-        image = _by_each(self.from_rows, columns.view(samples, 4 * m, side * self.out_channels))
+        mixed = mixed.view(kept_rows, m, samples, self.out_channels, 2).permute(2, 0, 4, 1, 3)
+        columns = _by_each(self.from_columns, mixed.reshape(samples * kept_rows, 2 * m, self.out_channels))
+        image = _by_each(self.from_rows, columns.view(samples, 2 * kept_rows, side * self.out_channels))
         return image.view(samples, side, side, self.out_channels).permute(0, 3, 1, 2)
 
     def extra_repr(self) -> str:
         clamped = f" (of {self.asked})" if self.modes < self.asked else ""
+        clamped += "" if self.weight.shape[2] == 2 else ", negative_rows=False"
         return f"{self.in_channels}, {self.out_channels}, modes={self.modes}{clamped}, side={self.side}"
 
 
@@ -146,9 +153,9 @@ def _conv3(in_channels: int, out_channels: int) -> nn.Conv2d:
 class SpectralBlock(nn.Module):
     """``x + GELU(spectral(x) + local(x))``, ``local`` a convolution of 3 x 3."""
 
-    def __init__(self, channels: int, modes: int, side: int) -> None:
+    def __init__(self, channels: int, modes: int, side: int, *, negative_rows: bool = True) -> None:
         super().__init__()
-        self.spectral = SpectralConv2d(channels, channels, modes, side)
+        self.spectral = SpectralConv2d(channels, channels, modes, side, negative_rows=negative_rows)
         self.local = _conv3(channels, channels)
         self.sum = Sum()
         self.gelu = nn.GELU()
@@ -164,8 +171,10 @@ class SpectralBlock(nn.Module):
 class ScaledBlock(SpectralBlock):
     """``x + scale Norm(GELU(spectral(x) + local(x)))`` with a small ``scale``: nearly the identity at the start."""
 
-    def __init__(self, channels: int, modes: int, side: int, norm: BlockNorm, initial: float) -> None:
-        super().__init__(channels, modes, side)
+    def __init__(
+        self, channels: int, modes: int, side: int, norm: BlockNorm, initial: float, *, negative_rows: bool = True
+    ) -> None:
+        super().__init__(channels, modes, side, negative_rows=negative_rows)
         self.norm = _NORMS[norm](channels)
         self.scale = LayerScale(channels, initial)
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sem.ptycho.files import ScanFile
+from sem.ptycho.files import Geometry, ScanFile
 from sem.ptycho.scan import Scan
 
 _SEEDS = 1_000_003
@@ -25,12 +25,14 @@ class NetworkScan:
         scan: the patterns.
         probe: complex64 ``[M, N, N]``, in units of counts.
         truth: complex64 ``[H, W]``, or None where nobody knows it.
+        geometry: of the file, or None.
     """
 
     name: str
     scan: Scan
     probe: Tensor
     truth: Tensor | None
+    geometry: Geometry | None = None
 
     @classmethod
     def from_file(cls, name: str, content: ScanFile) -> NetworkScan:
@@ -46,7 +48,7 @@ class NetworkScan:
         if content.object is not None:
             height, width = content.object.shape
             content.scan.patches((height, width))
-        return cls(name, content.scan, content.probe.to(torch.complex64), content.object)
+        return cls(name, content.scan, content.probe.to(torch.complex64), content.object, content.geometry)
 
     @property
     def power(self) -> Tensor:
@@ -122,14 +124,15 @@ def _distances(points: Tensor, positions: Tensor) -> Tensor:
 class PatternBatches:
     """Endless batches of patterns' numbers, in an order that a seed decides; its position can be saved.
 
-    A pattern alone, or the centre of a group, comes once per epoch, and epochs follow each other without a gap. Of
-    several processes each takes every so-manieth batch.
+    A pattern alone, or the centre of a group, comes once per epoch, and epochs follow each other without a gap, or each
+    ends with a shorter batch. Of several processes each takes every so-manieth batch.
 
     Args:
         patterns: numbers to draw from, int64 ``[J]``.
         groups: for each of them its group, int64 ``[J, G]``; None: each alone.
         size: patterns of a batch: a multiple of ``G``, or rounded up to it.
         seed: of the order.
+        ragged: whether an epoch ends with what is left.
 
     Example:
         >>> batches = PatternBatches(torch.arange(4), None, size=3, seed=0)
@@ -139,12 +142,20 @@ class PatternBatches:
     """
 
     def __init__(
-        self, patterns: Tensor, groups: Tensor | None, *, size: int, seed: int, rank: int = 0, world_size: int = 1
+        self,
+        patterns: Tensor,
+        groups: Tensor | None,
+        *,
+        size: int,
+        seed: int,
+        ragged: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         self.patterns = patterns
         self.groups = patterns.unsqueeze(1) if groups is None else groups
         self.count = -(-size // self.groups.shape[1])
-        self.seed, self.rank, self.world_size = seed, rank, world_size
+        self.seed, self.ragged, self.rank, self.world_size = seed, ragged, rank, world_size
         self.drawn = 0
         self._epoch: int | None = None
 
@@ -156,9 +167,14 @@ class PatternBatches:
     def __iter__(self) -> Iterator[Tensor]:
         """``[groups, G]`` numbers each; what was drawn is not drawn again by a second iterator."""
         while True:
-            first = self.count * (self.drawn * self.world_size + self.rank)
+            batch = self.drawn * self.world_size + self.rank
+            first, last = self.count * batch, self.count * (batch + 1)
+            if self.ragged:
+                total = len(self.patterns)
+                epoch, place = divmod(batch, -(-total // self.count))
+                first, last = (epoch * total + min(self.count * k, total) for k in (place, place + 1))
             self.drawn += 1
-            yield self.groups[[self._centre(first + k) for k in range(self.count)]]
+            yield self.groups[[self._centre(k) for k in range(first, last)]]
 
     def _centre(self, number: int) -> int:
         epoch, place = divmod(number, len(self.patterns))
@@ -168,7 +184,8 @@ class PatternBatches:
         return self._order[place]
 
     def state_dict(self) -> dict[str, Any]:
-        return {"drawn": self.drawn, "patterns": len(self.patterns), "count": self.count, "seed": self.seed}
+        own = {"patterns": len(self.patterns), "count": self.count, "seed": self.seed, "ragged": self.ragged}
+        return {"drawn": self.drawn, **own}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on behind what was drawn.
@@ -176,8 +193,8 @@ class PatternBatches:
         Raises:
             ValueError: the state is one of other patterns, batches or another seed.
         """
-        own = self.state_dict()
-        for name in ("patterns", "count", "seed"):
+        own, state = self.state_dict(), {"ragged": False, **state}  # which earlier ones were, and did not say
+        for name in ("patterns", "count", "seed", "ragged"):
             if state.get(name) != own[name]:
                 raise ValueError(f"batches: expected {name} = {own[name]}, got {state.get(name)}")
         self.drawn = int(state["drawn"])

@@ -29,6 +29,7 @@ class PhysicsObjective:
         patterns: numbers of those that are trained on: inputs are divided by the root mean square of their amplitudes,
             losses by their constant.
         device: where it computes.
+        full: patterns that a batch's sum of losses is divided by, whatever their number; None: that number.
 
     Raises:
         ValueError: ``supervised`` without a truth.
@@ -36,11 +37,19 @@ class PhysicsObjective:
 
     unit = "patterns"
 
-    def __init__(self, data: NetworkScan, kind: str, patterns: Tensor, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        data: NetworkScan,
+        kind: str,
+        patterns: Tensor,
+        device: torch.device | str = "cpu",
+        *,
+        full: int | None = None,
+    ) -> None:
         if kind == "supervised" and data.truth is None:
             raise ValueError(f"training.loss = 'supervised': expected a known object in {data.name}, got none")
         scan = data.scan
-        self.data, self.kind, self.device = data, kind, torch.device(device)
+        self.data, self.kind, self.device, self.full = data, kind, torch.device(device), full
         self.rms, self.unit_loss = root_mean_square(scan, patterns), unit_loss(data, kind, patterns)
         self.side = scan.side
         self.inputs = data.inputs(self.rms).to(self.device)
@@ -54,7 +63,7 @@ class PhysicsObjective:
 
     def __call__(self, model: nn.Module, batch: Tensor, diagnostics: Any) -> dict[str, Any]:
         total, _ = self.compare(self.patches(model, batch.flatten()), batch)
-        return {"loss": total / batch.numel(), "items_sum": batch.numel()}
+        return {"loss": total / (self.full or batch.numel()), "items_sum": batch.numel()}
 
     def report(self, totals: Mapping[str, float]) -> dict[str, float]:
         """``loss`` and the model's other means."""

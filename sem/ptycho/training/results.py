@@ -20,6 +20,7 @@ def keep_result(target: Path, name: str, data: NetworkScan, predicted: Predicted
         probe=data.probe,
         positions=positions,
         start=positions,
+        geometry=data.geometry,
         source=data.name,
         settings={"network": True, "patterns_per_second": predicted.patterns_per_second, **more},
     )

@@ -39,6 +39,11 @@ class NetworkTraining(RunSettings):
         "group", "group: patches of neighbouring positions are merged before the forward model; none: each alone"
     )
     group_side: int = setting(4, "a group is the nearest group_side x group_side positions", ge=2)
+    last_batch: Literal["full", "mean", "sum"] = setting(
+        "full",
+        "full: epochs follow each other without a gap; mean, sum: an epoch ends with what is left, whose losses count "
+        "by their mean, or, which is a gain of its own, by their sum over a full batch's number",
+    )
     batch_size: int = with_default(RunSettings, "batch_size", 16)
     micro_batch_size: int = with_default(RunSettings, "micro_batch_size", 16)
     optimizer: OptimizerName = with_default(RunSettings, "optimizer", "adam")

@@ -88,7 +88,6 @@ class NetworkTrainer(RunTrainer):
     def build_data(self) -> tuple[Any, Any, Objective]:
         training, scan = self.config.training, self.scan.scan
         chosen, held_out = split(len(scan), self.config.data.validation_share, self.config.data.split_seed)
-        objective = PhysicsObjective(self.scan, training.loss, chosen, self.device)
         grouped = training.overlap == "group"
         groups = chosen[neighbours(scan.positions[chosen], training.group_side)] if grouped else None
         batches = PatternBatches(
@@ -96,9 +95,12 @@ class NetworkTrainer(RunTrainer):
             groups,
             size=training.micro_batch_size,
             seed=training.seed,
+            ragged=training.last_batch != "full",
             rank=self.ranks.rank,
             world_size=self.ranks.world_size,
         )
+        full = batches.count * batches.groups.shape[1] if training.last_batch == "sum" else None
+        objective = PhysicsObjective(self.scan, training.loss, chosen, self.device, full=full)
         held = held_out.unsqueeze(1)
         if grouped and len(held_out):
             near = nearest(scan.positions[held_out], scan.positions[chosen], training.group_side**2 - 1)
