@@ -164,7 +164,7 @@ sycl-check: $(VENV)/.test build/.gtest $(SYCL_ENV)/.ready ## the XPU kernels on 
 .PHONY: docs
 docs: $(VENV)/.docs ## build the documentation into site/
 	$(BIN)/python docs/configuration_page.py
-	$(BIN)/mkdocs build --strict
+	$(BIN)/zensical build --clean --strict
 
 .PHONY: clean
 clean: ## delete the environment and everything built; runs/ stays
