@@ -17,7 +17,7 @@ from sem.ptycho.files.checks import (
     within,
 )
 from sem.ptycho.files.contents import PHOTON, Geometry, ScanFile, electron_wavelength, photon_wavelength
-from sem.ptycho.files.hdf5 import Source, name_of, reading, writing
+from sem.hdf5 import Source, name_of, reading, writing
 from sem.ptycho.files.patterns import as_counts, binary_mask, frames, in_the_middle, read_counts, weight_of
 from sem.ptycho.scan import Scan
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sem.ptycho.files.contents import GEOMETRY, Geometry, ScanFile
-from sem.ptycho.files.hdf5 import Source, array_of, name_of, put, reading, writing
+from sem.hdf5 import Source, array_of, name_of, put, reading, writing
 from sem.ptycho.files.patterns import blocks, frames, whole_counts
 from sem.ptycho.scan import Scan
 
