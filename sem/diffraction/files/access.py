@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import importlib
 import logging
+import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,11 +14,11 @@ from typing import Any
 
 LARGEST_FILE = 1 << 31
 """Bytes that a file may have, and that a compressed one may unpack to."""
-LARGEST_IMAGE = 1 << 27
+LARGEST_IMAGE = 1 << 26
 """Pixels that an image, with all of its panels, may have."""
 
 FAILURES = (ArithmeticError, AssertionError, EOFError, LookupError, MemoryError, OSError, RuntimeError)
-FAILURES += (TypeError, ValueError, NotImplementedError)
+FAILURES += (NotImplementedError, TypeError, ValueError, struct.error)
 """What libraries raise where the bytes of a file make no sense to them."""
 
 
@@ -98,6 +99,8 @@ def failing_as(path: str | Path, expected: str) -> Iterator[None]:
     try:
         yield
     except FAILURES as error:
+        if isinstance(error, ValueError) and str(error).startswith(str(path)):
+            raise  # a sentence of ours
         raise ValueError(f"{path}: expected {expected} ({one_line(error, path)})") from None
     finally:
         logger.setLevel(level)

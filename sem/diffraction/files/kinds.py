@@ -63,4 +63,5 @@ def _of_brace(text: bytes, suffix: str) -> str:
 
 def _is_cif(text: bytes) -> bool:
     """Whether the first line that is no comment opens a block of data."""
-    return re.match(rb"(\s*(#[^\n]*)?\n)*\s*data_", text) is not None
+    lines = (line.strip() for line in text.splitlines())
+    return next((line for line in lines if line and not line.startswith(b"#")), b"").startswith(b"data_")

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import math
+import mmap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sem.diffraction.files.access import library, require_pixels, size_of
+from sem.diffraction.files.access import library, require_pixels
 from sem.diffraction.files.field_image import FieldImage
 from sem.hdf5 import FAILURES, Source, name_of, one_line, put, reading, writing
 
+_HEAP = b"GCOL\x01\0\0\0"
+_SCANNED = 1 << 27  # bytes at either end of a file in which texts are looked at
+_SMALLEST = 96  # bytes of an HDF5 file
+_BUILT_IN, _PACKED = (1, 2, 3), 1100
+"""Filters of HDF5's own (deflate, shuffle, checksums), and how many times they can make less of numbers."""
 _LARGEST_CHUNK = 1 << 30  # bytes that a block of a dataset may unpack to
 _MOST_LINKS, _MOST_PANELS, _MOST_FILES = 16, 4096, 64
 _LENGTHS = {"m": 1e3, "metre": 1e3, "mm": 1.0, "um": 1e-3, "µm": 1e-3}
@@ -68,7 +74,7 @@ class Guarded(Source):
         self._opened += 1
         if self._opened > _MOST_FILES:
             raise ValueError(f"{self.path}: expected links to at most {_MOST_FILES} files")
-        size_of(target)
+        check_heaps(target)
         return self._files.enter_context(reading(target)).root
 
     def pixels(self, dataset: Any, part: Any = ()) -> np.ndarray:
@@ -91,12 +97,57 @@ class Guarded(Source):
         if chunk > _LARGEST_CHUNK or dataset.dtype.kind not in "biuf":
             got = f"{dataset.dtype} in blocks of {chunk} bytes"
             raise ValueError(f"{self.path}: {name}: expected numbers in blocks up to {_LARGEST_CHUNK} bytes, got {got}")
+        self._require_stored(dataset, name)
         try:
             return self.array(dataset, part)
         except ValueError as error:
             if "filter" not in str(error).lower():
                 raise
             raise ValueError(f"{error}; its compression may need hdf5plugin: pip install hdf5plugin") from None
+
+
+    def _require_stored(self, dataset: Any, name: str) -> None:
+        """Numbers that deflate, or nothing, packed cannot be many times those that lie in the file."""
+        try:
+            plist = dataset.id.get_create_plist()
+            known = all(plist.get_filter(place)[0] in _BUILT_IN for place in range(plist.get_nfilters()))
+            held, stored = math.prod(dataset.shape) * dataset.dtype.itemsize, dataset.id.get_storage_size()
+            elsewhere = dataset.is_virtual or bool(dataset.external)
+        except FAILURES as error:
+            raise ValueError(f"{self.path}: {name}: damaged ({one_line(error)})") from None
+        if known and not elsewhere and held > _PACKED * stored + 1024:
+            raise ValueError(f"{self.path}: {name}: expected {held} bytes of numbers, got {stored} in the file")
+
+
+def check_heaps(path: Path) -> None:
+    """Raise for a damaged collection of texts, at which HDF5 itself would never end.
+
+    Looked for in the first and the last part of the file, where they are.
+
+    Raises:
+        ValueError: there is one.
+    """
+    size = path.stat().st_size
+    if size < _SMALLEST:
+        raise ValueError(f"{path}: expected a complete HDF5 file, got {size} bytes")
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as raw:
+        for begin, end in ((0, _SCANNED), (max(size - _SCANNED, _SCANNED), size)):
+            place = raw.find(_HEAP, begin, end)
+            while place >= 0:
+                _check_heap(path, raw, place)
+                place = raw.find(_HEAP, place + 1, end)
+
+
+def _check_heap(path: Path, raw: mmap.mmap, place: int) -> None:
+    """Walk from object to object: each says how far the next one is."""
+    length = int.from_bytes(raw[place + 8 : place + 16], "little")
+    end, at = min(place + length, len(raw)), place + 16
+    while at + 16 <= end:
+        number, size = int.from_bytes(raw[at : at + 2], "little"), int.from_bytes(raw[at + 8 : at + 16], "little")
+        step = 16 + (size + 7) // 8 * 8 if number else size
+        if step < 16 or at + step > place + length:
+            raise ValueError(f"{path}: expected a complete HDF5 file, got one whose texts are damaged")
+        at += step
 
 
 def beside(path: Path, name: str) -> Path | None:
@@ -118,8 +169,8 @@ def read_nexus(path: str | Path, frame: int = 0) -> FieldImage:
             leads to files of other folders.
     """
     path = Path(path)
-    size_of(path)
     library("h5py", "an HDF5 file")
+    check_heaps(path)
     with contextlib.suppress(ImportError):
         import hdf5plugin  # type: ignore[import-not-found,unused-ignore]  # noqa: F401 - registers its filters
     with reading(path) as plain, contextlib.ExitStack() as files:
@@ -190,20 +241,25 @@ def _group(source: Guarded, parent: str, kind: str, usual: str) -> str:
     """The path of the one group of ``kind`` in ``parent``, or the usual one."""
     for name in source.children(parent)[:1000]:
         path = f"{parent}/{name}".lstrip("/")
-        found = source.find(path) if not _leads_outside(source, path) else None
-        said = None if found is None else source.attribute(found, "NX_class")
-        if (said.decode("utf-8", "replace") if isinstance(said, bytes) else said) == kind:
+        if _class_of(source, path) == kind:
             return path
     return usual
 
 
-def _leads_outside(source: Guarded, path: str) -> bool:
-    """A link that cannot be followed is no group of a kind; where it is needed it is an error of its own."""
+def _class_of(source: Guarded, path: str) -> str:
+    """NeXus' name of what a group is; none of a link that cannot be followed, which is an error where it is needed."""
     try:
-        source.find(path)
+        found = source.find(path)
+        said = None if found is None else source.attribute(found, "NX_class")
     except ValueError:
-        return True
-    return False
+        return ""
+    return _text(said)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return value if isinstance(value, str) else ""
 
 
 def _image(source: Guarded, entry: str, detector: str, frame: int) -> tuple[np.ndarray, int]:
@@ -247,9 +303,7 @@ def _modules(source: Guarded, detector: str, shape: tuple[int, ...]) -> list[tup
     parts = []
     for name in source.children(detector)[:_MOST_PANELS]:
         module = f"{detector}/{name}"
-        found = source.find(module) if not _leads_outside(source, module) else None
-        said = None if found is None else source.attribute(found, "NX_class")
-        if (said.decode("utf-8", "replace") if isinstance(said, bytes) else said) != "NXdetector_module":
+        if _class_of(source, module) != "NXdetector_module":
             continue
         origin, size = (
             source.array(source.needed(f"{module}/{key}")).ravel()[-2:] for key in ("data_origin", "data_size")
@@ -302,9 +356,8 @@ def _first_numbers(
     if dataset is None:
         return
     name = name_of(dataset)
-    said = source.attribute(dataset, "units")
-    said = said.decode("utf-8", "replace") if isinstance(said, bytes) else said
-    unit = str(said or usual).strip().lower()
+    said = _text(source.attribute(dataset, "units"))
+    unit = (said or usual).strip().lower()
     if unit not in units:
         raise ValueError(f"{source.path}: {name}: expected units {', '.join(units)}, got {said}")
     shape = tuple(dataset.shape or ())

@@ -131,11 +131,13 @@ class ReflectionFile:
         Raises:
             ValueError: as :meth:`choose`; indices that are not whole, amplitudes below 0, no reflection in the range.
         """
-        chosen = self.choose(column)
+        with failing_as(self.path, "reflections"):
+            return self._read(self.choose(column), d_min, d_max)
+
+    def _read(self, chosen: Column, d_min: float, d_max: float) -> ReflectionList:
         source = self._parts()[chosen.block]
         indices, values = self._numbers(source, chosen.labels)
-        with failing_as(self.path, "a unit cell"):
-            squared = np.asarray(source.cell.calculate_1_d2_array(indices), np.float64)
+        squared = np.asarray(source.cell.calculate_1_d2_array(indices), np.float64)
         within = np.isfinite(squared) & (squared <= _squared_inverse(d_min)) & (squared >= _squared_inverse(d_max))
         if chosen.kind == INTENSITY:
             values = [np.sqrt(np.maximum(part, 0)) for part in values]
@@ -162,9 +164,8 @@ class ReflectionFile:
             if not np.isnan(source.valm):
                 values = [np.where(part == source.valm, np.nan, part) for part in values]
         else:
-            with failing_as(self.path, "reflections that are numbers"):
-                indices = np.asarray(source.make_miller_array(), np.float64).reshape(-1, 3)
-                values = [np.asarray(source.make_float_array(label), np.float64) for label in labels]
+            indices = np.asarray(source.make_miller_array(), np.float64).reshape(-1, 3)
+            values = [np.asarray(source.make_float_array(label), np.float64) for label in labels]
         whole = np.isfinite(indices) & (np.rint(indices) == indices) & (np.abs(indices) <= LARGEST_INDEX)
         if not whole.all():
             row = indices[int(np.argmin(whole.all(axis=1)))].tolist()
@@ -203,10 +204,9 @@ def open_reflections(path: str | Path) -> ReflectionFile:
         ValueError: the file is damaged, is neither, has no indices, no cell or no space group, or is not merged.
     """
     kind = kind_of(path)
-    if kind == MTZ:
-        return _open_mtz(Path(path))
-    if kind == CIF:
-        return _open_cif(Path(path))
+    if kind in (MTZ, CIF):
+        with failing_as(path, f"reflections as {kind} that are complete"):
+            return (_open_mtz if kind == MTZ else _open_cif)(Path(path))
     raise ValueError(f"{path}: expected reflections as MTZ or CIF, got a file of another kind ({kind})")
 
 
@@ -293,7 +293,7 @@ def _differ(one: np.ndarray, other: np.ndarray) -> bool:
 def _open_mtz(path: Path) -> ReflectionFile:
     gemmi = library("gemmi", "an MTZ file")
     size = size_of(path)
-    with failing_as(path, "an MTZ file that is complete"):
+    with failing_as(path, "an MTZ file with a header"):
         header = gemmi.read_mtz_file(str(path), with_data=False)
     columns, rows = len(header.columns), header.nreflections
     needed = 80 + 4 * columns * rows
@@ -309,9 +309,8 @@ def _open_mtz(path: Path) -> ReflectionFile:
             raise ValueError(f"{path}: expected an MTZ file that is complete, got one whose header does not end")
     if len(header.batches) or any(column.type == "Y" for column in header.columns):
         raise ValueError(f"{path}: expected merged reflections, got unmerged ones")
-    with failing_as(path, "an MTZ file that is complete"):
-        mtz = gemmi.read_mtz_file(str(path))
-        wavelength = max((float(part.wavelength) for part in mtz.datasets), default=0.0)
+    mtz = gemmi.read_mtz_file(str(path))
+    wavelength = max((float(part.wavelength) for part in mtz.datasets), default=0.0)
     found = tuple(_mtz_columns(mtz))
     name = _require_group(path, mtz.spacegroup, mtz.spacegroup_name)
     return ReflectionFile(path, MTZ, found, _cell(path, mtz.cell), name, wavelength, rows, mtz)
@@ -335,12 +334,11 @@ def _mtz_columns(mtz: Any) -> Iterable[Column]:
 
 def _open_cif(path: Path) -> ReflectionFile:
     gemmi = library("gemmi", "a CIF file")
-    with failing_as(path, "a CIF file"):
-        document = gemmi.cif.read_string(content_of(path))
-        blocks = [block for block in gemmi.as_refln_blocks(document) if block.default_loop is not None]
-        if not blocks:
-            small = [block for block in document if block.find_loop("_refln_index_h")]
-            blocks = [gemmi.hkl_cif_as_refln_block(block) for block in small]
+    document = gemmi.cif.read_string(content_of(path))
+    blocks = [block for block in gemmi.as_refln_blocks(document) if block.default_loop is not None]
+    if not blocks:
+        small = [block for block in document if block.find_loop("_refln_index_h")]
+        blocks = [gemmi.hkl_cif_as_refln_block(block) for block in small]
     blocks = [block for block in blocks if block.is_merged()]
     if not blocks:
         raise ValueError(f"{path}: expected a CIF file with merged reflections (_refln), found none")
@@ -365,8 +363,7 @@ def _open_cif(path: Path) -> ReflectionFile:
     first = blocks[0]
     for block in blocks:
         _require_group(path, block.spacegroup, "")
-    with failing_as(path, "reflections with indices"):
-        rows = sum(len(block.make_miller_array()) for block in blocks)
+    rows = sum(len(block.make_miller_array()) for block in blocks)
     source = {block.block.name if several else "": block for block in blocks}
     wavelength = float(first.wavelength) if np.isfinite(first.wavelength) and first.wavelength > 0 else 0.0
     group = first.spacegroup.hm
