@@ -57,7 +57,8 @@ def settings_of_files(given: Values) -> tuple[dict[str, Any], Tensor | None, lis
         kind = kind_of(source)
         if kind in (CBF, EDF, TIFF, HDF5):
             found = read_panels(source)
-            number = found.panel(given.get("panel"), source)
+            alone = "experiments_file" in given and len(found.panels) == 1  # a mask of the one panel that is computed
+            number = found.panel(None if alone else given.get("panel"), source)
             said = _of_image(found, number, given.get("convention", "MOSFLM"))
             # a mask of NeXus marks what is no pixel, any other image what is computed
             good = found.good[number] if kind == HDF5 and found.good else found.panels[number] > 0
