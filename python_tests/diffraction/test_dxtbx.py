@@ -10,9 +10,18 @@ import pytest
 import torch
 
 from sem.cli import main
-from sem.diffraction import Beam, Crystal, Detector, Reflections, Simulator, experiment_from
+from sem.diffraction import (
+    Beam,
+    Crystal,
+    Detector,
+    Reflections,
+    Simulator,
+    experiment_from,
+    experiment_of,
+    read_experiments,
+    write_experiments,
+)
 from sem.diffraction.conventions import CONVENTIONS
-from sem.diffraction.files.dxtbx import experiment_of, read_experiments, write_experiments
 from sem.diffraction.images import read_image, read_panels, write_field
 
 AXIS = [0.9998, 0.02, -0.001]
@@ -295,9 +304,7 @@ def test_polarisation_is_across_the_normal():
     sums = []
     for detector in found.detectors(oversample=1):
         image = Simulator(found.crystal(), found.beam(), detector, Reflections(0.0), water=10.0, physics="exact")
-        plain = Simulator(
-            found.crystal(), found.beam(polarised=False), detector, Reflections(10.0), physics="exact"
-        )()
+        plain = Simulator(found.crystal(), found.beam(polarised=False), detector, Reflections(10.0), physics="exact")()
         image = Simulator(found.crystal(), found.beam(), detector, Reflections(10.0), physics="exact")()
         sums.append(float((image / plain)[25, 30]))
     assert sums[0] < 0.01 and sums[1] == pytest.approx(1, abs=0.01)
@@ -402,7 +409,9 @@ def test_the_table_of_the_page():
         "DIALS": ["y", "x", "-z"],
     }
     assert set(table) == set(CONVENTIONS)
-    directions = {f"{sign}{axis}": (1 - 2 * (sign == "-")) * np.eye(3)[n] for n, axis in enumerate("xyz") for sign in ("", "-")}
+    directions = {
+        f"{sign}{axis}": (1 - 2 * (sign == "-")) * np.eye(3)[n] for n, axis in enumerate("xyz") for sign in ("", "-")
+    }
     for name, axes in table.items():
         convention = CONVENTIONS[name]
         made = experiment_of(Crystal(CELL), Beam(), [Detector((8, 8), convention=name)])
@@ -446,7 +455,7 @@ def test_a_detector_in_panels_sees_what_a_whole_one_sees_and_is_written():
     with open("b.expt") as file:
         equal(json.load(file)["detector"], content["detector"])
 
-    flags = "-expt a.expt -N 8 -default_F 100 -oversample 1 -nopgm".split()
+    flags = ["-expt", "a.expt", "-N", "8", "-default_F", "100", "-oversample", "1", "-nopgm"]
     assert main(["diffraction", "simulate", *flags, "-panel", "5", "-floatfile", "f.h5"]) == 0
     assert torch.equal(read_image("f.h5").float(), images[5])
 
@@ -461,7 +470,9 @@ def test_flags_act_on_top_of_an_experiment(capsys):
     np.testing.assert_allclose(simulator.crystal.vectors()[1].detach().numpy().T, expected, atol=1e-12)
     notes = experiment_from(base).notes
     assert any("crystal: A_at_scan_points not used" in note for note in notes)
-    write_field("mask.h5", [torch.ones(64, 40, dtype=torch.int32)], {"distance": 999.0, "pixel": 0.3, "spot": (1.0, 2.0)})
+    write_field(
+        "mask.h5", [torch.ones(64, 40, dtype=torch.int32)], {"distance": 999.0, "pixel": 0.3, "spot": (1.0, 2.0)}
+    )
     masked = experiment_from([*base, "-mask", "mask.h5"]).simulator
     plain = experiment_from(base).simulator
     assert torch.equal(masked.detector().origin, plain.detector().origin) and bool(masked.mask.all())
@@ -540,12 +551,21 @@ PANEL = ("detector", 0, "panels", 1)
         (change(*PANEL, "image_size", to=[0, 3]), "panel 1: expected an image with pixels, got 3 x 0"),
         (change(*PANEL, "pixel_size", to=[0.1, 0.2]), "panel 1: expected square pixels, got 0.1 x 0.2 mm"),
         (change(*PANEL, "mu", to=-1), "panel 1: expected thickness and mu >= 0, got 0 and -1"),
-        (change("detector", 0, "hierarchy", "children", to=[{"panel": 9}]), "expected panels from 0 to 3 in the hierarchy, got 9"),
-        (change("detector", 0, "hierarchy", "children", to=[{"panel": 1}] * 2), "expected each panel once in the hierarchy, got 1"),
+        (
+            change("detector", 0, "hierarchy", "children", to=[{"panel": 9}]),
+            "expected panels from 0 to 3 in the hierarchy, got 9",
+        ),
+        (
+            change("detector", 0, "hierarchy", "children", to=[{"panel": 1}] * 2),
+            "expected each panel once in the hierarchy, got 1",
+        ),
         (change("detector", 0, "hierarchy", "children", to=[{"panel": 0}]), "found panel 1 in no group"),
         (change("detector", 0, "hierarchy", to=DEEP), "expected at most 32 groups in one another"),
         (change("goniometer", 0, "scan_axis", to=3), "goniometer: expected a scan_axis from 0 to 2, got 3"),
-        (change("goniometer", 0, to={"rotation_axis": [1, 0, 0], "fixed_rotation": [1] * 9}), "expected a rotation for"),
+        (
+            change("goniometer", 0, to={"rotation_axis": [1, 0, 0], "fixed_rotation": [1] * 9}),
+            "expected a rotation for",
+        ),
         (change("scan", 0, "image_range", to=[5, 1]), "scan: expected an image_range of 1 to 1048576 images, got 5 1"),
         (change("scan", 0, "image_range", to=[1, 2**30]), "scan: expected an image_range of 1 to 1048576 images"),
         (change("crystal", 0, "real_space_c", to=[1, 0, 0]), "crystal: expected real_space_a, _b and _c that span"),

@@ -312,7 +312,10 @@ def changed_size(by):
         (edited(b"Fastest-Dimension: 11", b"Fastest-Dimension: -1"), "expected an image with pixels, got 7 x -1"),
         (edited(b"Fastest-Dimension: 11", b"Fastest-Dimension: 306783379"), "expected at most 67108864 pixels, got"),
         (edited(b"Fastest-Dimension: 11", b"Fastest-Dimension: x"), "expected whole numbers for the sizes"),
-        (edited(b"x-CBF_BYTE_OFFSET", b"x-CBF_PACKED"), "expected pixels compressed as x-CBF_BYTE_OFFSET, got x-cbf_packed"),
+        (
+            edited(b"x-CBF_BYTE_OFFSET", b"x-CBF_PACKED"),
+            "expected pixels compressed as x-CBF_BYTE_OFFSET, got x-cbf_packed",
+        ),
         (edited(b"signed 32-bit integer", b"signed 32-bit real IEEE"), "expected whole numbers, got elements of type"),
         (edited(b"signed 32-bit integer", b"signed 8-bit integer"), "expected pixels of type int8, got values outside"),
         (edited(b"0.1905 m", b"0..19 m"), "expected a number in the header, got '0..19'"),
@@ -419,7 +422,10 @@ def damaged_texts(path):
         (damaged_texts, "expected a complete HDF5 file, got one whose texts are damaged"),
         (lambda path: nexus(path, None), "expected an image at entry/data/data, found none"),
         (lambda path: nexus(path, np.zeros(5)), "expected an image, got shape [5]"),
-        (lambda path: nexus(path, np.zeros((6, 8)), np.zeros((6, 7))), "pixel_mask: expected shape [6, 8] as the image"),
+        (
+            lambda path: nexus(path, np.zeros((6, 8)), np.zeros((6, 7))),
+            "pixel_mask: expected shape [6, 8] as the image",
+        ),
         (lambda path: nexus(path, np.zeros((6, 8), "S4")), "expected numbers in blocks"),
         (
             lambda path: nexus(path, None, None) and virtual(path, (1, 46341, 46341)),

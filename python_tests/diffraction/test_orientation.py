@@ -12,7 +12,9 @@ from sem.diffraction import Crystal
 from sem.diffraction.rotations import misset2umat, umat2misset
 
 ANGLES = st.floats(-180, 180)
-NEAR_THE_END = st.one_of(st.sampled_from([-90.0, 90.0]), st.floats(-1e-6, 1e-6).map(lambda x: 90 + x), st.floats(-90, 90))
+NEAR_THE_END = st.one_of(
+    st.sampled_from([-90.0, 90.0]), st.floats(-1e-6, 1e-6).map(lambda x: 90 + x), st.floats(-90, 90)
+)
 
 
 def tensor(values):

@@ -1,4 +1,4 @@
-"""``sem diffraction``: ``simulate`` an image with nanoBragg's own flags, ``compare`` two, ``inspect`` and ``convert``."""
+"""``sem diffraction``: ``simulate`` an image with nanoBragg's own flags, ``compare`` two, ``inspect``, ``convert``."""
 
 from __future__ import annotations
 

@@ -8,6 +8,10 @@ from sem.diffraction.conventions import CONVENTIONS, Convention, custom
 from sem.diffraction.crystal import Crystal
 from sem.diffraction.detector import Detector
 from sem.diffraction.experiment import Experiment, experiment_from
+from sem.diffraction.files.dxtbx import DxtbxExperiment, experiment_of
+from sem.diffraction.files.dxtbx_document import read_experiments, write_experiments
+from sem.diffraction.files.reflection_list import open_reflections, write_mtz
+from sem.diffraction.images import read_panels, write_field
 from sem.diffraction.reflections import Reflections
 from sem.diffraction.simulator import Simulator
 
@@ -17,10 +21,18 @@ __all__ = [
     "Convention",
     "Crystal",
     "Detector",
+    "DxtbxExperiment",
     "Experiment",
     "Reflections",
     "Simulator",
     "SourceRow",
     "custom",
     "experiment_from",
+    "experiment_of",
+    "open_reflections",
+    "read_experiments",
+    "read_panels",
+    "write_experiments",
+    "write_field",
+    "write_mtz",
 ]

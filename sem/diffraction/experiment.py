@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from sem.diffraction.beam import DEFAULT_FLUENCE, Beam
 from sem.diffraction.crystal import DEFAULT_MOSAIC_SEED, Crystal
 from sem.diffraction.detector import Detector
 from sem.diffraction.detector_flags import detector_from
-from sem.diffraction.flags import CUSTOM, parse
 from sem.diffraction.file_settings import settings_of_files
+from sem.diffraction.flags import CUSTOM, parse
 from sem.diffraction.images import ADC_OFFSET, check_output
 from sem.diffraction.parameters import ANGSTROM, DEGREE, MILLIMETRE, nonnegative, positive
 from sem.diffraction.readers import read_matrix, read_sources

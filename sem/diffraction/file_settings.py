@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from sem.diffraction import conventions
-from sem.diffraction.files.dxtbx import DxtbxExperiment, read_experiments
+from sem.diffraction.files.dxtbx import DxtbxExperiment
+from sem.diffraction.files.dxtbx_document import read_experiments
 from sem.diffraction.files.field_image import FieldImage
 from sem.diffraction.files.kinds import CBF, EDF, HDF5, TIFF, kind_of
 from sem.diffraction.flags import CUSTOM
@@ -35,7 +36,7 @@ _HEADER = {
 
 
 def settings_of_files(given: Values) -> tuple[dict[str, Any], Tensor | None, list[str]]:
-    """Settings of ``-expt``, ``-img`` and ``-mask``, in this order, the mask (bool, True where a pixel is computed), and
+    """Settings of ``-expt``, ``-img`` and ``-mask``, in this order, the mask (bool, True where a pixel is computed) and
     notes on what is not used.
 
     Raises:

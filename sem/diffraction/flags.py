@@ -269,7 +269,9 @@ FLAGS: tuple[Flag, ...] = (
     _flag("-phi_carryover", MORE, "phi_carryover", "spec (the default), or c-parity: step 0 at phi 0 as in C", TEXT),
     _flag("-source_weighting", MORE, "source_weighting", "ignore (the default, as in C) or relative", TEXT),
     _flag("-hkl_column", MORE, "hkl_column", "column of an MTZ or CIF file", TEXT),
-    _flag("-expt", MORE, "experiments_file", "dxtbx experiments, whose beam, panel, crystal and scan are set first", TEXT),
+    _flag(
+        "-expt", MORE, "experiments_file", "dxtbx experiments, whose beam, panel, crystal and scan are set first", TEXT
+    ),
     _flag("-panel", MORE, "panel", "which panel of -expt, -img or -mask, from 0", WHOLE),
     _switch("-reference", MORE, "reference", "image and trace in float64, by the serial reference"),
     _switch("-show_config", MORE, "show_config", "print the resolved experiment, compute nothing"),

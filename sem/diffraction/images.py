@@ -1,4 +1,4 @@
-"""Images on the disk: raw floats, SMV with its header, PGM, and the formats of beamlines. Written whole or not at all."""
+"""Images on the disk: raw floats, SMV with its header, PGM, formats of beamlines. Written whole or not at all."""
 
 from __future__ import annotations
 
@@ -215,7 +215,7 @@ def check_output(path: str | Path, *, whole: bool) -> None:
 
 
 def write_field(path: str | Path, panels: Sequence[Tensor], settings: Mapping[str, Any] | None = None) -> None:
-    """Images ``[slow, fast]`` in the format that the name ends in: CBF, EDF or TIFF of one panel, HDF5 (NXmx) of several.
+    """Images ``[slow, fast]`` in the format that the name ends in: CBF, EDF, TIFF of one panel, HDF5 (NXmx) of several.
 
     Whole counts become int32, others float32. ``settings`` are those of
     :class:`sem.diffraction.files.field_image.FieldImage`, of which TIFF holds none.

@@ -10,7 +10,8 @@ import torch
 
 from sem.diffraction import images
 from sem.diffraction.cell import require_cell
-from sem.diffraction.files.dxtbx import DxtbxExperiment, read_experiments
+from sem.diffraction.files.dxtbx import DxtbxExperiment
+from sem.diffraction.files.dxtbx_document import read_experiments
 from sem.diffraction.files.field_image import FieldImage
 from sem.diffraction.files.kinds import CIF, EXPERIMENTS, MTZ, UNKNOWN, kind_of
 from sem.diffraction.files.reflection_list import ReflectionList, open_reflections, write_mtz

@@ -54,8 +54,8 @@ def misset2umat(misset: Tensor) -> Tensor:
 def umat2misset(umat: Tensor) -> Tensor:
     """The turns ``[3]`` about x, y and z in degrees that :func:`misset2umat` makes ``umat`` ``[3, 3]`` of.
 
-    That about y lies in -90 to 90; the others in -180 to 180. Where y is at an end, x and z turn about one axis, and any
-    two of one sum are right.
+    That about y lies in -90 to 90; the others in -180 to 180. Where y is at an end, x and z turn about one axis, and
+    there are many of them.
 
     Raises:
         ValueError: no rotation, to 1e-6.

@@ -17,8 +17,8 @@ LARGEST_FILE = 1 << 31
 LARGEST_IMAGE = 1 << 26
 """Pixels that an image, with all of its panels, may have."""
 
-FAILURES = (ArithmeticError, AssertionError, EOFError, LookupError, MemoryError, OSError, RuntimeError)
-FAILURES += (NotImplementedError, TypeError, ValueError, struct.error)
+FAILURES: tuple[type[Exception], ...] = (ArithmeticError, AssertionError, EOFError, LookupError, MemoryError, OSError)
+FAILURES += (RuntimeError, TypeError, ValueError, struct.error)
 """What libraries raise where the bytes of a file make no sense to them."""
 
 

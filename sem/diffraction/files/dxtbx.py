@@ -7,11 +7,9 @@ elsewhere into it: z against the beam, x along the spindle.
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +20,6 @@ from sem.diffraction.beam import Beam
 from sem.diffraction.conventions import Convention, Vector
 from sem.diffraction.crystal import Crystal
 from sem.diffraction.detector import Detector
-from sem.diffraction.files.access import beginning_of, size_of
 from sem.diffraction.files.dxtbx_models import (
     AT_SCAN_POINTS,
     BeamNumbers,
@@ -43,13 +40,9 @@ from sem.diffraction.files.dxtbx_models import (
     read_scan,
 )
 from sem.diffraction.parameters import MILLIMETRE
-from sem.files import write_text
 
-LIST, ONE = "ExperimentList", "Experiment"
 MODELS = ("imageset", "beam", "detector", "goniometer", "scan", "crystal", "profile", "scaling_model")
 """The lists of models in a document; an experiment names one of each by its number, or none."""
-_LARGEST = 1 << 28  # bytes of a document
-_MOST_EXPERIMENTS = 1 << 17
 _MICROMETRE = 1e3  # per mm
 
 
@@ -235,7 +228,8 @@ class DxtbxExperiment:
                 fraction = (1 + float(beam.polarisation.detach())) / 2 if beam.polarised else numbers.fraction
                 numbers = replace(numbers, wavelength=float(beam.wavelength.detach()), fraction=fraction)
             if detectors is not None:
-                numbers = replace(numbers, **_directions(detectors[0]))
+                direction, normal = _directions(detectors[0])
+                numbers = replace(numbers, direction=direction, normal=normal)
             models["beam"] = put_beam(_present(models["beam"]), numbers)
         if crystal is not None:
             goniometer, scan = self.goniometer, self.scan
@@ -256,58 +250,6 @@ class DxtbxExperiment:
         return panels[number]
 
 
-def read_experiments(path: str | Path) -> tuple[DxtbxExperiment, ...]:
-    """The experiments of a dxtbx JSON file (``.expt``), each with beam and detector, all checked.
-
-    Images that it names are not looked for.
-
-    Raises:
-        ValueError: the file cannot be read, is no JSON or no experiment list, or has numbers that make no experiment.
-    """
-    document = _document(path)
-    listed = document.get("experiment")
-    if not isinstance(listed, list) or not 1 <= len(listed) <= _MOST_EXPERIMENTS:
-        raise ValueError(f"{path}: expected a list of 1 to {_MOST_EXPERIMENTS} experiments")
-    checked: dict[tuple[str, int], bool] = {}
-    found = []
-    for number, entry in enumerate(listed):
-        if not isinstance(entry, dict):
-            raise ValueError(f"{path}: experiment {number}: expected names and values")
-        models: dict[str, Model | None] = {}
-        for name in MODELS:
-            models[name] = _model(path, document, number, name, entry.get(name))
-        rest = {name: value for name, value in entry.items() if name not in MODELS}
-        experiment = DxtbxExperiment(models, rest, str(path))
-        _check(experiment, entry, checked)
-        found.append(experiment)
-    return tuple(found)
-
-
-def write_experiments(path: str | Path, experiments: Sequence[DxtbxExperiment]) -> None:
-    """Write experiments as one list, each model that several share once.
-
-    Raises:
-        OSError: the file could not be written.
-        ValueError: there is none.
-    """
-    if not experiments:
-        raise ValueError(f"{path}: expected at least one experiment, got none")
-    document: dict[str, Any] = {"__id__": LIST, "experiment": [], **{name: [] for name in MODELS}}
-    places: dict[tuple[str, str], int] = {}
-    for experiment in experiments:
-        entry = {"__id__": ONE, **experiment.rest}
-        for name, model in experiment.models.items():
-            if model is None:
-                continue
-            key = (name, json.dumps(model, sort_keys=True))
-            if key not in places:
-                places[key] = len(document[name])
-                document[name].append(model)
-            entry[name] = places[key]
-        document["experiment"].append(entry)
-    write_text(path, json.dumps(document, indent=2, allow_nan=False) + "\n")
-
-
 def experiment_of(
     crystal: Crystal,
     beam: Beam,
@@ -316,7 +258,7 @@ def experiment_of(
     space_group: str = "P 1",
     physics: str = "nanobragg",
 ) -> DxtbxExperiment:
-    """An experiment of what was made here, in dxtbx's laboratory: z against the beam, x along the spindle as far as that
+    """An experiment of what was made here, in dxtbx's laboratory: z against the beam, x along the spindle as far as it
     is across the beam, y = z x x. The crystal is that of spindle angle 0, the scan its one image.
 
     Args:
@@ -332,9 +274,9 @@ def experiment_of(
     placed = []
     for panel in _placed(detectors, physics, ()):
         placed.append(replace(panel, **{part: turn @ getattr(panel, part) for part in ("fast", "slow", "origin")}))
-    directions = {name: turn @ vector for name, vector in _directions(detectors[0]).items()}
+    direction, normal = (turn @ vector for vector in _directions(detectors[0]))
     fraction = (1 + float(beam.polarisation.detach())) / 2 if beam.polarised else 0.5
-    numbers = BeamNumbers(wavelength=float(beam.wavelength.detach()), fraction=fraction, **directions)
+    numbers = BeamNumbers(direction, float(beam.wavelength.detach()), normal, fraction)
     phi, width = float(crystal.phi.detach()), float(crystal.oscillation.detach())
     rows = _array(crystal.vectors(physics)[0]) @ turn.T
     models: dict[str, Model | None] = dict.fromkeys(MODELS)
@@ -356,60 +298,6 @@ def experiment_of(
     }
     models["crystal"] = put_crystal(_new_crystal(space_group), np.linalg.inv(rows))
     return DxtbxExperiment(models, {"identifier": ""})
-
-
-def _document(path: str | Path) -> dict[str, Any]:
-    if size_of(path) > _LARGEST:
-        raise ValueError(f"{path}: expected an experiment list of at most {_LARGEST >> 20} MiB")
-
-    def constant(name: str) -> float:
-        raise ValueError(f"{name} is no number")
-
-    try:
-        document = json.loads(beginning_of(path, _LARGEST).decode("utf-8"), parse_constant=constant)
-    except (ValueError, RecursionError) as error:
-        said = "lists in one another without an end" if isinstance(error, RecursionError) else error
-        raise ValueError(f"{path}: expected an experiment list as JSON ({said})") from None
-    if not isinstance(document, dict) or document.get("__id__") != LIST:
-        said = document.get("__id__") if isinstance(document, dict) else type(document).__name__
-        raise ValueError(f"{path}: expected a dxtbx experiment list (__id__ {LIST}), got {str(said)[:60]}")
-    return document
-
-
-def _model(path: str | Path, document: dict[str, Any], number: int, name: str, place: Any) -> Model | None:
-    """The model that an experiment names by its number."""
-    where = f"{path}: experiment {number}"
-    if place is None:
-        if name in ("beam", "detector"):
-            raise ValueError(f"{where}: expected a {name}, got none")
-        return None
-    models = document.get(name)
-    last = len(models) - 1 if isinstance(models, list) else -1
-    if isinstance(place, bool) or not isinstance(place, int) or not 0 <= place <= last:
-        raise ValueError(f"{where}: expected a {name} from 0 to {last}, got {str(place)[:60]}")
-    assert isinstance(models, list)
-    if models[place] is not None and not isinstance(models[place], dict):
-        raise ValueError(f"{where}: {name} {place}: expected names and values")
-    return models[place]
-
-
-def _check(experiment: DxtbxExperiment, entry: Model, checked: dict[tuple[str, int], bool]) -> None:
-    """Read every model once, so that what is wrong with one is said when the file is read."""
-    for name in ("beam", "detector", "goniometer", "scan", "crystal"):
-        key = (name, entry.get(name, -1))
-        if key in checked:
-            continue
-        checked[key] = True
-        if name == "beam":
-            _ = experiment.beam_numbers
-        elif name == "detector":
-            _ = experiment.panels
-        elif name == "goniometer":
-            _ = experiment.goniometer
-        elif name == "scan":
-            _ = experiment.scan
-        elif experiment.models["crystal"] is not None:
-            _ = experiment.reciprocal()
 
 
 def _placed(detectors: Sequence[Detector], physics: str, panels: Sequence[Panel]) -> tuple[Panel, ...]:
@@ -442,10 +330,10 @@ def _old(panels: Sequence[Panel], number: int, name: str) -> float:
     return float(getattr(panels[number], name))
 
 
-def _directions(detector: Detector) -> dict[str, np.ndarray]:
+def _directions(detector: Detector) -> tuple[np.ndarray, np.ndarray]:
     """The direction to the source, and the normal of the plane of polarisation."""
     direction = -_unit(_array(detector.axes.beam))
-    return {"direction": direction, "normal": _unit(np.cross(direction, _array(detector.axes.polarisation)))}
+    return direction, _unit(np.cross(direction, _array(detector.axes.polarisation)))
 
 
 def _to_dxtbx(beam: np.ndarray, spindle: np.ndarray, fast: np.ndarray) -> np.ndarray:

@@ -212,13 +212,17 @@ def panel_frame(panel: Panel, frame: Frame = _IDENTITY) -> Model:
 def placed_panels(path: object, model: Any) -> list[tuple[Model, Frame]]:
     """The mapping of each panel and the frame of the group that it is in."""
     reader = Reader(path, "detector", model)
-    panels = [Reader(path, f"detector, panel {n}", raw).model for n, raw in enumerate(reader.rows("panels", _MOST_PANELS))]
+    panels = [
+        Reader(path, f"detector, panel {n}", raw).model for n, raw in enumerate(reader.rows("panels", _MOST_PANELS))
+    ]
     if "hierarchy" not in model:
         return [(panel, _IDENTITY) for panel in panels]
     frames: dict[int, Frame] = {}
     for number, frame in _leaves(path, model["hierarchy"], _IDENTITY, 0):
         if not 0 <= number < len(panels):
-            raise ValueError(f"{reader.where}: expected panels from 0 to {len(panels) - 1} in the hierarchy, got {number}")
+            raise ValueError(
+                f"{reader.where}: expected panels from 0 to {len(panels) - 1} in the hierarchy, got {number}"
+            )
         if number in frames:
             raise ValueError(f"{reader.where}: expected each panel once in the hierarchy, got {number} again")
         frames[number] = frame
@@ -264,7 +268,9 @@ def _panel(reader: Reader, frame: Frame) -> Panel:
     place = turn @ origin + corner
     normal = np.cross(turn @ fast, turn @ slow)
     if abs(float(normal @ place)) < 1e-9:
-        raise ValueError(f"{reader.where}: expected a panel whose plane does not go through the sample, got one that does")
+        raise ValueError(
+            f"{reader.where}: expected a panel whose plane does not go through the sample, got one that does"
+        )
     thickness, absorption = reader.number("thickness", 0.0), reader.number("mu", 0.0)
     if thickness < 0 or absorption < 0:
         raise ValueError(f"{reader.where}: expected thickness and mu >= 0, got {thickness:g} and {absorption:g}")
@@ -287,7 +293,9 @@ def read_goniometer(path: object, model: Any) -> Goniometer:
         return Goniometer(np.array([1.0, 0.0, 0.0]), np.eye(3), np.eye(3))
     reader = Reader(path, "goniometer", model)
     if "axes" not in model:
-        return Goniometer(reader.unit("rotation_axis"), reader.matrix("fixed_rotation"), reader.matrix("setting_rotation"))
+        return Goniometer(
+            reader.unit("rotation_axis"), reader.matrix("fixed_rotation"), reader.matrix("setting_rotation")
+        )
     axes = [reader.direction("axes", axis) for axis in reader.rows("axes", 16)]
     angles = reader.vector("angles", len(axes))
     scanned = reader.number("scan_axis")

@@ -105,7 +105,6 @@ class Guarded(Source):
                 raise
             raise ValueError(f"{error}; its compression may need hdf5plugin: pip install hdf5plugin") from None
 
-
     def _require_stored(self, dataset: Any, name: str) -> None:
         """Numbers that deflate, or nothing, packed cannot be many times those that lie in the file."""
         try:
@@ -348,9 +347,7 @@ def _settings(source: Guarded, entry: str, instrument: str, detector: str) -> di
     return found
 
 
-def _first_numbers(
-    source: Guarded, places: Sequence[str], units: Mapping[str, float], usual: str
-) -> Iterator[float]:
+def _first_numbers(source: Guarded, places: Sequence[str], units: Mapping[str, float], usual: str) -> Iterator[float]:
     """The first number of the first dataset that is there, in our unit; none if there is none."""
     dataset = source.dataset(*places)
     if dataset is None:

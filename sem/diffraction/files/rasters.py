@@ -57,7 +57,7 @@ def read_raster(path: str | Path, kind: str) -> FieldImage:
 
 
 def write_raster(path: str | Path, image: np.ndarray, kind: str, settings: Mapping[str, Any]) -> None:
-    """An image ``[slow, fast]``: whole counts as int32 in CBF, with a miniCBF's header; float32 or int32 in EDF and TIFF.
+    """An image ``[slow, fast]``: whole counts as int32 in CBF, with a miniCBF's header; float32 too in EDF and TIFF.
 
     Raises:
         ImportError: fabio is not installed.
@@ -240,9 +240,7 @@ def _edf_settings(path: Path, entries: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _edf_header(settings: Mapping[str, Any]) -> dict[str, str]:
-    header = {
-        key: f"{settings[name] / factor:.12g}" for name, (key, factor) in _EDF_KEYS.items() if name in settings
-    }
+    header = {key: f"{settings[name] / factor:.12g}" for name, (key, factor) in _EDF_KEYS.items() if name in settings}
     if "pixel" in settings:
         header["PSize_2"] = header["PSize_1"]
         for axis, part in enumerate(settings.get("spot", ()), start=1):

@@ -251,7 +251,7 @@ def write_mtz(path: str | Path, reflections: ReflectionList) -> None:
 def _in_asymmetric_unit(
     path: str | Path, gemmi: Any, group: Any, reflections: ReflectionList
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Indices ``[n, 3]`` of the asymmetric unit, and the amplitudes ``[n, 2]`` of each and of its mate, NaN for none."""
+    """Indices ``[n, 3]`` of the asymmetric unit, and amplitudes ``[n, 2]`` of each and of its mate, NaN for none."""
     carrier = gemmi.Mtz(with_base=True)
     carrier.spacegroup = group
     carrier.set_cell_for_all(gemmi.UnitCell(*reflections.cell))
