@@ -249,7 +249,7 @@ def _outputs(values: Values) -> Outputs:
     if not values.get("write_noise", True):
         files["noise_file"] = None
     for name, path in files.items():
-        if path is not None:
+        if path is not None and name != "pgm_file":
             check_output(path, whole=name in ("int_file", "noise_file"))
         if path is not None and not Path(path).absolute().parent.is_dir():
             raise ValueError(f"{path}: expected a file in a folder that is there")

@@ -59,7 +59,7 @@ class DxtbxExperiment:
         >>> crystal, beam = Crystal((70, 80, 90, 90, 90, 90)), Beam(1.2)
         >>> made = experiment_of(crystal, beam, [Detector((64, 64), 0.1, 100.0)])
         >>> [round(x, 4) for x in made.panels[0].origin.tolist()], made.beam_numbers.direction.tolist()
-        ([-3.25, 3.25, -100.0], [0.0, 0.0, 1.0])
+        ([-3.3, 3.3, -100.0], [0.0, 0.0, 1.0])
         >>> made.detectors()[0]().origin.shape
         torch.Size([3])
     """
