@@ -374,6 +374,18 @@ def test_small_files_made_here_are_read():
         ("a.edf", edf(DataType="Nonsense"), "expected a DataType of numbers in the header, got 'nonsense'"),
         ("a.edf", edf(Compression="GZIP"), "expected EDF without compression, got GZIP"),
         ("a.edf", edf()[:300], "expected 4 x 3 pixels of 48 bytes, got"),
+        ("a.edf", b"{\nHeaderID = 1;\n" + b"a" * 900_000 + b" " * 900_000, "expected whole numbers Dim_1 and Dim_2"),
+        (
+            "a.cbf",
+            b"###CBF\n" + b"--CIF-BINARY-FORMAT-SECTION--" + b"\n" * 500_000 + b" " * 500_000 + b"\f\x1a\4\xd5",
+            "expected whole numbers for the sizes of its binary data",
+        ),
+        (
+            "a.cbf",
+            b"###CBF\n" + b"--CIF-BINARY-FORMAT-SECTION--\n" * 30000,
+            "expected the mark that begins binary data",
+        ),
+        ("a.cbf", b"###CBF\n" * 200_000, "got one without a binary section"),
         ("a.tif", tiff((256, 1 << 31)), "expected at most 67108864 pixels, got 3 x 2147483648"),
         ("a.tif", tiff((257, 30000)), "expected 4 x 30000 pixels of 32 bits, got 248 bytes"),
         ("a.tif", tiff()[:60], "expected a TIFF file that is complete"),

@@ -34,6 +34,13 @@ def test_turns_to_a_matrix_to_turns_to_the_matrix(x, y, z):
     assert distance(matrix @ matrix.mT, torch.eye(3)) < 1e-12
 
 
+@given(ANGLES, st.sampled_from([-90.0, 90.0, 90 - 1e-9, 1e-7 - 90]), ANGLES, ANGLES)
+def test_a_matrix_with_rounding_errors_is_turns_at_the_ends_too(x, y, z, other):
+    there = misset2umat(tensor([other, 40.0, z]))
+    matrix = there @ (there.mT @ misset2umat(tensor([x, y, z])))
+    assert distance(misset2umat(umat2misset(matrix)), matrix) < 1e-12
+
+
 @given(ANGLES, st.floats(-80, 80), ANGLES)
 def test_turns_come_back_themselves_away_from_the_ends(x, y, z):
     back = umat2misset(misset2umat(tensor([x, y, z])))

@@ -103,6 +103,14 @@ def test_a_group_that_turns_indices_into_one_another(tmp_path):
         write_mtz(tmp_path / "b.mtz", found.listed(cell, "P 41 21 2"))
 
 
+def test_a_group_with_three_axes_at_120_degrees(tmp_path):
+    """h, k and i = -(h + k) go round together: what a rotation does to indices is not what it does to places."""
+    cell = (40.0, 40.0, 50.0, 90.0, 90.0, 120.0)
+    found = open_reflections(mtz(tmp_path / "a.mtz", [[1, 2, 3, 7, 1]], group="P 3", cell=cell)).read()
+    turned = {(1, 2, 3), (2, -3, 3), (-3, 1, 3)}
+    assert {tuple(place) for place in found.indices.tolist()} == turned | {(-h, -k, -m) for h, k, m in turned}
+
+
 def test_a_centred_group_counts_each_rotation_once(tmp_path):
     rows = [[1, 1, 2, 7, 1], [2, 0, 0, 9, 1]]
     found = open_reflections(mtz(tmp_path / "a.mtz", rows, group="C 2 2 2")).read()

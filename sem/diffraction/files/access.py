@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 LARGEST_FILE = 1 << 31
-"""Bytes that a file may have, and that a compressed one may unpack to."""
+"""Bytes that a file may have."""
+LARGEST_CONTENT = 1 << 29
+"""Bytes of a file that is read as a whole, and that a compressed one may unpack to."""
 LARGEST_IMAGE = 1 << 26
 """Pixels that an image, with all of its panels, may have."""
 
@@ -54,36 +56,33 @@ def size_of(path: str | Path) -> int:
 
 
 def beginning_of(path: str | Path, size: int) -> bytes:
-    """The first bytes of a file, at most ``size``.
+    """The first bytes of a file, at most ``size``, unpacked if its name ends in ``.gz``.
 
     Raises:
         ValueError: as :func:`size_of`.
     """
-    size_of(path)
+    held = size_of(path)
     try:
-        with open(path, "rb") as file:
-            return file.read(size)
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
+        with gzip.open(path) if _is_packed(path) else open(path, "rb") as file:
+            return file.read(size if _is_packed(path) else min(size, held))
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
 
 
-def content_of(path: str | Path) -> bytes:
+def content_of(path: str | Path, most: int = LARGEST_CONTENT) -> bytes:
     """All bytes of a file, unpacked if its name ends in ``.gz``.
 
     Raises:
-        ValueError: as :func:`size_of`, for what it unpacks to as well.
+        ValueError: as :func:`size_of`; it has more than ``most`` bytes, or unpacks to more.
     """
-    size_of(path)
-    try:
-        if Path(path).suffix != ".gz":
-            return Path(path).read_bytes()
-        with gzip.open(path) as file:
-            raw = file.read(LARGEST_FILE + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
-    if len(raw) > LARGEST_FILE:
-        raise ValueError(f"{path}: expected at most {LARGEST_FILE >> 20} MiB, unpacked")
+    raw = beginning_of(path, most + 1)
+    if len(raw) > most:
+        raise ValueError(f"{path}: expected at most {most >> 20} MiB{' unpacked' * _is_packed(path)}, got more")
     return raw
+
+
+def _is_packed(path: str | Path) -> bool:
+    return Path(path).suffix == ".gz"
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from sem.diffraction.files.access import beginning_of, content_of
+from sem.diffraction.files.access import beginning_of
 
 MTZ, CIF, EXPERIMENTS = "MTZ", "CIF", "dxtbx experiments"
 SMV, PGM, NPY, CBF, EDF, TIFF, HDF5 = "SMV", "PGM", "npy", "CBF", "EDF", "TIFF", "HDF5"
@@ -40,7 +40,7 @@ def kind_of(path: str | Path) -> str:
     """
     if Path(path).suffix == ".gz":
         inner = Path(path).with_suffix("").suffix.lower()
-        return CIF if inner in _CIF_SUFFIXES and _is_cif(content_of(path)[:_BEGINNING]) else UNKNOWN
+        return CIF if inner in _CIF_SUFFIXES and _is_cif(beginning_of(path, _BEGINNING)) else UNKNOWN
     begin = beginning_of(path, _BEGINNING)
     for magic, kind in _BEGINS:
         if begin.startswith(magic):

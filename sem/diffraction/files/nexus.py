@@ -97,7 +97,7 @@ class Guarded(Source):
         if chunk > _LARGEST_CHUNK or dataset.dtype.kind not in "biuf":
             got = f"{dataset.dtype} in blocks of {chunk} bytes"
             raise ValueError(f"{self.path}: {name}: expected numbers in blocks up to {_LARGEST_CHUNK} bytes, got {got}")
-        self._require_stored(dataset, name)
+        self._require_stored(dataset, name, len(part))
         try:
             return self.array(dataset, part)
         except ValueError as error:
@@ -105,12 +105,15 @@ class Guarded(Source):
                 raise
             raise ValueError(f"{error}; its compression may need hdf5plugin: pip install hdf5plugin") from None
 
-    def _require_stored(self, dataset: Any, name: str) -> None:
-        """Numbers that deflate, or nothing, packed cannot be many times those that lie in the file."""
+    def _require_stored(self, dataset: Any, name: str, chosen: int) -> None:
+        """Numbers that deflate, or nothing, packed cannot be many times those that lie in the file.
+
+        ``chosen``: along how many dimensions one place is read.
+        """
         try:
             plist = dataset.id.get_create_plist()
             known = all(plist.get_filter(place)[0] in _BUILT_IN for place in range(plist.get_nfilters()))
-            held, stored = math.prod(dataset.shape) * dataset.dtype.itemsize, dataset.id.get_storage_size()
+            held, stored = math.prod(dataset.shape[chosen:]) * dataset.dtype.itemsize, dataset.id.get_storage_size()
             elsewhere = dataset.is_virtual or bool(dataset.external)
         except FAILURES as error:
             raise ValueError(f"{self.path}: {name}: damaged ({one_line(error)})") from None

@@ -7,7 +7,7 @@ import hashlib
 import math
 import re
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -126,10 +126,8 @@ def _sections(path: Path, raw: bytes) -> Iterator[np.ndarray]:
         if start < 0:
             raise ValueError(f"{path}: expected the mark that begins binary data, found none")
         header = raw[place:start].decode("latin-1")
-        fields = {
-            name.strip().lower(): value.strip().strip('";')
-            for name, value in re.findall(r"^\s*([\w-]+)\s*[:=]\s*(.*?)\s*$", header, re.MULTILINE)
-        }
+        lines = header.splitlines()
+        fields = _fields(lines, "=") | _fields(lines, ":")  # conversions="..." alone has the first
         image, size = _section(path, raw, start + len(_STARTER), fields, LARGEST_IMAGE - pixels)
         yield image
         pixels, number = pixels + image.size, number + 1
@@ -137,6 +135,12 @@ def _sections(path: Path, raw: bytes) -> Iterator[np.ndarray]:
             raise ValueError(f"{path}: expected at most {_MOST_PANELS} panels")
         end = raw.find(_SECTION, start + len(_STARTER) + size)
         place = raw.find(_SECTION, end + len(_SECTION) + 2) if end >= 0 else -1
+
+
+def _fields(lines: Iterable[str], mark: str) -> dict[str, str]:
+    """Names, in small letters, and values of lines that have ``mark`` between the two."""
+    pairs = (line.partition(mark) for line in lines)
+    return {name.strip().lower(): value.strip().strip('";') for name, found, value in pairs if found}
 
 
 def _section(path: Path, raw: bytes, start: int, fields: Mapping[str, str], room: int) -> tuple[np.ndarray, int]:
@@ -194,8 +198,7 @@ def _read_edf(path: Path) -> FieldImage:
     fabio = library("fabio", "an EDF file")
     begin = beginning_of(path, _HEADER)
     text, closed, _ = begin.partition(b"}")
-    entries = dict(re.findall(r"(\w+)\s*=\s*([^;\n]*?)\s*;", text.decode("latin-1")))
-    entries = {name.lower(): value for name, value in entries.items()}
+    entries = _fields(text.decode("latin-1").lstrip("{ \r\n").split(";"), "=")
     try:
         fast, slow = int(entries["dim_1"]), int(entries.get("dim_2", "1"))
     except (KeyError, ValueError):
