@@ -259,6 +259,20 @@ def test_bytes_of_other_files_are_not_read_as_pixels(folder):
         read_nexus(path)
     with h5py.File(folder / "other.h5", "w") as file:
         file["data"] = np.ones((6, 8))
+    with h5py.File(inside / "middle.h5", "w") as file:
+        file["hop"] = h5py.ExternalLink(str(folder / "other.h5"), "data")
+        file["good"] = np.arange(48.0).reshape(6, 8)
+    for name, complaint in (("hop", "expected a link to a file of its folder"), ("good", None)):
+        path = nexus(inside / "c.h5", None)
+        with h5py.File(path, "a") as file:
+            layout = h5py.VirtualLayout((6, 8), "f8")
+            layout[:] = h5py.VirtualSource("middle.h5", name, (6, 8))
+            file.create_virtual_dataset("entry/data/data", layout)
+        if complaint is None:
+            assert read_nexus(path).panels[0][5, 7] == 47
+        else:
+            with pytest.raises(ValueError, match=complaint):
+                read_nexus(path)
     path = nexus(inside / "b.h5", None)
     with h5py.File(path, "a") as file:
         layout = h5py.VirtualLayout((6, 8), "f8")

@@ -19,8 +19,8 @@ LARGEST_CONTENT = 1 << 29
 LARGEST_IMAGE = 1 << 26
 """Pixels that an image, with all of its panels, may have."""
 
-FAILURES: tuple[type[Exception], ...] = (ArithmeticError, AssertionError, EOFError, LookupError, MemoryError, OSError)
-FAILURES += (RuntimeError, TypeError, ValueError, struct.error)
+FAILURES: tuple[type[Exception], ...] = (ArithmeticError, AssertionError, EOFError, LookupError, MemoryError, NameError)
+FAILURES += (OSError, RuntimeError, TypeError, ValueError, struct.error)
 """What libraries raise where the bytes of a file make no sense to them."""
 
 

@@ -1,4 +1,4 @@
-"""The JSON of dxtbx's experiment lists: read with everything in it checked, written with shared models once."""
+"""The JSON of dxtbx's experiment lists: read with everything in it checked, written with each model once."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ _SMALLEST = 96  # bytes of an HDF5 file
 _BUILT_IN, _PACKED = (1, 2, 3), 1100
 """Filters of HDF5's own (deflate, shuffle, checksums), and how many times they can make less of numbers."""
 _LARGEST_CHUNK = 1 << 30  # bytes that a block of a dataset may unpack to
-_MOST_LINKS, _MOST_PANELS, _MOST_FILES = 16, 4096, 64
+_MOST_LINKS, _MOST_PANELS, _MOST_FILES = 16, 4096, 1024
 _LENGTHS = {"m": 1e3, "metre": 1e3, "mm": 1.0, "um": 1e-3, "µm": 1e-3}
 _WAVELENGTHS = {"angstrom": 1.0, "a": 1.0, "å": 1.0, "nm": 10.0, "m": 1e10}
 _ANGLES = {"deg": 1.0, "degree": 1.0, "degrees": 1.0, "rad": 180 / math.pi}
@@ -32,7 +32,8 @@ class Guarded(Source):
 
     def __init__(self, path: Path, root: Any, files: contextlib.ExitStack) -> None:
         super().__init__(path, root)
-        self._files, self._opened = files, 0
+        self._files = files
+        self._opened: dict[Path, Any] = {}
 
     def find(self, name: str) -> Any:
         """As :meth:`sem.hdf5.Source.find`, every link on the way looked at first.
@@ -71,11 +72,12 @@ class Guarded(Source):
         target = beside(self.path, name)
         if target is None:
             raise ValueError(f"{self.path}: {walked}: expected a link to a file of its folder, got {name}")
-        self._opened += 1
-        if self._opened > _MOST_FILES:
-            raise ValueError(f"{self.path}: expected links to at most {_MOST_FILES} files")
-        check_heaps(target)
-        return self._files.enter_context(reading(target)).root
+        if target not in self._opened:
+            if len(self._opened) == _MOST_FILES:
+                raise ValueError(f"{self.path}: expected links to at most {_MOST_FILES} files")
+            check_heaps(target)
+            self._opened[target] = self._files.enter_context(reading(target)).root
+        return self._opened[target]
 
     def pixels(self, dataset: Any, part: Any = ()) -> np.ndarray:
         """Numbers of a dataset, whose blocks and places of storage are looked at first.
@@ -84,16 +86,11 @@ class Guarded(Source):
             ValueError: it lies in other folders, is no array of numbers, or its blocks are too large.
         """
         name = name_of(dataset)
+        self._require_near(dataset, _MOST_LINKS)
         try:
-            stored = [entry[0] for entry in dataset.external or ()]
-            stored += [source.file_name for source in dataset.virtual_sources()] if dataset.is_virtual else []
             chunk = math.prod(dataset.chunks or (1,)) * dataset.dtype.itemsize
         except FAILURES as error:
             raise ValueError(f"{self.path}: {name}: damaged ({one_line(error)})") from None
-        for where in stored:
-            said = where.decode("utf-8", "replace") if isinstance(where, bytes) else where
-            if said != "." and beside(self.path, said) is None:
-                raise ValueError(f"{self.path}: {name}: expected data in files of its folder, got {said}")
         if chunk > _LARGEST_CHUNK or dataset.dtype.kind not in "biuf":
             got = f"{dataset.dtype} in blocks of {chunk} bytes"
             raise ValueError(f"{self.path}: {name}: expected numbers in blocks up to {_LARGEST_CHUNK} bytes, got {got}")
@@ -104,6 +101,26 @@ class Guarded(Source):
             if "filter" not in str(error).lower():
                 raise
             raise ValueError(f"{error}; its compression may need hdf5plugin: pip install hdf5plugin") from None
+
+    def _require_near(self, dataset: Any, depth: int) -> None:
+        """Raise where numbers of a dataset, or of one that it is put together of, lie in other folders."""
+        name = name_of(dataset)
+        try:
+            raw = [entry[0] for entry in dataset.external or ()]
+            parts = dataset.virtual_sources() if dataset.is_virtual else []
+        except FAILURES as error:
+            raise ValueError(f"{self.path}: {name}: damaged ({one_line(error)})") from None
+        if depth < 1:
+            raise ValueError(f"{self.path}: {name}: expected numbers, got datasets without an end")
+        for said in [*raw, *(part.file_name for part in parts)]:
+            where = said.decode("utf-8", "replace") if isinstance(said, bytes) else said
+            if where != "." and beside(self.path, where) is None:
+                raise ValueError(f"{self.path}: {name}: expected data in files of its folder, got {where}")
+        for part in parts:
+            root = dataset.file if part.file_name == "." else self._other(name, part.file_name)
+            found = self._walk(root, part.dset_name, _MOST_LINKS)
+            if hasattr(found, "is_virtual"):
+                self._require_near(found, depth - 1)
 
     def _require_stored(self, dataset: Any, name: str, chosen: int) -> None:
         """Numbers that deflate, or nothing, packed cannot be many times those that lie in the file.
