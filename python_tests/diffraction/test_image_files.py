@@ -196,6 +196,13 @@ def test_modules_are_panels():
         read_nexus("a.h5")
 
 
+@pytest.mark.parametrize("origin", [np.zeros(2), np.zeros(10**6, np.int32), np.int32(3)])
+def test_modules_that_are_nowhere_are_refused(origin):
+    nexus("a.h5", np.zeros((6, 8)), modules=[(origin, (2, 8)), ((0, 0), (2, 8))])
+    with pytest.raises(ValueError, match=r"a\.h5: entry/.*data_origin: expected two or three whole numbers, got"):
+        read_nexus("a.h5")
+
+
 def test_data_in_other_files_of_the_folder(folder):
     data = np.arange(4 * 48, dtype=np.int32).reshape(4, 6, 8)
     for number in range(2):

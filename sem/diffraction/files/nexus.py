@@ -21,6 +21,7 @@ _SMALLEST = 96  # bytes of an HDF5 file
 _BUILT_IN, _PACKED = (1, 2, 3), 1100
 """Filters of HDF5's own (deflate, shuffle, checksums), and how many times they can make less of numbers."""
 _LARGEST_CHUNK = 1 << 30  # bytes that a block of a dataset may unpack to
+_FEW = 8  # numbers that say where a module is
 _MOST_LINKS, _MOST_PANELS, _MOST_FILES = 16, 4096, 1024
 _LENGTHS = {"m": 1e3, "metre": 1e3, "mm": 1.0, "um": 1e-3, "µm": 1e-3}
 _WAVELENGTHS = {"angstrom": 1.0, "a": 1.0, "å": 1.0, "nm": 10.0, "m": 1e10}
@@ -324,18 +325,22 @@ def _modules(source: Guarded, detector: str, shape: tuple[int, ...]) -> list[tup
         module = f"{detector}/{name}"
         if _class_of(source, module) != "NXdetector_module":
             continue
-        origin, size = (
-            source.array(source.needed(f"{module}/{key}")).ravel()[-2:] for key in ("data_origin", "data_size")
-        )
-        if origin.dtype.kind not in "iu" or size.dtype.kind not in "iu" or len(origin) != 2 or len(size) != 2:
-            raise ValueError(f"{source.path}: {module}: expected whole numbers for origin and size, got others")
-        first, extent = [int(part) for part in origin], [int(part) for part in size]
+        first, extent = (_pair(source, f"{module}/{key}") for key in ("data_origin", "data_size"))
         ends = [start + length for start, length in zip(first, extent, strict=True)]
         if min(first) < 0 or min(extent) < 1 or any(end > side for end, side in zip(ends, shape[-2:], strict=True)):
             rows = f"{first[0]} to {ends[0]}, {first[1]} to {ends[1]}"
             raise ValueError(f"{source.path}: {module}: expected a module inside {list(shape[-2:])}, got {rows}")
         parts.append((slice(first[0], ends[0]), slice(first[1], ends[1])))
     return parts if len(parts) > 1 else [(slice(None), slice(None))]
+
+
+def _pair(source: Guarded, path: str) -> list[int]:
+    """The last two of a few whole numbers: along slow and fast."""
+    dataset = source.needed(path)
+    if not 2 <= math.prod(dataset.shape or ()) <= _FEW or dataset.dtype.kind not in "iu":
+        got = f"{dataset.dtype} {list(dataset.shape or ())}"
+        raise ValueError(f"{source.path}: {path}: expected two or three whole numbers, got {got}")
+    return [int(part) for part in source.pixels(dataset).ravel()[-2:]]
 
 
 def _settings(source: Guarded, entry: str, instrument: str, detector: str) -> dict[str, Any]:
