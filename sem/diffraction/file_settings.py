@@ -6,18 +6,19 @@ Flags act on top of it, wherever they stand.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from sem.diffraction import conventions
-from sem.diffraction.files.dxtbx import DxtbxExperiment
-from sem.diffraction.files.dxtbx_document import read_experiments
 from sem.diffraction.files.field_image import FieldImage
 from sem.diffraction.files.kinds import CBF, EDF, HDF5, TIFF, kind_of
 from sem.diffraction.flags import CUSTOM
 from sem.diffraction.images import read_panels, read_smv
+
+if TYPE_CHECKING:
+    from sem.diffraction.files.dxtbx import DxtbxExperiment
 
 Values = Mapping[str, Any]
 _HEADER = {
@@ -46,6 +47,8 @@ def settings_of_files(given: Values) -> tuple[dict[str, Any], Tensor | None, lis
     values: dict[str, Any] = {}
     mask, notes = None, []
     if "experiments_file" in given:
+        from sem.diffraction.files.dxtbx_document import read_experiments
+
         listed = read_experiments(given["experiments_file"])
         values |= _of_experiment(listed[0], given.get("panel"))
         notes += [f"{given['experiments_file']}: {note}" for note in listed[0].notes()]

@@ -15,8 +15,6 @@ from torch import Tensor
 from sem.diffraction.files.access import library
 from sem.diffraction.files.field_image import FieldImage
 from sem.diffraction.files.kinds import CBF, EDF, EXPERIMENTS, HDF5, MTZ, NPY, PGM, SMV, TIFF, kind_of
-from sem.diffraction.files.nexus import read_nexus, write_nexus
-from sem.diffraction.files.rasters import read_raster, write_raster
 from sem.files import replacing
 
 SMV_HEADER = 512
@@ -232,6 +230,9 @@ def write_field(path: str | Path, panels: Sequence[Tensor], settings: Mapping[st
         OSError: the file could not be written.
         ValueError: no such format, several panels in one that holds one, CBF of what is not whole.
     """
+    from sem.diffraction.files.nexus import write_nexus
+    from sem.diffraction.files.rasters import write_raster
+
     kind = SUFFIXES.get(Path(path).suffix.lower())
     if kind is None:
         raise ValueError(f"{path}: expected a name that ends in {', '.join(SUFFIXES)}")
@@ -252,6 +253,9 @@ def read_panels(path: str | Path, frame: int = 0) -> FieldImage:
         ImportError: the library that the format needs is not installed.
         ValueError: the file cannot be read, is none of them, or holds no such exposure.
     """
+    from sem.diffraction.files.nexus import read_nexus
+    from sem.diffraction.files.rasters import read_raster
+
     kind = kind_of(path)
     if kind in (CBF, EDF, TIFF):
         return read_raster(path, kind)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sem.diffraction.files.kinds import CIF, MTZ, kind_of
-from sem.diffraction.files.reflection_list import ReflectionList, open_reflections
 from sem.diffraction.parameters import nonnegative, parameter
 from sem.diffraction.readers import read_rows
 from sem.ops.diffraction.inputs import StructureFactors
+
+if TYPE_CHECKING:
+    from sem.diffraction.files.reflection_list import ReflectionList
 
 LARGEST_TABLE = 2**30
 SMALL_TABLE, SPARSEST = 2**24, 4096
@@ -74,6 +77,8 @@ class Reflections(nn.Module):
                 its indices span too large a table, or it has no such column or several that may be meant.
         """
         if kind_of(path) in (MTZ, CIF):
+            from sem.diffraction.files.reflection_list import open_reflections
+
             found = open_reflections(path).read(column)
             indices, amplitudes = found.indices.astype(np.float64), found.amplitudes
         elif column is not None:
@@ -102,6 +107,8 @@ class Reflections(nn.Module):
         Raises:
             ValueError: there is no table, or it holds the default alone.
         """
+        from sem.diffraction.files.reflection_list import ReflectionList
+
         table = None if self.table is None else self.table.detach().cpu().numpy()
         places = np.zeros((0, 3), np.int64) if table is None else np.argwhere(table != float(self.default))
         if table is None or not len(places):
