@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "sem"
 # each other.
 LAYERS = (
     ("files", "diagnostics", "ipex", "masking", "native", "precision", "run_names", "seal", "signals"),
-    ("activations", "settings"),
+    ("activations", "hdf5", "settings"),
     ("configuration", "optimization_settings", "sweeps"),
     ("run_settings",),
     ("config_sections",),
@@ -32,13 +32,14 @@ LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 # Not every lower layer is there for every part: these import nothing of sem but what is named.
 ONLY = {
     "data": {"config", "config_sections", "files"},
-    "diffraction": {"files", "ops"},
+    "diffraction": {"files", "hdf5", "ops"},
     "ops": {"native", "precision"},
     "trace": {"diffraction", "files", "ops"},
     "layers": {"ops"},
     "precision": set(),
     "activations": {"files"},
     "files": set(),
+    "hdf5": {"files"},
     "seal": set(),
     "signals": set(),
     "ipex": set(),

@@ -1,4 +1,4 @@
-"""``sem diffraction``: ``simulate`` an image with nanoBragg's own flags, ``compare`` two images."""
+"""``sem diffraction``: ``simulate`` an image with nanoBragg's own flags, ``compare`` two, ``inspect``, ``convert``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ USAGE = f"""usage: sem diffraction simulate FLAGS   {HELP.partition(",")[0]}, wi
        sem diffraction compare A B      correlation, differences and peaks of two images
        sem diffraction compare --against-c PROGRAM [--evidence FOLDER] FLAGS
                                         the same of PROGRAM's image and ours, with the flags of simulate;
-                                        -trace_pixel SLOW FAST among them compares the traces of a pixel too"""
+                                        -trace_pixel SLOW FAST among them compares the traces of a pixel too
+       sem diffraction inspect FILE     what a file of reflections, an image or dxtbx experiments holds
+       sem diffraction convert IN OUT   reflections or an image in another format"""
 AGAINST_C, EVIDENCE = "--against-c", "--evidence"
 DIVERGED = 1
 
@@ -36,6 +38,10 @@ def main(arguments: Sequence[str]) -> int:
         return simulate(arguments[1:])
     if word == "compare":
         return compare(arguments[1:])
+    if word in ("inspect", "convert"):
+        from sem.commands import diffraction_files
+
+        return (diffraction_files.inspect if word == "inspect" else diffraction_files.convert)(arguments[1:])
     asked = word in ("-h", "--help", "-help")
     print(USAGE, file=sys.stdout if asked else sys.stderr)
     return 0 if asked else WRONG_USE
@@ -150,20 +156,33 @@ def _print_trace(experiment: Experiment, pixel: tuple[int, int]) -> None:
 
 
 def _write(experiment: Experiment, image: Tensor, header: dict[str, str]) -> Iterable[str]:
+    from pathlib import Path
+
     from sem.diffraction import images
+    from sem.diffraction.smv_header import image_settings
 
     outputs, computed = experiment.outputs, experiment.simulator.computed()
+
+    def write(path: str, pixels: Tensor) -> None:
+        """In the format that the name asks for; the C program's, whatever its name, where it asks for none."""
+        if Path(path).suffix.lower() in images.SUFFIXES:
+            images.write_field(path, [pixels], image_settings(experiment.simulator))
+        elif pixels.is_floating_point():
+            images.write_float(path, pixels)
+        else:
+            images.write_smv(path, pixels, header)
+
     if outputs.float_file is not None:
-        images.write_float(outputs.float_file, image)
+        write(outputs.float_file, image.float())
         yield outputs.float_file
     if outputs.int_file is not None:
         scaled, scale = images.counts(image, outputs.scale, outputs.adc_offset, computed)
-        images.write_smv(outputs.int_file, scaled, header)
+        write(outputs.int_file, scaled)
         yield f"{outputs.int_file}, scaled by {scale:g}"
     if outputs.noise_file is not None:
         photons = images.poisson(image, outputs.seed)
         noisy, _ = images.counts(photons, 1.0, outputs.adc_offset, computed)
-        images.write_smv(outputs.noise_file, noisy, header)
+        write(outputs.noise_file, noisy)
         overloads = int((noisy == images.OVERLOAD).sum())
         yield f"{outputs.noise_file}, seed {outputs.seed}, {overloads} overloads"
     if outputs.pgm_file is not None:
@@ -172,7 +191,7 @@ def _write(experiment: Experiment, image: Tensor, header: dict[str, str]) -> Ite
 
 
 def _compare_parser() -> argparse.ArgumentParser:
-    kinds = "raw floats (square), SMV, PGM or .npy"
+    kinds = "raw floats (square), SMV, PGM, .npy, CBF, EDF, TIFF or HDF5"
     parser = argparse.ArgumentParser(prog="sem diffraction compare", description="How alike two images are.")
     parser.add_argument("first", metavar="IMAGE1", help=f"the image to compare with: {kinds}")
     parser.add_argument("second", metavar="IMAGE2", help="the image to judge")

@@ -26,7 +26,9 @@ def library() -> Any:
     try:
         import h5py
     except ImportError:
-        raise ImportError("files in HDF5 (.cxi, .ptyd, .h5) need h5py: pip install 'sem[ptycho]'") from None
+        raise ImportError(
+            "files in HDF5 (.cxi, .ptyd, .h5, .nxs) need h5py: pip install 'sem[ptycho]' or 'sem[crystallography]'"
+        ) from None
     return h5py
 
 
