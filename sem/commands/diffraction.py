@@ -1,4 +1,4 @@
-"""``sem diffraction``: ``simulate`` an image with nanoBragg's own flags, ``compare`` two, ``inspect``, ``convert``."""
+"""``sem diffraction``: ``simulate`` an image with nanoBragg's own flags; what is done with its files and models."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from sem.diffraction.experiment import Experiment
 
-HELP = "simulate X-ray diffraction images, compare them"
+HELP = "simulate X-ray diffraction images, compare them, refine against them"
 WRONG_USE = 2
 USAGE = f"""usage: sem diffraction simulate FLAGS   {HELP.partition(",")[0]}, with nanoBragg's flags (-help lists them)
        sem diffraction compare A B      correlation, differences and peaks of two images
@@ -21,7 +21,9 @@ USAGE = f"""usage: sem diffraction simulate FLAGS   {HELP.partition(",")[0]}, wi
                                         the same of PROGRAM's image and ours, with the flags of simulate;
                                         -trace_pixel SLOW FAST among them compares the traces of a pixel too
        sem diffraction inspect FILE     what a file of reflections, an image or dxtbx experiments holds
-       sem diffraction convert IN OUT   reflections or an image in another format"""
+       sem diffraction convert IN OUT   reflections or an image in another format
+       sem diffraction refine EXPERIMENT DATA --refine NAME ...
+                                        parameters from images (--help lists the options)"""
 AGAINST_C, EVIDENCE = "--against-c", "--evidence"
 DIVERGED = 1
 
@@ -42,6 +44,10 @@ def main(arguments: Sequence[str]) -> int:
         from sem.commands import diffraction_files
 
         return (diffraction_files.inspect if word == "inspect" else diffraction_files.convert)(arguments[1:])
+    if word == "refine":
+        from sem.commands.diffraction_refine import refine
+
+        return refine(arguments[1:])
     asked = word in ("-h", "--help", "-help")
     print(USAGE, file=sys.stdout if asked else sys.stderr)
     return 0 if asked else WRONG_USE

@@ -1,0 +1,164 @@
+"""The experiment of a refinement as a file: nanoBragg's flags, the values of parameters, and the fit they came from."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sem.diffraction.experiment import experiment_from
+from sem.diffraction.flags import FLAGS
+from sem.diffraction.simulator import Simulator
+from sem.files import write_text
+
+FORMAT = "sem diffraction model 1"
+_LARGEST = 1 << 24  # bytes of a model file
+_READ = {"hkl_file", "matrix_file", "mask_file", "image_file", "source_file"}
+_FILES = {name for flag in FLAGS if _READ & set(flag.sets) for name in flag.names}
+"""Flags that name a file to read."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """An experiment that a file describes.
+
+    Attributes:
+        flags: those of ``sem diffraction simulate``.
+        parameters: values that replace those of the flags, by the parameter's name.
+        fit: what a refinement said about them; nothing reads it.
+    """
+
+    flags: tuple[str, ...]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    fit: Mapping[str, Any] = field(default_factory=dict)
+
+    def simulator(self) -> Simulator:
+        """The simulator with these parameters.
+
+        Raises:
+            ValueError: flags that are wrong, or values that do not fit a parameter.
+        """
+        simulator = copy.deepcopy(_simulator_from(self.flags, self._files_digest()))
+        known = dict(simulator.named_parameters())
+        for name, value in self.parameters.items():
+            if name not in known:
+                raise ValueError(f"parameters: expected names of this experiment's parameters, got {name!r}")
+            try:
+                numbers = torch.tensor(value, dtype=torch.float64)
+            except (TypeError, ValueError, RuntimeError):
+                numbers = torch.tensor(math.nan)
+            if numbers.shape != known[name].shape or not bool(numbers.isfinite().all()):
+                wanted = f"finite numbers of shape {list(known[name].shape)}"
+                raise ValueError(f"parameters: expected {wanted} for {name}, got {value!r}")
+            with torch.no_grad():
+                known[name].copy_(numbers)
+        return simulator
+
+    def digest(self) -> str:
+        """A hash of everything the experiment follows from, the files that the flags name included."""
+        told = json.dumps([self.flags, self.parameters, self._files_digest()], sort_keys=True)
+        return hashlib.sha256(told.encode()).hexdigest()
+
+    def _files_digest(self) -> str:
+        pairs = zip(self.flags, self.flags[1:], strict=False)
+        return " ".join(digest_of(value) for flag, value in pairs if flag in _FILES)
+
+    def with_parameters(self, parameters: Mapping[str, Any], fit: Mapping[str, Any]) -> Model:
+        return dataclasses.replace(self, parameters={**self.parameters, **parameters}, fit=fit)
+
+
+def read_model(path: str | Path) -> Model:
+    """The model in a file: JSON as :func:`write_model` writes it, or the flags as they stand on a command line.
+
+    Flags may go over several lines; ``#`` begins a comment. Files that they name are looked for beside the file.
+
+    Raises:
+        ValueError: the file cannot be read, or is neither.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > _LARGEST:
+            raise ValueError(f"{path}: expected a model file of at most {_LARGEST >> 20} MiB")
+        text = path.read_text("utf-8")
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: expected a file of flags or a model in JSON, got other bytes") from None
+    if not text.lstrip().startswith("{"):
+        try:
+            words = shlex.split(text, comments=True)
+        except ValueError as error:
+            raise ValueError(f"{path}: expected flags as on a command line ({error})") from None
+        if not words:
+            raise ValueError(f"{path}: expected flags as on a command line, got none")
+        return Model(_found_beside(words, path))
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        raise ValueError(f"{path}: expected a model in JSON, got text that is none") from None
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise ValueError(f"{path}: expected {FORMAT!r} as its format, got {found.get('format')!r}")
+    flags, parameters = found.get("flags"), found.get("parameters", {})
+    if not isinstance(flags, list) or not all(isinstance(word, str) for word in flags):
+        raise ValueError(f"{path}: expected a list of texts as flags")
+    if not isinstance(parameters, dict):
+        raise ValueError(f"{path}: expected values by name as parameters")
+    fit = found.get("fit")
+    return Model(_found_beside(flags, path), parameters, fit if isinstance(fit, dict) else {})
+
+
+def write_model(path: str | Path, model: Model) -> None:
+    """Write ``model`` as JSON, whole or not at all.
+
+    Raises:
+        OSError: the file could not be written.
+    """
+    document = {
+        "format": FORMAT,
+        "flags": list(model.flags),
+        "parameters": dict(model.parameters),
+        "fit": dict(model.fit),
+    }
+    write_text(path, json.dumps(document, indent=1, allow_nan=False) + "\n")
+
+
+def _found_beside(words: list[str], path: Path) -> tuple[str, ...]:
+    """``words`` with the files they name made absolute, so that the model may be read from anywhere."""
+    folder = path.absolute().parent
+    flags = list(words)
+    for index, word in enumerate(words[:-1]):
+        if word in _FILES:
+            flags[index + 1] = str(folder / words[index + 1])
+    return tuple(flags)
+
+
+@functools.lru_cache(maxsize=2)
+def _simulator_from(flags: tuple[str, ...], files: str) -> Simulator:
+    """The flags' own simulator. Shots of one crystal share a long table of amplitudes, which is read once."""
+    return experiment_from(flags).simulator
+
+
+def digest_of(path: str | Path) -> str:
+    """The sha256 of a file's bytes, in hexadecimal.
+
+    Raises:
+        ValueError: the file cannot be read.
+    """
+    hashed = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                hashed.update(block)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
+    return hashed.hexdigest()

@@ -1,0 +1,58 @@
+"""Pictures of a fit: the data, the model, and their difference in standard deviations."""
+
+from __future__ import annotations
+
+import io
+
+from torch import Tensor
+
+from sem.diffraction.refinement.fit import Fit
+from sem.diffraction.refinement.shot import Shot
+
+_MOST_SIGMAS = 5.0
+
+
+def fit_pictures(shot: Shot, fit: Fit, title: str) -> dict[str, bytes]:
+    """PNG files ``before`` and ``after``: three panels each, pixels that are not used in grey.
+
+    Raises:
+        ImportError: matplotlib is not there.
+    """
+    return {
+        name: _picture(shot, model, fit.sigma, f"{title}, {name} refinement")
+        for name, model in (("before", fit.before), ("after", fit.after))
+    }
+
+
+def _picture(shot: Shot, model: Tensor, sigma: Tensor, title: str) -> bytes:
+    try:
+        from matplotlib import colormaps
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.colors import LogNorm
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ImportError("pictures of a fit need matplotlib: pip install 'sem[train]'") from None
+    import numpy as np
+
+    figure = Figure(figsize=(15, 4.9), layout="constrained")
+    FigureCanvasAgg(figure)
+    left_out = (~shot.used).numpy()
+    counts, expected = (np.ma.array(image.numpy(), mask=left_out) for image in (shot.counts, model))
+    sigmas = np.ma.array(((shot.counts - model) / sigma).numpy(), mask=left_out)
+    top = max(float(counts.max()), float(expected.max()), 1e-30)
+    norm = LogNorm(max(float(sigma[shot.used].min()), top * 1e-5), top, clip=True)
+    maps = {name: colormaps[name].with_extremes(bad="0.6") for name in ("magma", "RdBu_r")}
+    panels = (
+        (counts, "data, photons", {"cmap": maps["magma"], "norm": norm}),
+        (expected, "model", {"cmap": maps["magma"], "norm": norm}),
+        (sigmas, "(data - model) / sigma", {"cmap": maps["RdBu_r"], "vmin": -_MOST_SIGMAS, "vmax": _MOST_SIGMAS}),
+    )
+    for axes, (pixels, name, style) in zip(figure.subplots(1, 3), panels, strict=True):
+        figure.colorbar(axes.imshow(pixels, interpolation="nearest", **style), ax=axes)
+        axes.set_title(name)
+        axes.set_xlabel("fast pixel")
+        axes.set_ylabel("slow pixel")
+    figure.suptitle(title)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=100, format="png")
+    return drawn.getvalue()
