@@ -13,8 +13,9 @@ from sem.diffraction.refinement.likelihood import Profile, gaussian_profile, poi
 from sem.diffraction.refinement.shot import Shot
 from sem.diffraction.simulator import Simulator
 
-DIFFERENCE = 0.01
-"""Half the distance, in natural units, of the two images whose difference is a column of the Jacobian."""
+DIFFERENCE = 0.0025
+"""Half the distance, in natural units, of the two images whose difference is a column of the Jacobian: curvatures are
+then right to 1e-4, rounding and truncation alike."""
 _FLOAT32 = 2.0**-24
 
 
