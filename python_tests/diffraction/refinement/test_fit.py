@@ -1,5 +1,6 @@
 """One shot refined: the truth within its standard deviations, what is left out, and fits that are lost."""
 
+import json
 import math
 
 import pytest
@@ -88,6 +89,12 @@ def test_a_model_of_something_else_has_diverged():
     other = simulator_at((100.0, -20.0, 5.0))
     fit = refine(simulator_at(), shot_of(noisy(other, 4)), MISSET)
     assert fit.status == DIVERGED and fit.reason
+    flat = torch.full((40, 40), 3.0, dtype=torch.float64)
+    flat[simulator_at()() > 1] = 1.0  # darker where the model has its spots
+    nothing = refine(simulator_at(), shot_of(flat), MISSET)
+    assert nothing.status == DIVERGED and "nothing in common" in nothing.reason
+    assert nothing.scale == 0 and all(map(math.isinf, nothing.deviations))
+    assert json.dumps(nothing.to_mapping(), allow_nan=False)
 
 
 def test_steps_that_do_not_suffice_are_said():

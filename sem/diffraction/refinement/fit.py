@@ -117,8 +117,8 @@ def refine(
     Example:
         >>> from sem.diffraction import Beam, Crystal, Detector, Reflections, Simulator
         >>> crystal = Crystal((70, 80, 90, 75, 85, 95), cells=(5, 5, 5), misset=(30, 40, 50))
-        >>> simulator = Simulator(crystal, Beam(), Detector((64, 64), oversample=1), Reflections(2.0))
-        >>> photons = torch.poisson(simulator().double() + 1, generator=torch.Generator().manual_seed(0))
+        >>> simulator = Simulator(crystal, Beam(), Detector((64, 64), 0.3, 60, oversample=2), Reflections(60.0))
+        >>> photons = torch.poisson(simulator().double() + 3, generator=torch.Generator().manual_seed(0))
         >>> _ = crystal.misset.data.add_(0.1)
         >>> shot = Shot(photons, torch.ones(64, 64, dtype=torch.bool))
         >>> fit = refine(simulator, shot, RefinementSettings(("crystal.misset",), stages=()))
@@ -315,9 +315,10 @@ def _verdict(
 
 def _covariance(curvature: Tensor) -> tuple[Tensor, Tensor]:
     """The inverse of a curvature, without the directions that have none, and which coordinates have a part in those."""
-    scale = curvature.diagonal().clamp(min=1e-300).sqrt()
+    scale = curvature.diagonal().sqrt()
+    scale = torch.where(scale > 0, scale, 1.0)
     values, vectors = torch.linalg.eigh(curvature / scale / scale.unsqueeze(1))
-    flat = values < _SINGULAR * values.max()
+    flat = values <= _SINGULAR * values.max()
     inverse = torch.where(flat, 0.0, 1 / torch.where(flat, 1.0, values))
     covariance = (vectors * inverse) @ vectors.T / scale / scale.unsqueeze(1)
     return covariance, (vectors[:, flat].abs() > 0.1).any(dim=1)

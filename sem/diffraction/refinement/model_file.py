@@ -17,14 +17,18 @@ from typing import Any
 import torch
 
 from sem.diffraction.experiment import experiment_from
-from sem.diffraction.flags import FLAGS
+from sem.diffraction.flags import FLAGS, OUTPUT
 from sem.diffraction.simulator import Simulator
 from sem.files import write_text
 
 FORMAT = "sem diffraction model 1"
 _LARGEST = 1 << 24  # bytes of a model file
-_READ = {"hkl_file", "matrix_file", "mask_file", "image_file", "source_file"}
-_FILES = {name for flag in FLAGS if _READ & set(flag.sets) for name in flag.names}
+_FILES = {
+    name
+    for flag in FLAGS
+    if flag.group != OUTPUT and any(setting.endswith("_file") for setting in flag.sets)
+    for name in flag.names
+}
 """Flags that name a file to read."""
 
 

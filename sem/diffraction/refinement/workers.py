@@ -42,7 +42,7 @@ def refine_with_dask(
 ) -> Iterator[Result]:
     """The results of ``tasks`` in the order in which they are done, by the workers of a Dask cluster, a thread each.
 
-    A shot whose worker dies is done again by another; one that took three with it is reported as failed. The cluster is
+    A shot whose worker dies is done again by another; one that four have died of is reported as failed. The cluster is
     that of ``scheduler`` (an address, whose workers see the files under the same paths), or one of ``workers``
     processes on this machine, which ends with the shots. Ends early once ``stopped`` says True.
 
