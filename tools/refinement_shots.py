@@ -179,8 +179,10 @@ def basin(options: argparse.Namespace) -> None:
             summary = refined(folder, listed, stages, "refined", options.workers)
             found = errors(folder, summary, options.cells)
             home = sum(one["misset"] <= HOME for one in found)
+            lost = sum(one["misset"] > HOME for one in found if one["converged"])
             seconds = statistics.median(result["seconds"] for result in summary.results)
-            cells.append(f"{home} of {options.seeds}, {seconds:.2f} s")
+            lost_too = f", {lost} lost and not seen" if lost else ""
+            cells.append(f"{home} of {options.seeds}{lost_too}, {seconds:.2f} s")
         print(f"| {error:g} | " + " | ".join(cells) + " |", flush=True)
 
 

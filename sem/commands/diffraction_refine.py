@@ -115,12 +115,12 @@ def _settings(options: argparse.Namespace) -> RefinementSettings:
     for text in options.restrain:
         name, _, sigma = text.partition("=")
         restraints[name] = _number(f"--restrain {name}", sigma)
-    variance: float | str | None = options.variance
-    if variance is not None:
+    variance: float | str | None = None
+    if options.variance is not None:
         try:
-            variance = float(variance)
+            variance = float(options.variance)
         except ValueError:
-            variance = str(Path(variance).absolute())
+            variance = str(Path(options.variance).absolute())
     stages = () if options.stages == [1.0] else tuple(options.stages)
     return RefinementSettings(
         refine=tuple(options.refine),

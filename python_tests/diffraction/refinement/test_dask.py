@@ -22,7 +22,7 @@ def start_worker(address):
 
 def test_a_killed_workers_shot_is_done_by_the_other(tmp_path):
     tasks = tasks_from(*write_shots(tmp_path, 14))
-    with distributed.LocalCluster(n_workers=0, dashboard_address=None, silence_logs=50) as cluster:
+    with distributed.LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0", silence_logs=50) as cluster:
         workers = [start_worker(cluster.scheduler_address) for _ in range(2)]
         try:
             with distributed.Client(cluster, set_as_default=False) as client:

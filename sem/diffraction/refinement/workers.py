@@ -14,6 +14,8 @@ from sem.diffraction.refinement.fit import Stopped
 from sem.diffraction.refinement.settings import RefinementSettings
 from sem.diffraction.refinement.shots import FAILED, Result, Task, refine_task
 
+_DEAF = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
+"""What workers of this machine begin with: Ctrl-C in a terminal reaches them too, and is not theirs to act on."""
 _PATIENCE = 0.2  # seconds between two looks at whether to stop
 _ANSWER = "30s"  # in which a scheduler answers
 
@@ -51,19 +53,22 @@ def refine_with_dask(
         OSError: no scheduler answers.
     """
     try:
+        import dask
         import distributed
         from distributed.scheduler import KilledWorker
     except ImportError:
         raise ImportError("several workers need dask.distributed: pip install 'sem[crystallography]'") from None
     with contextlib.ExitStack() as stack:
         if scheduler is None:
-            # no dashboard and no limit of memory: a shot needs little, and what kills a worker should be said
+            # any free port for the dashboard; no limit of memory, a shot needs little; no profiler, which costs time
+            stack.enter_context(dask.config.set({"distributed.worker.profile.enabled": False}))
             cluster = distributed.LocalCluster(
                 n_workers=workers,
                 threads_per_worker=1,
-                dashboard_address=None,
+                dashboard_address="127.0.0.1:0",
                 memory_limit=None,
                 silence_logs=logging.CRITICAL,
+                preload=[_DEAF],
             )
             stack.enter_context(cluster)
             client = stack.enter_context(distributed.Client(cluster, set_as_default=False))
