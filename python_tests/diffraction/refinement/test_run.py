@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 import threading
 
 import pytest
@@ -123,6 +124,15 @@ def test_lists_that_are_none(tmp_path, text, message):
     (tmp_path / "list.txt").write_text(text)
     with pytest.raises(ValueError, match=message):
         tasks_from(tmp_path / "start.json", tmp_path / "list.txt")
+
+
+@pytest.mark.parametrize(("library", "workers"), [("scipy.optimize", 1), ("distributed", 2)])
+def test_a_library_that_is_not_there_ends_the_run(tmp_path, monkeypatch, library, workers):
+    monkeypatch.setitem(sys.modules, library, None)
+    tasks = tasks_from(*write_shots(tmp_path, 1))
+    with pytest.raises(ImportError, match=r"pip install 'sem\[crystallography\]'"):
+        refine_shots(tasks, SETTINGS, tmp_path / "out", workers=workers)
+    assert not list((tmp_path / "out" / "shots").iterdir())
 
 
 def test_a_list_names_models_of_its_own(tmp_path):

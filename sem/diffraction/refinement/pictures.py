@@ -31,7 +31,7 @@ def _picture(shot: Shot, model: Tensor, sigma: Tensor, title: str) -> bytes:
         from matplotlib.colors import LogNorm
         from matplotlib.figure import Figure
     except ImportError:
-        raise ImportError("pictures of a fit need matplotlib: pip install 'sem[train]'") from None
+        raise ImportError("pictures of a fit need matplotlib: pip install 'sem[crystallography]'") from None
     import numpy as np
 
     figure = Figure(figsize=(15, 4.9), layout="constrained")

@@ -110,7 +110,7 @@ def refine_task(
     """Refine one shot; whatever goes wrong with it is its result.
 
     Raises:
-        Stopped: see :func:`sem.diffraction.refinement.fit.refine`.
+        Stopped, ImportError: see :func:`sem.diffraction.refinement.fit.refine`.
     """
     started = time.process_time()
     try:
@@ -123,7 +123,7 @@ def refine_task(
         seconds = time.process_time() - started
         told = {**fit.to_mapping(), "seconds": seconds, "source": source}
         found = model.with_parameters(parameters_of(simulator, settings.refine), told)
-    except Stopped:
+    except (Stopped, ImportError):  # what no other shot would do without either
         raise
     except Exception as error:
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
