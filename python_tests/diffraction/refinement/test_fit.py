@@ -8,7 +8,7 @@ import torch
 from refinement_problems import BACKGROUND, FLAGS, TRUTH, beside, noisy, shot_of, simulator_at
 
 from sem.diffraction.images import counts as whole_counts
-from sem.diffraction.images import write_float, write_smv
+from sem.diffraction.images import write_field, write_float, write_smv
 from sem.diffraction.refinement import (
     CONVERGED,
     DIVERGED,
@@ -134,6 +134,18 @@ def test_what_is_not_trusted_is_not_read(tmp_path):
     narrow = RefinementSettings(("crystal.misset",), trusted=(50.0, 500.0))
     used = read_shot(tmp_path / "shot.img", simulator, narrow).used
     assert torch.equal(used, (spoiled >= 50) & (spoiled <= 500))
+
+
+def test_pixels_that_a_beamlines_file_calls_bad_are_left_out(tmp_path):
+    pixels = noisy(simulator_at(), 6).to(torch.int32)
+    pixels[3, 4] = 70000  # more than 16 bits hold, and less than this detector counts
+    pixels[7, 8] = -1  # a gap between modules
+    write_field(tmp_path / "shot.cbf", [pixels])
+    gaussian = RefinementSettings(("crystal.misset",), likelihood="gaussian")
+    read = read_shot(tmp_path / "shot.cbf", simulator_at(), gaussian)
+    assert torch.equal(read.used, pixels >= 0) and read.counts[3, 4] == 70000
+    with pytest.raises(ValueError, match="expected a panel from 0 to 0, got 1"):
+        read_shot(tmp_path / "shot.cbf", simulator_at(), RefinementSettings(("crystal.misset",), panel=1))
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,11 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from sem.diffraction.images import OVERLOAD, read_image
+from sem.diffraction.images import OVERLOAD, read_panels
 from sem.diffraction.refinement.settings import RefinementSettings
 from sem.diffraction.simulator import Simulator
 
@@ -47,22 +48,26 @@ class Shot:
 
 
 def read_shot(path: str | Path, simulator: Simulator, settings: RefinementSettings) -> Shot:
-    """The image in a file as photons; left out are pixels that are masked, not trusted, not finite or not computed.
+    """The image in a file as photons.
+
+    Left out are pixels that are masked, not trusted, not finite, not computed, or none by the file's own word.
 
     Raises:
+        ImportError: the library that the file's format needs is not installed.
         ValueError: a file that cannot be read, or whose shape is not that of the detector.
     """
     detector = simulator.detector
     shape = detector.slow_pixels, detector.fast_pixels
-    counts = _image_of(path, shape)
-    lowest, highest = settings.trusted or _trusted(counts, settings)
-    used = counts.isfinite() & (counts >= lowest) & (counts <= highest) & simulator.computed()
+    counts, good = _image_of(path, shape, settings.panel)
+    lowest, highest = settings.trusted or _trusted(counts[good], settings)
+    used = good & counts.isfinite() & (counts >= lowest) & (counts <= highest) & simulator.computed()
     if settings.mask is not None:
-        used &= _image_of(settings.mask, shape) > 0
+        mask, _ = _image_of(settings.mask, shape, settings.panel)
+        used &= mask > 0
     variance = None
     if isinstance(settings.variance, str):
-        variance = _image_of(settings.variance, shape)
-        used &= variance.isfinite() & (variance > 0)
+        variance, known = _image_of(settings.variance, shape, settings.panel)
+        used &= known & variance.isfinite() & (variance > 0)
     elif settings.variance is not None:
         variance = torch.full(shape, settings.variance, dtype=torch.float64)
     if not bool(used.any()):
@@ -72,13 +77,17 @@ def read_shot(path: str | Path, simulator: Simulator, settings: RefinementSettin
 
 def _trusted(counts: Tensor, settings: RefinementSettings) -> tuple[float, float]:
     finite = counts[counts.isfinite()]
-    whole = bool((finite == finite.round()).all())
+    whole = bool((finite == finite.round()).all() and (finite <= OVERLOAD).all())
     return settings.offset if settings.likelihood == "poisson" else -math.inf, OVERLOAD - 1 if whole else math.inf
 
 
-def _image_of(path: str | Path, shape: tuple[int, int]) -> Tensor:
-    image = read_image(path)
+def _image_of(path: str | Path, shape: tuple[int, int], panel: int | None) -> tuple[Tensor, Tensor]:
+    """One panel's numbers, float64, and which of them the file does not call bad, both ``[slow, fast]``."""
+    found = read_panels(path)
+    chosen = found.panel(panel, path)
+    image = torch.from_numpy(found.panels[chosen].astype(np.float64))
     if tuple(image.shape) != shape:
         wanted = f"{shape[0]} x {shape[1]} pixels, slow and fast, as the experiment's detector has"
         raise ValueError(f"{path}: expected {wanted}, got {' x '.join(map(str, image.shape))}")
-    return image.to(torch.float64)
+    good = torch.from_numpy(found.good[chosen].astype(bool)) if found.good else torch.ones(shape, dtype=torch.bool)
+    return image, good

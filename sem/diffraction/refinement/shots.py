@@ -19,7 +19,7 @@ from sem.diffraction.refinement.shot import read_shot
 
 FAILED = "failed"
 LISTS = (".txt", ".lst")
-_NO_IMAGES = (*LISTS, ".json", ".md", ".writing")
+_NO_IMAGES = (*LISTS, ".json", ".expt", ".flags", ".md", ".writing")
 
 
 @dataclass(frozen=True)
