@@ -181,12 +181,17 @@ $(VENV)/.tools: $(BIN)/python
 	$(PIP) $(BUILD_TOOLS)
 	@touch $@
 
+# An environment from before the distribution was renamed has the same files under its old name.
+FORGET_FORMER := $(BIN)/python -m pip uninstall --yes --quiet sem 2>/dev/null || true
+
 # One call per set of extras, so that pip resolves them with the pinned torch. Editable: only compiled sources need it again.
 $(VENV)/.train: $(VENV)/.tools $(BUILD_INPUTS)
+	@$(FORGET_FORMER)
 	$(INSTALL) -e ".[train]"
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.tools $(BUILD_INPUTS)
+	@$(FORGET_FORMER)
 	$(INSTALL) -e ".[test,lint]"
 	@touch $@ $(VENV)/.train
 
@@ -203,6 +208,7 @@ $(SYCL_ENV)/.ready: $(VENV)/.test
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.tools $(BUILD_INPUTS)
+	@$(FORGET_FORMER)
 	$(INSTALL) -e ".[docs]"
 	@touch $@
 

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "sem"
 # From the bottom up. A part may import the parts of the layers below it, and itself; parts of one layer do not know
 # each other.
 LAYERS = (
-    ("files", "diagnostics", "ipex", "masking", "native", "precision", "run_names", "seal", "signals"),
+    ("files", "diagnostics", "extras", "ipex", "masking", "native", "precision", "run_names", "seal", "signals"),
     ("activations", "settings"),
     ("configuration", "optimization_settings", "sweeps"),
     ("run_settings",),
@@ -31,13 +31,14 @@ LAYERS = (
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 # Not every lower layer is there for every part: these import nothing of sem but what is named.
 ONLY = {
-    "data": {"config", "config_sections", "files"},
-    "diffraction": {"files", "ops"},
+    "data": {"config", "config_sections", "extras", "files"},
+    "diffraction": {"extras", "files", "ops"},
     "ops": {"native", "precision"},
     "trace": {"diffraction", "files", "ops"},
     "layers": {"ops"},
     "precision": set(),
-    "activations": {"files"},
+    "activations": {"extras", "files"},
+    "extras": set(),
     "files": set(),
     "seal": set(),
     "signals": set(),
@@ -46,7 +47,7 @@ ONLY = {
     "optimization_settings": {"settings"},
     "run_settings": {"optimization_settings", "settings"},
     "config_sections": {"optimization_settings", "run_settings", "settings"},
-    "sweeps": {"files", "settings", "signals"},
+    "sweeps": {"extras", "files", "settings", "signals"},
     "config": {"config_sections", "configuration", "settings"},
     "configuration": {"settings"},
     "system_info": {"ipex", "native"},

@@ -33,6 +33,7 @@ from sem.commands import (
     train,
 )
 from sem.config import check_option_names
+from sem.extras import how_to_install
 from sem.masking import masking
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def _parser() -> ArgumentParser:
     try:
         from jsonargparse import ArgumentParser
     except ImportError:
-        raise ImportError("the command line needs jsonargparse: pip install 'sem[train]'") from None
+        raise ImportError(f"the command line needs jsonargparse: {how_to_install('train')}") from None
 
     root = ArgumentParser(prog="sem", description="Train and use signal-entropic models.")
     commands = root.add_subcommands(dest="command", required=False)

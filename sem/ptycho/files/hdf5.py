@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sem.extras import how_to_install
 from sem.files import replacing
 
 FAILURES = (OSError, KeyError, RuntimeError, TypeError, ValueError, MemoryError)
@@ -26,7 +27,7 @@ def library() -> Any:
     try:
         import h5py
     except ImportError:
-        raise ImportError("files in HDF5 (.cxi, .ptyd, .h5) need h5py: pip install 'sem[ptycho]'") from None
+        raise ImportError(f"files in HDF5 (.cxi, .ptyd, .h5) need h5py: {how_to_install('ptycho')}") from None
     return h5py
 
 

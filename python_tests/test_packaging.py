@@ -1,0 +1,56 @@
+"""The distribution: its name, its extras, its version, and what they are called in messages and pages."""
+
+import importlib.metadata
+import os
+import re
+from pathlib import Path
+
+import pytest
+from scikit_build_core import build
+
+import sem
+from sem.extras import DISTRIBUTION, how_to_install
+
+ROOT = Path(__file__).parents[1]
+TEXTS = [
+    path
+    for pattern in ("*", ".ci/*", ".github/**/*", "cmake/*", "docs/**/*", "sem/**/*", "tools/*")
+    for path in ROOT.glob(pattern)
+    if path.suffix in {".cff", ".cmake", ".md", ".py", ".toml", ".yaml", ".yml"} or path.name in {"Makefile", "run"}
+]
+
+
+@pytest.fixture(scope="module")
+def metadata(tmp_path_factory):
+    """What a wheel of this tree would say of itself."""
+    folder, before = tmp_path_factory.mktemp("metadata"), Path.cwd()
+    os.chdir(ROOT)
+    try:
+        return importlib.metadata.PathDistribution(
+            folder / build.prepare_metadata_for_build_wheel(str(folder))
+        ).metadata
+    finally:
+        os.chdir(before)
+
+
+def test_a_build_takes_name_and_version_from_where_they_stand(metadata):
+    assert (metadata["Name"], metadata["Version"]) == (DISTRIBUTION, sem.__version__)
+    assert DISTRIBUTION == "sem-torch"
+
+
+def test_no_text_sends_pip_to_another_project():
+    assert len(TEXTS) > 200
+    wrong = re.compile(r"(?<![\w.-])sem\[(?=[a-z])")
+    assert [f"{path}: {line}" for path in TEXTS for line in path.read_text().splitlines() if wrong.search(line)] == []
+
+
+def test_every_extra_that_a_message_or_a_page_names_is_there(metadata):
+    named = re.compile(rf"how_to_install\(['\"](\w+)|(?:{DISTRIBUTION}|['\"]\.)\[([\w,]+)\]")
+    found = {
+        extra
+        for path in TEXTS
+        for match in named.finditer(path.read_text())
+        for extra in (match[1] or match[2]).split(",")
+    }
+    assert {"hub", "ptycho", "train", "xpu"} <= found <= set(metadata.get_all("Provides-Extra"))
+    assert how_to_install("xpu") == "pip install 'sem-torch[xpu]'"
