@@ -8,40 +8,25 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from sem.command_line import Command, Parser, perform
+
 if TYPE_CHECKING:
     from torch import Tensor
 
     from sem.diffraction.experiment import Experiment
 
-HELP = "simulate X-ray diffraction images, compare them"
-WRONG_USE = 2
-USAGE = f"""usage: sem diffraction simulate FLAGS   {HELP.partition(",")[0]}, with nanoBragg's flags (-help lists them)
-       sem diffraction compare A B      correlation, differences and peaks of two images
-       sem diffraction compare --against-c PROGRAM [--evidence FOLDER] FLAGS
+AGAINST_C, EVIDENCE = "--against-c", "--evidence"
+_AGAINST_C_USAGE = f"""\
+       sem diffraction compare {AGAINST_C} PROGRAM [{EVIDENCE} FOLDER] FLAGS
                                         the same of PROGRAM's image and ours, with the flags of simulate;
                                         -trace_pixel SLOW FAST among them compares the traces of a pixel too"""
-AGAINST_C, EVIDENCE = "--against-c", "--evidence"
 DIVERGED = 1
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run ``sem diffraction`` with ``arguments`` and return its exit status.
-
-    Raises:
-        ValueError: arguments or files that are wrong.
-        OSError: a file could not be written.
-    """
-    word = next(iter(arguments), "")
-    if word == "simulate":
-        return simulate(arguments[1:])
-    if word == "compare":
-        return compare(arguments[1:])
-    asked = word in ("-h", "--help", "-help")
-    print(USAGE, file=sys.stdout if asked else sys.stderr)
-    return 0 if asked else WRONG_USE
-
-
 def simulate(arguments: Sequence[str]) -> int:
+    if {"-h", "-help", "--help"} & set(arguments):
+        _print_flags()  # without torch, and so at once
+        return 0
     import torch
 
     from sem.diffraction import images
@@ -49,9 +34,6 @@ def simulate(arguments: Sequence[str]) -> int:
     from sem.diffraction.smv_header import smv_header
     from sem.diffraction.summary import summary
 
-    if {"-h", "-help", "--help"} & set(arguments):
-        _print_flags()
-        return 0
     experiment = experiment_from(arguments)
     for note in experiment.notes:
         print(f"sem: {note}", file=sys.stderr)
@@ -78,12 +60,15 @@ def simulate(arguments: Sequence[str]) -> int:
 
 
 def compare(arguments: Sequence[str]) -> int:
+    if AGAINST_C in arguments:
+        return compare_with_c(arguments)
+    return perform(("sem", "diffraction", "compare"), COMPARE, arguments)
+
+
+def _compare(options: argparse.Namespace) -> int:
     from sem.diffraction import comparison, images
     from sem.files import write_text
 
-    if AGAINST_C in arguments:
-        return compare_with_c(arguments)
-    options = _compare_parser().parse_args(arguments)
     if options.peaks < 1:
         raise ValueError(f"--peaks: expected a whole number >= 1, got {options.peaks}")
     if not options.radius >= 0:
@@ -171,9 +156,9 @@ def _write(experiment: Experiment, image: Tensor, header: dict[str, str]) -> Ite
         yield outputs.pgm_file
 
 
-def _compare_parser() -> argparse.ArgumentParser:
+def _add_compare_arguments(parser: Parser) -> None:
     kinds = "raw floats (square), SMV, PGM or .npy"
-    parser = argparse.ArgumentParser(prog="sem diffraction compare", description="How alike two images are.")
+    parser.usage = "sem diffraction compare [OPTION ...] IMAGE1 IMAGE2\n" + _AGAINST_C_USAGE
     parser.add_argument("first", metavar="IMAGE1", help=f"the image to compare with: {kinds}")
     parser.add_argument("second", metavar="IMAGE2", help="the image to judge")
     parser.add_argument("--peaks", type=int, default=50, metavar="N", help="highest peaks to match (default: 50)")
@@ -181,7 +166,6 @@ def _compare_parser() -> argparse.ArgumentParser:
     parser.add_argument("--radius", type=float, default=0.5, metavar="PIXELS", help=radius)
     parser.add_argument("--json", metavar="FILE", help="write every figure to FILE")
     parser.add_argument("--plot", metavar="FILE", help="draw both images and their difference (needs matplotlib)")
-    return parser
 
 
 def _print_comparison(result: object, names: tuple[str, str]) -> None:
@@ -230,3 +214,15 @@ def _print_config(experiment: Experiment) -> None:
         for number, (name, value) in enumerate(rows):
             table.add_row(group if not number else "", name, value, end_section=number + 1 == len(rows))
     Console().print(table)
+
+
+COMPARE = Command(
+    help="correlation, differences and peaks of two images", add_arguments=_add_compare_arguments, run=_compare
+)
+COMMAND = Command(
+    help="simulate X-ray diffraction images, compare them",
+    subcommands={
+        "simulate": Command(help="simulate X-ray diffraction images, with nanoBragg's flags", raw=simulate),
+        "compare": Command(help=COMPARE.help, add_arguments=_add_compare_arguments, raw=compare),
+    },
+)
