@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 from scikit_build_core import build
 
 import sem
@@ -54,3 +55,13 @@ def test_every_extra_that_a_message_or_a_page_names_is_there(metadata):
     }
     assert {"hub", "ptycho", "train", "xpu"} <= found <= set(metadata.get_all("Provides-Extra"))
     assert how_to_install("xpu") == "pip install 'sem-torch[xpu]'"
+
+
+def test_what_cites_and_releases_the_package_agrees_with_it():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == sem.__version__
+    assert f"## [{sem.__version__}] - {citation['date-released']}" in (ROOT / "CHANGELOG.md").read_text()
+    workflows = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / ".github/workflows").iterdir()}
+    assert any(step.get("run") == "bash .ci/run" for step in workflows["ci"]["jobs"]["run"]["steps"])
+    for path in (ROOT / ".github/ISSUE_TEMPLATE").iterdir():
+        assert yaml.safe_load(path.read_text()), path
