@@ -229,6 +229,10 @@ def guarded(run: Callable[[], int], *, debug: bool = False) -> int:
             if debug:
                 raise
             return _fail(error)
+        finally:
+            # Where Ctrl-C passed through code that was given as text (dataclasses', torch's), the interpreter would end
+            # by the signal, whatever status is returned; the next such code makes it forget that.
+            exec("")
 
 
 def _discard_output() -> None:
