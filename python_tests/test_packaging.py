@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import yaml
 from scikit_build_core import build
 
 import sem
+from sem import native
 from sem.extras import DISTRIBUTION, how_to_install
 
 ROOT = Path(__file__).parents[1]
@@ -65,3 +67,11 @@ def test_what_cites_and_releases_the_package_agrees_with_it():
     assert any(step.get("run") == "bash .ci/run" for step in workflows["ci"]["jobs"]["run"]["steps"])
     for path in (ROOT / ".github/ISSUE_TEMPLATE").iterdir():
         assert yaml.safe_load(path.read_text()), path
+
+
+def test_a_wheel_is_checked_by_tests_that_are_there():
+    tool = runpy.run_path(str(ROOT / "tools" / "wheels.py"))
+    assert tool["TESTS"] and all((ROOT / "python_tests" / "ops" / name).exists() for name in tool["TESTS"])
+    native.backend("cpu")  # after torch, whose runtime it shares
+    (runtime,) = tool["openmp_runtimes"]()
+    assert runtime.name.startswith("libgomp")
