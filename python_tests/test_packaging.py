@@ -17,7 +17,7 @@ from sem.extras import DISTRIBUTION, how_to_install
 ROOT = Path(__file__).parents[1]
 TEXTS = [
     path
-    for pattern in ("*", ".ci/*", ".github/**/*", "cmake/*", "docs/**/*", "sem/**/*", "tools/*")
+    for pattern in ("*", ".ci/*", ".github/**/*", "cmake/*", "docs/**/*", "sem/**/*", "examples/**/*", "tools/*")
     for path in ROOT.glob(pattern)
     if path.suffix in {".cff", ".cmake", ".md", ".py", ".toml", ".yaml", ".yml"} or path.name in {"Makefile", "run"}
 ]

@@ -135,7 +135,7 @@ class Configuration:
         for name, kind in cls.sections().items():
             group = parser.add_argument_group(f"{name}: {_first_sentence(kind)}")
             for info in setting_infos(kind):
-                several = {"nargs": "+"} if info.kind is tuple else {}
+                several: dict[str, Any] = {"nargs": "+"} if info.kind is tuple else {}
                 limits = f"{info.limits}; " if info.limits else ""
                 text = f"{info.help} ({limits}default: {info.default_text})".replace("%", "%%")
                 action = group.add_argument(f"--{info.key}", metavar=info.word, help=text, **several)
