@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -44,34 +44,25 @@ def command(**registries: Registry) -> Command:
     return Command(
         help="time the operators against their peers",
         add_arguments=_add_arguments,
-        run=partial(_run, **registries),
+        run=partial(_run, registries),
         subcommands={name: command_of(module) for name, module in modules.items()},
     )
 
 
-def _run(
-    options: argparse.Namespace,
-    full: Registry | None = None,
-    quick: Registry | None = None,
-    growth: Registry | None = None,
-    quick_growth: Registry | None = None,
-) -> int:
+def _run(given: Mapping[str, Registry], options: argparse.Namespace) -> int:
     from sem.bench import cases, device_run, growth_plot, report
+    from sem.bench.cases import device as device_cases
     from sem.training.devices import threads
 
-    registries = (cases.QUICK if quick is None else quick, cases.BENCHMARKS if full is None else full)
     if options.device != "cpu":
-        from sem.bench.cases import device as device_cases
-
         if options.growth:
             raise ValueError("--growth: expected --device cpu, there are no sizes for another device")
-        registries = device_cases.quick(options.device), device_cases.benchmarks(options.device)
+        full, quick = device_cases.benchmarks(options.device), device_cases.quick(options.device)
     elif options.growth:
-        registries = (
-            cases.QUICK_GROWTH if quick_growth is None else quick_growth,
-            cases.GROWTH if growth is None else growth,
-        )
-    chosen = registries[0 if options.quick else 1].select(options.only)
+        full, quick = given.get("growth", cases.GROWTH), given.get("quick_growth", cases.QUICK_GROWTH)
+    else:
+        full, quick = given.get("full", cases.BENCHMARKS), given.get("quick", cases.QUICK)
+    chosen = (quick if options.quick else full).select(options.only)
     if options.list:
         print("\n".join(benchmark.name for benchmark in chosen))
         return 0
