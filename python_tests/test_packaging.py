@@ -48,7 +48,7 @@ def test_no_text_sends_pip_to_another_project():
 
 
 def test_every_extra_that_a_message_or_a_page_names_is_there(metadata):
-    named = re.compile(rf"how_to_install\(['\"](\w+)|(?:{DISTRIBUTION}|['\"]\.)\[([\w,]+)\]")
+    named = re.compile(rf"how_to_install\(['\"](\w+)|(?:{DISTRIBUTION}|['\"]\.)\[([\w,-]+)\]")
     found = {
         extra
         for path in TEXTS

@@ -48,7 +48,9 @@ COMMANDS: dict[str, Command] = {
     "ptycho": ptycho.COMMAND,
 }
 SEM = Command(
-    help="train and use signal-entropic models, simulate diffraction, reconstruct scans", subcommands=COMMANDS
+    help="train and use signal-entropic models, simulate diffraction, reconstruct scans",
+    subcommands=COMMANDS,
+    notes="\n  --version    the version\n  --debug      in front of a command: the traceback of its error too",
 )
 
 

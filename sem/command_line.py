@@ -123,6 +123,7 @@ class Command:
         run: does what the parsed options say and returns the exit status; None for a group that does nothing itself.
         raw: for a command whose flags no parser reads: does what its words say, ``--help`` included.
         subcommands: by name.
+        notes: what a group says of itself below the list of its commands.
     """
 
     help: str
@@ -130,6 +131,7 @@ class Command:
     run: Callable[[argparse.Namespace], int] | None = None
     raw: Callable[[Sequence[str]], int] | None = None
     subcommands: Mapping[str, Command] = field(default_factory=dict)
+    notes: str = ""
 
 
 def command_of(module: ModuleType) -> Command:
@@ -175,7 +177,9 @@ def overview(name: str, command: Command) -> str:
     kind = _kind(name.split()).upper()
     width = max(map(len, command.subcommands))
     lines = [f"  {word:<{width}}  {other.help}" for word, other in command.subcommands.items()]
-    return "\n".join([f"usage: {name} {kind} ...; {name} {kind} --help says more", "", *lines])
+    return "\n".join(
+        [f"usage: {name} {kind} ...; {name} {kind} --help says more", "", *lines, *filter(None, [command.notes])]
+    )
 
 
 def _kind(words: Sequence[str]) -> str:

@@ -64,8 +64,8 @@ def check(torch: str) -> None:
     shutil.rmtree(ENVIRONMENT, ignore_errors=True)
     run([sys.executable, "-m", "venv", ENVIRONMENT], {})
     python = ENVIRONMENT / ("Scripts" if os.name == "nt" else "bin") / "python"
-    tools = ("pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "scipy>=1.12")
-    run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", torch, wheels[-1], *tools], {})
+    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    run([*pip, torch, f"{wheels[-1]}[operator-test]"], {})
     print(f"{wheels[-1].name} beside {torch}:", flush=True)
     run([python, Path(__file__).resolve(), "test"], {}, cwd=ENVIRONMENT)
 
