@@ -23,7 +23,7 @@ from sem.settings import unknown_key
 
 FAILED, WRONG_USE, STOPPED = 1, 2, 130
 _MOST_IN_USAGE = 12
-_HELP_WORDS = ("-h", "--help")
+_HELP_WORDS = ("-h", "--help", "-help")
 _NEGATIVE = re.compile(r"-\d*\.?\d+(e[+-]?\d+)?", re.IGNORECASE)
 _VALUE_ERROR = re.compile(r"argument (?P<option>\S+): invalid (?P<kind>int|float) value: (?P<value>.*)")
 _CHOICE_ERROR = re.compile(
