@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import re
 import runpy
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -24,16 +25,24 @@ TEXTS = [
 
 
 @pytest.fixture(scope="module")
-def metadata(tmp_path_factory):
+def built(tmp_path_factory):
+    """What a hook of the build, which works in the current folder, makes of this tree."""
+
+    def make(hook):
+        folder, before = tmp_path_factory.mktemp("built"), Path.cwd()
+        os.chdir(ROOT)
+        try:
+            return folder / hook(str(folder))
+        finally:
+            os.chdir(before)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def metadata(built):
     """What a wheel of this tree would say of itself."""
-    folder, before = tmp_path_factory.mktemp("metadata"), Path.cwd()
-    os.chdir(ROOT)
-    try:
-        return importlib.metadata.PathDistribution(
-            folder / build.prepare_metadata_for_build_wheel(str(folder))
-        ).metadata
-    finally:
-        os.chdir(before)
+    return importlib.metadata.PathDistribution(built(build.prepare_metadata_for_build_wheel)).metadata
 
 
 def test_a_build_takes_name_and_version_from_where_they_stand(metadata):
@@ -75,3 +84,15 @@ def test_a_wheel_is_checked_by_tests_that_are_there():
     native.backend("cpu")  # after torch, whose runtime it shares
     (runtime,) = tool["openmp_runtimes"]()
     assert runtime.name.startswith("libgomp")
+
+
+def test_the_source_distribution_has_what_a_build_reads_and_little_else(built):
+    path = built(build.build_sdist)
+    with tarfile.open(path) as archive:
+        names = [name.partition("/")[2] for name in archive.getnames()]
+    needed = {"CMakeLists.txt", "LICENSE", "csrc/CMakeLists.txt", "cmake/cuda.cmake", "sem/__init__.py", "sem/cli.py"}
+    assert needed <= set(names)
+    folders = {name.partition("/")[0] for name in names if "/" in name}
+    assert folders <= {"cmake", "configs", "csrc", "docs", "examples", "python_tests", "sem", "tools"}
+    assert not [name for name in names if name.endswith((".npz", ".png", ".so", ".gz", ".pyc"))]
+    assert path.stat().st_size < 2_000_000
