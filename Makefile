@@ -173,7 +173,7 @@ wheel-check: $(VENV)/.wheels ## install the wheel beside torch in a fresh enviro
 .PHONY: docs
 docs: $(VENV)/.docs ## build the documentation into site/
 	$(BIN)/python docs/configuration_page.py
-	$(BIN)/mkdocs build --strict
+	$(BIN)/zensical build --clean --strict
 
 .PHONY: clean
 clean: ## delete the environment and everything built; runs/ stays

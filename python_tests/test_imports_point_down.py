@@ -25,7 +25,7 @@ LAYERS = (
         "signals",
         "terminal",
     ),
-    ("activations", "settings"),
+    ("activations", "hdf5", "settings"),
     ("command_line", "configuration", "optimization_settings", "sweeps"),
     ("run_settings",),
     ("config_sections",),
@@ -44,7 +44,7 @@ LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 # Not every lower layer is there for every part: these import nothing of sem but what is named.
 ONLY = {
     "data": {"config", "config_sections", "extras", "files"},
-    "diffraction": {"extras", "files", "ops"},
+    "diffraction": {"extras", "files", "hdf5", "ops"},
     "ops": {"native", "precision"},
     "trace": {"diffraction", "files", "ops"},
     "layers": {"ops"},
@@ -52,6 +52,7 @@ ONLY = {
     "activations": {"extras", "files"},
     "extras": set(),
     "files": set(),
+    "hdf5": {"extras", "files"},
     "seal": set(),
     "signals": set(),
     "terminal": set(),

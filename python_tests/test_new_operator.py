@@ -18,7 +18,7 @@ import cmake
 
 ROOT = Path(__file__).parents[1]
 NAME, CPP_NAME = "probe_op", "ProbeOp"
-MADE, EDITED = 10, 6
+MADE, EDITED = 10, 7
 NEXT = f"{NAME} is still a copy of laplacian_matvec. Next: "
 
 # The operator alone, so that this takes seconds: its tests on the host's threads, and a module in which the kernels of

@@ -159,6 +159,15 @@ def with_row(text: str, name: str) -> str:
     return text.replace(table[0], table[0] + renamed(table[1], name))
 
 
+def with_page(text: str, name: str) -> str:
+    """The page's line behind those of the other operators' pages, in the site's navigation."""
+    line = re.compile(rf"^ +- {TEMPLATE}: operators/{TEMPLATE}\.md\n", re.MULTILINE).search(text)
+    pages = list(re.finditer(r"^ +- \w+: operators/\w+\.md\n", text, re.MULTILINE))
+    if line is None:
+        raise Refused(f"expected the page of {TEMPLATE} in the navigation")
+    return text[: pages[-1].end()] + renamed(line[0], name) + text[pages[-1].end() :]
+
+
 def with_problem(text: str, name: str) -> str:
     """In the tests' list of operators: the function that makes the template's entries, and those entries."""
     function = source_of(text, f"_{TEMPLATE}")
@@ -181,6 +190,7 @@ SHARED: dict[str, Callable[[str, str], str]] = {
     "sem/ops/reference.py": with_twin,
     "python_tests/support/operators.py": with_problem,
     "docs/operators/index.md": with_row,
+    "mkdocs.yml": with_page,
 }
 
 

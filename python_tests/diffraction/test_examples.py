@@ -8,12 +8,16 @@ import pytest
 
 import sem.diffraction
 
-MODULES = sorted(path.stem for path in Path(sem.diffraction.__file__).parent.glob("*.py"))
+FOLDER = Path(sem.diffraction.__file__).parent
+MODULES = sorted(
+    ".".join(["sem", "diffraction", *path.relative_to(FOLDER).with_suffix("").parts]).removesuffix(".__init__")
+    for path in FOLDER.rglob("*.py")
+)
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples(name):
-    module = importlib.import_module(f"sem.diffraction.{name}" if name != "__init__" else "sem.diffraction")
+    module = importlib.import_module(name)
     assert doctest.testmod(module).failed == 0
 
 

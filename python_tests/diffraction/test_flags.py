@@ -8,6 +8,7 @@ import torch
 
 from sem.diffraction import experiment_from, images
 from sem.diffraction.detector_flags import detector_from
+from sem.diffraction.file_settings import settings_of_files
 from sem.diffraction.flags import BY_NAME, COVERED, FLAGS, IGNORED, parse
 
 CELL = "-cell 70 80 90 75 85 95"
@@ -23,7 +24,9 @@ def test_no_spelling_has_two_meanings():
 
 
 def test_every_covered_flag_sets_a_name_that_the_experiment_reads():
-    source = "".join(Path(read.__code__.co_filename).read_text() for read in (experiment_from, detector_from))
+    source = "".join(
+        Path(read.__code__.co_filename).read_text() for read in (experiment_from, detector_from, settings_of_files)
+    )
     literals = re.findall(r'"([\w{}]+)"', source)
     read = [re.compile(re.sub(r"{\w+}", r"\\w+", literal)) for literal in literals]
     settings = {name for flag in FLAGS if flag.status == COVERED for name in (*flag.sets, *flag.also, flag.first)}

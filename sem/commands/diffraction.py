@@ -1,4 +1,4 @@
-"""``sem diffraction``: ``simulate`` an image with nanoBragg's own flags, ``compare`` two images."""
+"""``sem diffraction``: ``simulate`` an image with nanoBragg's own flags, ``compare`` two, ``inspect``, ``convert``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from sem.command_line import Command, Parser, perform
+from sem.commands import diffraction_files
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -135,20 +136,33 @@ def _print_trace(experiment: Experiment, pixel: tuple[int, int]) -> None:
 
 
 def _write(experiment: Experiment, image: Tensor, header: dict[str, str]) -> Iterable[str]:
+    from pathlib import Path
+
     from sem.diffraction import images
+    from sem.diffraction.smv_header import image_settings
 
     outputs, computed = experiment.outputs, experiment.simulator.computed()
+
+    def write(path: str, pixels: Tensor) -> None:
+        """In the format that the name asks for; the C program's, whatever its name, where it asks for none."""
+        if Path(path).suffix.lower() in images.SUFFIXES:
+            images.write_field(path, [pixels], image_settings(experiment.simulator))
+        elif pixels.is_floating_point():
+            images.write_float(path, pixels)
+        else:
+            images.write_smv(path, pixels, header)
+
     if outputs.float_file is not None:
-        images.write_float(outputs.float_file, image)
+        write(outputs.float_file, image.float())
         yield outputs.float_file
     if outputs.int_file is not None:
         scaled, scale = images.counts(image, outputs.scale, outputs.adc_offset, computed)
-        images.write_smv(outputs.int_file, scaled, header)
+        write(outputs.int_file, scaled)
         yield f"{outputs.int_file}, scaled by {scale:g}"
     if outputs.noise_file is not None:
         photons = images.poisson(image, outputs.seed)
         noisy, _ = images.counts(photons, 1.0, outputs.adc_offset, computed)
-        images.write_smv(outputs.noise_file, noisy, header)
+        write(outputs.noise_file, noisy)
         overloads = int((noisy == images.OVERLOAD).sum())
         yield f"{outputs.noise_file}, seed {outputs.seed}, {overloads} overloads"
     if outputs.pgm_file is not None:
@@ -157,7 +171,7 @@ def _write(experiment: Experiment, image: Tensor, header: dict[str, str]) -> Ite
 
 
 def _add_compare_arguments(parser: Parser) -> None:
-    kinds = "raw floats (square), SMV, PGM or .npy"
+    kinds = "raw floats (square), SMV, PGM, .npy, CBF, EDF, TIFF or HDF5"
     parser.usage = "sem diffraction compare [OPTION ...] IMAGE1 IMAGE2\n" + _AGAINST_C_USAGE
     parser.add_argument("first", metavar="IMAGE1", help=f"the image to compare with: {kinds}")
     parser.add_argument("second", metavar="IMAGE2", help="the image to judge")
@@ -220,9 +234,11 @@ COMPARE = Command(
     help="correlation, differences and peaks of two images", add_arguments=_add_compare_arguments, run=_compare
 )
 COMMAND = Command(
-    help="simulate X-ray diffraction images, compare them",
+    help="simulate X-ray diffraction images, compare, inspect and convert them",
     subcommands={
         "simulate": Command(help="simulate X-ray diffraction images, with nanoBragg's flags", raw=simulate),
         "compare": Command(help=COMPARE.help, add_arguments=_add_compare_arguments, raw=compare),
+        "inspect": diffraction_files.INSPECT,
+        "convert": diffraction_files.CONVERT,
     },
 )

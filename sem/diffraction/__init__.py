@@ -2,21 +2,74 @@
 
 Lengths of cells and wavelengths are in Å, of detectors in mm, angles in degrees, as on that program's command line.
 
-The names are those of :mod:`sem.diffraction.public`, loaded when the first is used, and torch with them.
+What a name needs, torch above all, is loaded when the name is first used.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sem.diffraction.public import *  # noqa: F403
+    from sem.diffraction.beam import Beam, SourceRow
+    from sem.diffraction.conventions import CONVENTIONS, Convention, custom
+    from sem.diffraction.crystal import Crystal
+    from sem.diffraction.detector import Detector
+    from sem.diffraction.experiment import Experiment, experiment_from
+    from sem.diffraction.files.dxtbx import DxtbxExperiment, experiment_of
+    from sem.diffraction.files.dxtbx_document import read_experiments, write_experiments
+    from sem.diffraction.files.reflection_list import open_reflections, write_mtz
+    from sem.diffraction.images import read_panels, write_field
+    from sem.diffraction.reflections import Reflections
+    from sem.diffraction.simulator import Simulator
 else:
+    _MODULES = {
+        "Beam": "beam",
+        "SourceRow": "beam",
+        "CONVENTIONS": "conventions",
+        "Convention": "conventions",
+        "custom": "conventions",
+        "Crystal": "crystal",
+        "Detector": "detector",
+        "Experiment": "experiment",
+        "experiment_from": "experiment",
+        "read_panels": "images",
+        "write_field": "images",
+        "Reflections": "reflections",
+        "Simulator": "simulator",
+        "DxtbxExperiment": "files.dxtbx",
+        "experiment_of": "files.dxtbx",
+        "read_experiments": "files.dxtbx_document",
+        "write_experiments": "files.dxtbx_document",
+        "open_reflections": "files.reflection_list",
+        "write_mtz": "files.reflection_list",
+    }
 
     def __getattr__(name: str) -> Any:
-        public = import_module("sem.diffraction.public")
-        if name != "__all__" and name not in public.__all__:
+        if name not in _MODULES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(public, name)
+        return getattr(import_module(f"sem.diffraction.{_MODULES[name]}"), name)
 
     def __dir__() -> list[str]:
-        return sorted({*globals(), *import_module("sem.diffraction.public").__all__})
+        return sorted({*globals(), *_MODULES})
+
+
+__all__ = [
+    "CONVENTIONS",
+    "Beam",
+    "Convention",
+    "Crystal",
+    "Detector",
+    "DxtbxExperiment",
+    "Experiment",
+    "Reflections",
+    "Simulator",
+    "SourceRow",
+    "custom",
+    "experiment_from",
+    "experiment_of",
+    "open_reflections",
+    "read_experiments",
+    "read_panels",
+    "write_experiments",
+    "write_field",
+    "write_mtz",
+]

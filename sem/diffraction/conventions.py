@@ -47,6 +47,12 @@ class Convention:
         pair = (y, x) if self.swapped else (x, y)
         return torch.stack(pair) + self.beam_offset * pixel
 
+    def center_of(self, spot: Pair, pixel: float, slow_size: float) -> Pair:
+        """The beam centre ``(x, y)`` of a beam that arrives at ``spot`` (fast, slow): what :meth:`fast_slow` undoes."""
+        fast, slow = (part - self.beam_offset * pixel for part in spot)
+        x, y = (slow, fast) if self.swapped else (fast, slow)
+        return x, slow_size - y if self.from_far_edge else y
+
     def default_center(self, pixel: float, size: Pair) -> Pair:
         """The beam centre ``(x, y)`` of a detector of ``size`` (fast, slow) where none is given."""
         x_size, y_size = reversed(size) if self.swapped else size

@@ -105,6 +105,8 @@ def _layers(values: Values) -> tuple[float, int, float]:
 
 def _convention(values: Values, physics: str) -> Convention:
     name = values.get("convention", "MOSFLM")
+    if isinstance(name, Convention):  # of a file, which knows all directions
+        return name
     if name != CUSTOM:
         return conventions.convention(name)
     vectors = {name.removeprefix("vector_"): value for name, value in values.items() if name.startswith("vector_")}

@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from sem.diffraction.beam import DEFAULT_FLUENCE, Beam
 from sem.diffraction.crystal import DEFAULT_MOSAIC_SEED, Crystal
 from sem.diffraction.detector import Detector
 from sem.diffraction.detector_flags import detector_from
+from sem.diffraction.file_settings import settings_of_files
 from sem.diffraction.flags import CUSTOM, parse
-from sem.diffraction.images import ADC_OFFSET, read_smv
+from sem.diffraction.images import ADC_OFFSET, check_output
 from sem.diffraction.parameters import ANGSTROM, DEGREE, MILLIMETRE, nonnegative, positive
 from sem.diffraction.readers import read_matrix, read_sources
 from sem.diffraction.reflections import Reflections
+from sem.diffraction.rotations import umat2misset
 from sem.diffraction.simulator import FEW_CELLS, Simulator, automatic_oversampling
 
 DEFAULT_BEAM = 0.1
@@ -74,14 +75,9 @@ def experiment_from(arguments: Sequence[str]) -> Experiment:
         ValueError: one sentence on the first thing that is wrong.
     """
     given, notes = parse(arguments)
-    values: dict[str, Any] = {}
-    mask = None
-    for name in ("image_file", "mask_file"):
-        if name in given:
-            pixels, header = read_smv(given[name])
-            values |= _from_header(header, pixels, flipped=name == "mask_file", source=given[name])
-            mask = pixels > 0 if name == "mask_file" else mask
+    values, mask, file_notes = settings_of_files(given)
     values |= given
+    notes += file_notes
     physics = values.get("physics", "nanobragg")
     wavelength = _wavelength(values)
     beam = _beam(values, wavelength)
@@ -146,6 +142,8 @@ def _crystal(values: Values, wavelength: float) -> Crystal:
         cell, reciprocal = {"cell": values["cell"]}, None
     elif "matrix_file" in values:
         cell, reciprocal = {}, read_matrix(values["matrix_file"], wavelength)
+    elif "reciprocal" in values:
+        cell, reciprocal = {}, values["reciprocal"]
     else:
         raise ValueError("crystal: expected -cell with six numbers or -mat with a matrix file, got neither")
     misset = values.get("misset", (0.0, 0.0, 0.0))
@@ -224,16 +222,19 @@ def random_misset(seed: int) -> tuple[float, float, float]:
     """
     generator = torch.Generator().manual_seed(abs(seed))
     w, x, y, z = torch.nn.functional.normalize(torch.randn(4, dtype=torch.float64, generator=generator), dim=0).tolist()
-    turn_x = math.atan2(2 * (y * z + w * x), 1 - 2 * (x * x + y * y))
-    turn_y = math.asin(max(-1.0, min(1.0, 2 * (w * y - x * z))))
-    turn_z = math.atan2(2 * (x * y + w * z), 1 - 2 * (y * y + z * z))
-    return turn_x / DEGREE, turn_y / DEGREE, turn_z / DEGREE
+    rotation = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+    ]
+    turn_x, turn_y, turn_z = umat2misset(torch.tensor(rotation, dtype=torch.float64)).tolist()
+    return turn_x, turn_y, turn_z
 
 
 def _reflections(values: Values) -> Reflections:
     default = values.get("default_F", 0.0)
     if "hkl_file" in values:
-        return Reflections.read(values["hkl_file"], default)
+        return Reflections.read(values["hkl_file"], default, values.get("hkl_column"))
     if default == 0:
         raise ValueError("structure factors: expected -hkl with a file or -default_F above 0, got neither")
     return Reflections(default)
@@ -247,7 +248,9 @@ def _outputs(values: Values) -> Outputs:
         files["pgm_file"] = None
     if not values.get("write_noise", True):
         files["noise_file"] = None
-    for path in files.values():
+    for name, path in files.items():
+        if path is not None and name != "pgm_file":
+            check_output(path, whole=name in ("int_file", "noise_file"))
         if path is not None and not Path(path).absolute().parent.is_dir():
             raise ValueError(f"{path}: expected a file in a folder that is there")
     return Outputs(
@@ -257,38 +260,6 @@ def _outputs(values: Values) -> Outputs:
         adc_offset=values.get("adc_offset", ADC_OFFSET),
         seed=abs(values.get("seed", DEFAULT_SEED)),
     )
-
-
-def _from_header(header: Mapping[str, str], pixels: Tensor, *, flipped: bool, source: str) -> dict[str, Any]:
-    """What an SMV header says about the experiment, under the names of the flags. A mask counts y from the far end.
-
-    Two-theta is not among it: nanoBragg writes it and does not read it.
-    """
-    slow, fast = pixels.shape
-    found: dict[str, Any] = {"pixels_fast": fast, "pixels_slow": slow}
-    keys = {
-        "PIXEL_SIZE": "pixel",
-        "DISTANCE": "distance",
-        "CLOSE_DISTANCE": "close_distance",
-        "WAVELENGTH": "wavelength",
-        "BEAM_CENTER_X": "beam_x",
-        "BEAM_CENTER_Y": "beam_y",
-        "XDS_ORGX": "org_x",
-        "XDS_ORGY": "org_y",
-        "PHI": "phi",
-        "OSC_RANGE": "oscillation",
-    }
-    for key, name in keys.items():
-        if key in header:
-            try:
-                found[name] = float(header[key])
-            except ValueError:
-                raise ValueError(f"{source}: expected a number for {key} in the header, got {header[key]!r}") from None
-    if flipped and "beam_y" in found and "pixel" in found:
-        found["beam_y"] = slow * found["pixel"] - found["beam_y"]
-    if found.get("oscillation") == 0:
-        del found["oscillation"]
-    return found
 
 
 def _without_effect(values: Values, detector: Detector, physics: str, interpolates: bool) -> list[str]:

@@ -135,7 +135,7 @@ FLAGS: tuple[Flag, ...] = (
     _flag("-mosaic -mosaici -mosaic_spr -mosaic_spread", CRYSTAL, "mosaic", "mosaic spread", NUMBER, 1, "degrees"),
     _flag("-mosaic_domains -mosaic_dom", CRYSTAL, "mosaic_domains", "number of domains", WHOLE),
     _flag("-mosaic_seed", CRYSTAL, "mosaic_seed", "picks the domains", WHOLE),
-    _flag("-hkl", REFLECTIONS, "hkl_file", "rows h k l F", TEXT),
+    _flag("-hkl", REFLECTIONS, "hkl_file", "rows h k l F; MTZ or CIF, by content", TEXT),
     _flag("-default_F", REFLECTIONS, "default_F", "amplitude of every reflection that the table does not hold"),
     _switch("-interpolate", REFLECTIONS, "interpolate", "tricubic between reflections", True),
     _switch("-nointerpolate", REFLECTIONS, "interpolate", "nearest reflection", False),
@@ -268,6 +268,11 @@ FLAGS: tuple[Flag, ...] = (
     _flag("-physics", MORE, "physics", "nanobragg (the default) or exact: without that program's quirks", TEXT),
     _flag("-phi_carryover", MORE, "phi_carryover", "spec (the default), or c-parity: step 0 at phi 0 as in C", TEXT),
     _flag("-source_weighting", MORE, "source_weighting", "ignore (the default, as in C) or relative", TEXT),
+    _flag("-hkl_column", MORE, "hkl_column", "column of an MTZ or CIF file", TEXT),
+    _flag(
+        "-expt", MORE, "experiments_file", "dxtbx experiments, whose beam, panel, crystal and scan are set first", TEXT
+    ),
+    _flag("-panel", MORE, "panel", "which panel of -expt, -img or -mask, from 0", WHOLE),
     _switch("-reference", MORE, "reference", "image and trace in float64, by the serial reference"),
     _switch("-show_config", MORE, "show_config", "print the resolved experiment, compute nothing"),
 )

@@ -1,16 +1,20 @@
-"""Images on the disk: raw floats, SMV with its header, PGM. Written whole or not at all."""
+"""Images on the disk: raw floats, SMV with its header, PGM, formats of beamlines. Written whole or not at all."""
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from sem.diffraction.files.access import library
+from sem.diffraction.files.field_image import FieldImage
+from sem.diffraction.files.kinds import CBF, EDF, EXPERIMENTS, HDF5, MTZ, NPY, PGM, SMV, TIFF, kind_of
 from sem.files import replacing
 
 SMV_HEADER = 512
@@ -189,26 +193,96 @@ def read_pgm(path: str | Path) -> Tensor:
     return torch.from_numpy(np.frombuffer(raw[start:], np.uint8).reshape(slow, fast).astype(np.int32))
 
 
-def read_image(path: str | Path) -> Tensor:
-    """Any of the three kinds by its content, float64 ``[slow, fast]``; raw floats if it has no header, ``.npy`` too.
+SUFFIXES = {".cbf": CBF, ".edf": EDF, ".tif": TIFF, ".tiff": TIFF, ".h5": HDF5, ".hdf5": HDF5, ".nxs": HDF5}
+"""What the names of images end in that are written in another format than the C program's."""
+_LIBRARIES = {CBF: "fabio", EDF: "fabio", TIFF: "fabio", HDF5: "h5py"}
+
+
+def check_output(path: str | Path, *, whole: bool) -> None:
+    """Raise where :func:`write_field` could not write an image, of whole counts or not, under that name.
 
     Raises:
-        ValueError: the file cannot be read or is none of them.
+        ImportError: the library that its format needs is not installed.
+        ValueError: CBF, which holds whole counts, for an image that has others.
     """
-    start = _read(path)[:6]
-    if start == b"\x93NUMPY":
+    kind = SUFFIXES.get(Path(path).suffix.lower())
+    if kind is not None:
+        library(_LIBRARIES[kind], f"a {kind} file")
+    if kind == CBF and not whole:
+        raise ValueError(f"{path}: expected another format than CBF, which holds whole counts, for an image of floats")
+
+
+def write_field(path: str | Path, panels: Sequence[Tensor], settings: Mapping[str, Any] | None = None) -> None:
+    """Images ``[slow, fast]`` in the format that the name ends in: CBF, EDF, TIFF of one panel, HDF5 (NXmx) of several.
+
+    Whole counts become int32, others float32. ``settings`` are those of
+    :class:`sem.diffraction.files.field_image.FieldImage`, of which TIFF holds none.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "a.cbf"
+        >>> write_field(path, [torch.arange(6).view(2, 3)], {"pixel": 0.1, "distance": 80.0})
+        >>> read_image(path).tolist(), read_panels(path).settings["distance"]
+        ([[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]], 80.0)
+
+    Raises:
+        ImportError: the library that the format needs is not installed.
+        OSError: the file could not be written.
+        ValueError: no such format, several panels in one that holds one, CBF of what is not whole.
+    """
+    from sem.diffraction.files.nexus import write_nexus
+    from sem.diffraction.files.rasters import write_raster
+
+    kind = SUFFIXES.get(Path(path).suffix.lower())
+    if kind is None:
+        raise ValueError(f"{path}: expected a name that ends in {', '.join(SUFFIXES)}")
+    arrays = [_array(panel) for panel in panels]
+    arrays = [array.astype(np.int32 if array.dtype.kind in "biu" else np.float32) for array in arrays]
+    if kind == HDF5:
+        return write_nexus(path, arrays, settings or {})
+    if len(arrays) != 1:
+        raise ValueError(f"{path}: expected one panel, which {kind} holds, got {len(arrays)}")
+    return write_raster(path, arrays[0], kind, settings or {})
+
+
+def read_panels(path: str | Path, frame: int = 0) -> FieldImage:
+    """Any image by its content, with all of its panels: CBF, EDF, TIFF, HDF5 (one exposure of it), SMV, PGM, ``.npy``;
+    raw floats if it has no header.
+
+    Raises:
+        ImportError: the library that the format needs is not installed.
+        ValueError: the file cannot be read, is none of them, or holds no such exposure.
+    """
+    from sem.diffraction.files.nexus import read_nexus
+    from sem.diffraction.files.rasters import read_raster
+
+    kind = kind_of(path)
+    if kind in (CBF, EDF, TIFF):
+        return read_raster(path, kind)
+    if kind == HDF5:
+        return read_nexus(path, frame)
+    if kind in (MTZ, EXPERIMENTS):
+        raise ValueError(f"{path}: expected an image, got a file of another kind ({kind})")
+    if kind == NPY:
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)  # which asks the file before it asks for memory
         except (ValueError, OSError, EOFError, OverflowError) as error:
             raise ValueError(f"{path}: expected an array of numpy's, {' '.join(str(error).split())}") from None
         if array.ndim != 2:
             raise ValueError(f"{path}: expected an array of two dimensions, got {list(array.shape)}")
-        return torch.from_numpy(array.astype(np.float64))
-    if start[:1] == b"{":
-        return read_smv(path)[0].to(torch.float64)
-    if start[:2] == b"P5":
-        return read_pgm(path).to(torch.float64)
-    return read_float(path).to(torch.float64)
+        return FieldImage((array,))
+    pixels = read_smv(path)[0] if kind == SMV else read_pgm(path) if kind == PGM else read_float(path)
+    return FieldImage((pixels.numpy(),))
+
+
+def read_image(path: str | Path, panel: int | None = None) -> Tensor:
+    """One panel of an image as :func:`read_panels` reads it, float64 ``[slow, fast]``.
+
+    Raises:
+        ImportError, ValueError: as :func:`read_panels`; several panels of which none is chosen.
+    """
+    found = read_panels(path)
+    return torch.from_numpy(found.panels[found.panel(panel, path)].astype(np.float64))
 
 
 def poisson(image: Tensor, seed: int) -> Tensor:

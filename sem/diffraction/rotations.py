@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -36,6 +38,40 @@ def about_xyz(vectors: Tensor, angles: Tensor) -> Tensor:
         + (1 - torch.cos(angles))[:, None, None] * (generators @ generators)
     )
     return vectors @ (z @ y @ x).mT
+
+
+def misset2umat(misset: Tensor) -> Tensor:
+    """The rotation ``[3, 3]`` that turns about x, then y, then z by ``misset`` ``[3]`` in degrees: vectors as columns.
+
+    Example:
+        >>> misset2umat(torch.tensor([0.0, 0.0, 90.0], dtype=torch.float64)).round(decimals=9).tolist()
+        [[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
+    """
+    angles = torch.as_tensor(misset, dtype=torch.float64) * (math.pi / 180)
+    return about_xyz(torch.eye(3, dtype=torch.float64), angles).mT
+
+
+def umat2misset(umat: Tensor) -> Tensor:
+    """The turns ``[3]`` about x, y and z in degrees that :func:`misset2umat` makes ``umat`` ``[3, 3]`` of.
+
+    That about y lies in -90 to 90; the others in -180 to 180. Where y is at an end, x and z turn about one axis, and
+    there are many of them.
+
+    Raises:
+        ValueError: no rotation, to 1e-6.
+    """
+    matrix = torch.as_tensor(umat, dtype=torch.float64)
+    if matrix.shape != (3, 3) or not float((matrix @ matrix.mT - torch.eye(3)).abs().max()) < 1e-6:
+        raise ValueError(f"umat: expected a rotation, got {matrix.tolist()}")
+    if float(torch.linalg.det(matrix)) < 0:
+        raise ValueError(f"umat: expected a rotation, got one with a mirror: {matrix.tolist()}")
+    rows = matrix.tolist()
+    turn_x = math.atan2(rows[2][1], rows[2][2])
+    turn_y = math.atan2(-rows[2][0], math.hypot(rows[2][1], rows[2][2]))
+    # z from what is left when x is undone, so that an error of x, large where y is near an end, is made up for
+    sine, cosine = math.sin(turn_x), math.cos(turn_x)
+    turn_z = math.atan2(sine * rows[0][2] - cosine * rows[0][1], cosine * rows[1][1] - sine * rows[1][2])
+    return torch.tensor([turn_x, turn_y, turn_z], dtype=torch.float64) * (180 / math.pi)
 
 
 _GENERATORS = torch.linalg.cross(torch.eye(3)[:, None, :], torch.eye(3)[None, :, :]).mT

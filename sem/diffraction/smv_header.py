@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from sem.diffraction.parameters import MILLIMETRE
@@ -58,3 +60,29 @@ def smv_header(simulator: Simulator) -> dict[str, str]:
         "DETECTOR_SN": "000",
         "BEAMLINE": "fake",
     }
+
+
+@torch.no_grad()
+def image_settings(simulator: Simulator) -> dict[str, Any]:
+    """What the headers of other formats say, as :class:`sem.diffraction.files.field_image.FieldImage` names it.
+
+    The spot is where the beam arrives; a detector that the beam does not reach has none.
+    """
+    detector, crystal = simulator.detector, simulator.crystal
+    frame, beam = detector(simulator.physics), detector.axes.beam
+    origin, fast, slow, normal = (
+        torch.as_tensor(vector) for vector in (frame.origin, frame.fast, frame.slow, frame.normal)
+    )
+    settings: dict[str, Any] = {
+        "pixel": detector.pixel_size,
+        "wavelength": float(simulator.beam.wavelength),
+        "phi": float(crystal.phi),
+        "oscillation": float(crystal.oscillation),
+    }
+    along = float(beam @ normal)
+    if along > 1e-9:
+        distance = float(origin @ normal) / along
+        spot = distance * beam - origin
+        settings["distance"] = distance / MILLIMETRE
+        settings["spot"] = (float(spot @ fast) / MILLIMETRE, float(spot @ slow) / MILLIMETRE)
+    return settings

@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from sem.ptycho.files.hdf5 import library
+    from sem.hdf5 import library
     from sem.ptycho.pictures import require_matplotlib
     from sem.ptycho.runs import Run
 

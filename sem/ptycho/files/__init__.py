@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from sem.hdf5 import library, reading
 from sem.ptycho.files import cxi, lossless, npz, ptyd, results
 from sem.ptycho.files.checks import AXES
 from sem.ptycho.files.contents import Geometry, ScanFile, electron_wavelength, photon_wavelength
-from sem.ptycho.files.hdf5 import library, reading
 from sem.ptycho.files.results import ResultFile, is_result, read_result, write_result
 from sem.ptycho.scan import MARGIN
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from sem.hdf5 import Source, name_of, reading, writing
 from sem.ptycho.files.checks import (
     PHOTON_ENERGIES,
     WAVELENGTHS,
@@ -17,7 +18,6 @@ from sem.ptycho.files.checks import (
     within,
 )
 from sem.ptycho.files.contents import PHOTON, Geometry, ScanFile, electron_wavelength, photon_wavelength
-from sem.ptycho.files.hdf5 import Source, name_of, reading, writing
 from sem.ptycho.files.patterns import as_counts, binary_mask, frames, in_the_middle, read_counts, weight_of
 from sem.ptycho.scan import Scan
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sem.hdf5 import Source, array_of, name_of, put, reading, writing
 from sem.ptycho.files.contents import GEOMETRY, Geometry, ScanFile
-from sem.ptycho.files.hdf5 import Source, array_of, name_of, put, reading, writing
 from sem.ptycho.files.patterns import blocks, frames, whole_counts
 from sem.ptycho.scan import Scan
 

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from sem.files import replacing
+from sem.hdf5 import one_line
 from sem.ptycho.files.checks import checked_geometry, object_of, placed, probe_of
 from sem.ptycho.files.contents import GEOMETRY, Geometry, ScanFile
-from sem.ptycho.files.hdf5 import one_line
 from sem.ptycho.files.patterns import amplitudes, blocks, frames, in_the_middle
 from sem.ptycho.scan import Scan
 

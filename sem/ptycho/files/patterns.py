@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sem.ptycho.files.hdf5 import Source, name_of
+from sem.hdf5 import Source, name_of
 
 BLOCK = 1 << 26
 """Bytes of patterns read at a time."""

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from sem.hdf5 import Source, name_of, reading
 from sem.ptycho.files.checks import PHOTON_ENERGIES, checked_geometry, placed, square_pixel, within
 from sem.ptycho.files.contents import Geometry, ScanFile, photon_wavelength
-from sem.ptycho.files.hdf5 import Source, name_of, reading
 from sem.ptycho.files.patterns import frames, read_counts, weight_of
 from sem.ptycho.scan import Scan
 

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sem.hdf5 import array_of, library, put, reading, writing
 from sem.ptycho.files.contents import Geometry
-from sem.ptycho.files.hdf5 import array_of, library, put, reading, writing
 from sem.ptycho.files.lossless import geometry_of, put_geometry
 
 FORMAT = "sem ptychographic result"

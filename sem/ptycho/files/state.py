@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sem.files import replacing
-from sem.ptycho.files.hdf5 import Source, library, reading
+from sem.hdf5 import Source, library, reading
 from sem.seal import append_seal, is_whole
 
 FORMAT = "sem ptychographic state"

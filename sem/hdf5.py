@@ -27,7 +27,8 @@ def library() -> Any:
     try:
         import h5py
     except ImportError:
-        raise ImportError(f"files in HDF5 (.cxi, .ptyd, .h5) need h5py: {how_to_install('ptycho')}") from None
+        either = f"{how_to_install('ptycho')} or {how_to_install('crystallography')}"
+        raise ImportError(f"files in HDF5 (.cxi, .ptyd, .h5, .nxs) need h5py: {either}") from None
     return h5py
 
 

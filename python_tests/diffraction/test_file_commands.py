@@ -1,0 +1,132 @@
+"""``sem diffraction inspect`` and ``convert`` from the command line to the file."""
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from sem.cli import main
+from sem.diffraction import Beam, Crystal, Detector, Reflections, experiment_of, images, write_experiments
+from sem.diffraction.inspection import convert, inspect
+
+ROWS = "1 2 3 7.25\n2 0 0 5\n0 0 4 1e2\n"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
+    (tmp_path / "a.hkl").write_text(ROWS)
+    return tmp_path
+
+
+def run(*words):
+    return main(["diffraction", *words])
+
+
+def test_rows_to_mtz_to_rows(folder, capsys):
+    assert run("convert", "a.hkl", "a.mtz", "--cell", "30", "40", "50", "90", "90", "90") == 0
+    assert run("convert", "a.mtz", "b.hkl") == 0
+    printed = capsys.readouterr().out
+    assert (
+        "wrote a.mtz: 3 reflections in P1" in printed and "wrote b.hkl: 6 reflections in P1, from column F" in printed
+    )
+    rows = {tuple(map(float, line.split())) for line in (folder / "b.hkl").read_text().splitlines()}
+    given = {tuple(map(float, line.split())) for line in ROWS.splitlines()}
+    assert rows == given | {(-h, -k, -m, value) for h, k, m, value in given}
+    assert run("convert", "b.hkl", "c.mtz", "--cell", "30", "40", "50", "90", "90", "90", "--space-group", "P 1") == 0
+    one, other = Reflections.read("a.mtz"), Reflections.read("c.mtz")
+    assert one.first == other.first and torch.equal(one.table, other.table)
+
+
+def test_inspect_says_what_a_file_of_reflections_holds(capsys):
+    convert("a.hkl", "a.mtz", cell=(30, 40, 50, 90, 95, 90))
+    assert run("inspect", "a.mtz") == 0
+    printed = capsys.readouterr().out
+    for text in ("MTZ", "P 1", "30 40 50 90 95 90", "F, amplitude", "F: 6 reflections in P1", "h -2 to 2", "5 to 100"):
+        assert text in printed
+    assert dict(inspect("a.hkl")) == {
+        "format": "rows h k l F",
+        "reflections": "3",
+        "indices": "h 0 to 2, k 0 to 2, l 0 to 4",
+        "amplitudes": "5 to 100",
+    }
+
+
+def test_inspect_says_what_experiments_hold(capsys):
+    detectors = [Detector((20, 10), 0.1, 80.0, beam_center=(x, 0.5)) for x in (0.5, 3.5)]
+    made = experiment_of(Crystal((30, 40, 50, 90, 90, 90), phi=3, oscillation=0.5), Beam(1.25), detectors)
+    write_experiments("a.expt", [made, made])
+    assert run("inspect", "a.expt") == 0
+    printed = capsys.readouterr().out
+    for text in (
+        "dxtbx experiments",
+        "0: wavelength",
+        "1.25",
+        "20 x 10 of 0.1 mm, plane at 80 mm",
+        "images 1 to 1 from 3 by 0.5 degrees",
+        "30 40 50 90 90 90",
+        "1: space group (Hall)",
+    ):
+        assert text in printed
+
+
+def test_inspect_says_what_an_image_holds(capsys):
+    counts = torch.arange(12, dtype=torch.int32).view(3, 4)
+    settings = {"pixel": 0.1, "distance": 80.0, "spot": (0.2, 0.15)}
+    images.write_field("a.h5", [counts, 2 * counts], settings)
+    with h5py.File("a.h5", "a") as file:
+        file["entry/instrument/detector/pixel_mask"] = np.eye(3, 4, dtype=np.uint32)
+    assert run("inspect", "a.h5") == 0
+    printed = capsys.readouterr().out
+    for text in ("HDF5", "4 x 3 int32, 1 to 11, 3 not good", "4 x 3 int32, 2 to 22, 3 not good", "0.2 0.15", "80"):
+        assert text in printed
+
+
+@pytest.mark.parametrize("name", ["b.cbf", "b.edf", "b.tif", "b.h5", "b.img"])
+def test_an_image_to_another_format(name, capsys):
+    counts = torch.arange(12, dtype=torch.int32).view(3, 4)
+    images.write_field("a.h5", [counts, 2 * counts], {"pixel": 0.1, "distance": 80.0})
+    assert run("convert", "a.h5", name, "--panel", "1") == 0
+    assert f"wrote {name}: 1 panel of 3 x 4" in capsys.readouterr().out
+    assert torch.equal(images.read_image(name), 2 * counts.double())
+    if name in ("b.cbf", "b.edf", "b.h5"):
+        assert images.read_panels(name).settings == pytest.approx({"pixel": 0.1, "distance": 80.0})
+
+
+def test_all_panels_go_where_there_is_room_for_them():
+    images.write_field("a.h5", [torch.rand(3, 4), torch.rand(3, 4)])
+    assert convert("a.h5", "b.nxs") == "2 panels of 3 x 4"
+    one, other = images.read_panels("a.h5"), images.read_panels("b.nxs")
+    assert all(np.array_equal(a, b) for a, b in zip(one.panels, other.panels, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ("convert a.hkl a.mtz", "a.mtz: expected a cell, which a.hkl does not have"),
+        ("convert a.hkl a.cbf", "a.hkl: expected a square image of 4-byte floats"),
+        ("convert a.mtz a.cbf", "a.cbf: expected a name that ends in .mtz, .hkl, .txt for reflections"),
+        ("convert a.mtz b.mtz --cell 1 2 3 90 90 90", "a.mtz: expected no cell, which the file has itself"),
+        ("convert a.mtz b.mtz --space-group nonsense", "b.mtz: expected a space group by its symbol, got 'nonsense'"),
+        ("convert a.mtz b.mtz --column FP", "a.mtz: expected a column of amplitudes or intensities that is one of F"),
+        ("convert a.h5 b.cbf", "a.h5: expected a panel from 0 to 1 to be chosen, got none"),
+        ("convert a.h5 b.cbf --panel 0", "b.cbf: expected another format than CBF"),
+        ("convert a.h5 b.img --panel 0", "b.img: expected whole counts, which SMV holds, got others"),
+        ("convert a.h5 b.h5 --frame 4", "a.h5: expected an exposure from 0 to 0, got 4"),
+        ("convert a.h5 b.jpg --panel 0", "b.jpg: expected a name that ends in .cbf"),
+        ("convert a.expt b.h5", "a.expt: expected reflections or an image, got dxtbx experiments"),
+        ("inspect none.mtz", "none.mtz: cannot be read (No such file or directory)"),
+        ("inspect .", ".: cannot be read (Is a directory)"),
+        ("inspect /dev/zero", "/dev/zero: expected a file, got a device"),
+    ],
+)
+def test_what_cannot_be_is_a_sentence(words, complaint, folder, capsys):
+    convert("a.hkl", "a.mtz", cell=(30, 40, 50, 90, 90, 90))
+    images.write_field("a.h5", [torch.rand(3, 4), torch.rand(3, 4)])
+    write_experiments("a.expt", [experiment_of(Crystal((30, 40, 50, 90, 90, 90)), Beam(), [Detector((8, 8))])])
+    before = sorted(path.name for path in folder.iterdir())
+    assert run(*words.split()) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"sem: {complaint}") and error.count("\n") == 1
+    assert sorted(path.name for path in folder.iterdir()) == before

@@ -1,0 +1,137 @@
+"""What files named on a command line say of the experiment, under the names of the flags' settings.
+
+Flags act on top of it, wherever they stand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from sem.diffraction import conventions
+from sem.diffraction.files.field_image import FieldImage
+from sem.diffraction.files.kinds import CBF, EDF, HDF5, TIFF, kind_of
+from sem.diffraction.flags import CUSTOM
+from sem.diffraction.images import read_panels, read_smv
+
+if TYPE_CHECKING:
+    from sem.diffraction.files.dxtbx import DxtbxExperiment
+
+Values = Mapping[str, Any]
+_HEADER = {
+    "PIXEL_SIZE": "pixel",
+    "DISTANCE": "distance",
+    "CLOSE_DISTANCE": "close_distance",
+    "WAVELENGTH": "wavelength",
+    "BEAM_CENTER_X": "beam_x",
+    "BEAM_CENTER_Y": "beam_y",
+    "XDS_ORGX": "org_x",
+    "XDS_ORGY": "org_y",
+    "PHI": "phi",
+    "OSC_RANGE": "oscillation",
+}
+"""Entries of an SMV header, and what they set."""
+
+
+def settings_of_files(given: Values) -> tuple[dict[str, Any], Tensor | None, list[str]]:
+    """Settings of ``-expt``, ``-img`` and ``-mask``, in this order, the mask (bool, True where a pixel is computed) and
+    notes on what is not used.
+
+    Raises:
+        ImportError: a file's format needs a library that is not installed.
+        ValueError: a file is damaged or none of its kind.
+    """
+    values: dict[str, Any] = {}
+    mask, notes = None, []
+    if "experiments_file" in given:
+        from sem.diffraction.files.dxtbx_document import read_experiments
+
+        listed = read_experiments(given["experiments_file"])
+        values |= _of_experiment(listed[0], given.get("panel"))
+        notes += [f"{given['experiments_file']}: {note}" for note in listed[0].notes()]
+        if len(listed) > 1:
+            notes.append(f"{given['experiments_file']}: the first of {len(listed)} experiments is taken")
+    for name in ("image_file", "mask_file"):
+        if name not in given:
+            continue
+        source, is_mask = given[name], name == "mask_file"
+        kind = kind_of(source)
+        if kind in (CBF, EDF, TIFF, HDF5):
+            found = read_panels(source)
+            alone = "experiments_file" in given and len(found.panels) == 1  # a mask of the one panel that is computed
+            number = found.panel(None if alone else given.get("panel"), source)
+            said = _of_image(found, number, given.get("convention", "MOSFLM"))
+            # a mask of NeXus marks what is no pixel, any other image what is computed
+            good = found.good[number] if kind == HDF5 and found.good else found.panels[number] > 0
+            mask = torch.from_numpy(good.copy()) if is_mask else mask
+        else:
+            pixels, header = read_smv(source)
+            said = _of_header(header, pixels, flipped=is_mask, source=source)
+            mask = pixels > 0 if is_mask else mask
+        if "experiments_file" not in given:  # which knows the detector better than a header
+            values |= said
+    return values, mask, notes
+
+
+def _of_experiment(experiment: DxtbxExperiment, panel: int | None) -> dict[str, Any]:
+    """Everything as flags could say it, in the file's own laboratory."""
+    last = len(experiment.panels) - 1
+    if panel is None and last:
+        raise ValueError(f"{experiment.source}: expected -panel with a number from 0 to {last}, got none")
+    settings = experiment.detector_settings(panel or 0)
+    beam, convention = experiment.beam_numbers, settings["convention"]
+    phi, width = experiment.angles()
+    values: dict[str, Any] = {
+        **{f"vector_{name}": getattr(convention, name) for name in conventions.DIRECTIONS},
+        "convention": convention,
+        "pivot": settings["pivot"],
+        "pixel": settings["pixel_size"],
+        "close_distance": settings["close_distance"],
+        "wavelength": beam.wavelength,
+        "polarisation": 2 * beam.fraction - 1,
+        "phi": phi,
+    }
+    values |= dict(zip(("pixels_fast", "pixels_slow"), settings["pixels"], strict=True))
+    values |= dict(zip(("near_x", "near_y"), settings["near_point"], strict=True))
+    if width:
+        values["oscillation"] = width
+    if settings["attenuation_depth"] is not None:
+        values |= {"thickness": settings["thickness"], "attenuation_depth": settings["attenuation_depth"], "layers": 1}
+    if experiment.models["crystal"] is not None:
+        values["reciprocal"] = torch.from_numpy(experiment.reciprocal())
+    return values
+
+
+def _of_image(image: FieldImage, panel: int, convention: str) -> dict[str, Any]:
+    """Of one of several panels only its size is known; the spot is that of the whole detector."""
+    slow, fast = image.panels[panel].shape
+    found = {"pixels_fast": fast, "pixels_slow": slow}
+    found |= {name: value for name, value in image.settings.items() if name != "spot" and value != 0}
+    if "spot" in image.settings and "pixel" in found and len(image.panels) == 1:
+        named = conventions.custom() if convention == CUSTOM else conventions.convention(convention)
+        center = named.center_of(image.settings["spot"], found["pixel"], slow * found["pixel"])
+        found |= dict(zip(("beam_x", "beam_y"), center, strict=True))
+    return found
+
+
+def _of_header(header: Mapping[str, str], pixels: Tensor, *, flipped: bool, source: str) -> dict[str, Any]:
+    """What an SMV header says about the experiment. A mask counts y from the far end.
+
+    Two-theta is not among it: nanoBragg writes it and does not read it.
+    """
+    slow, fast = pixels.shape
+    found: dict[str, Any] = {"pixels_fast": fast, "pixels_slow": slow}
+    for key, name in _HEADER.items():
+        if key in header:
+            try:
+                found[name] = float(header[key])
+            except ValueError:
+                raise ValueError(f"{source}: expected a number for {key} in the header, got {header[key]!r}") from None
+    if flipped and "beam_y" in found and "pixel" in found:
+        found["beam_y"] = slow * found["pixel"] - found["beam_y"]
+    if found.get("oscillation") == 0:
+        del found["oscillation"]
+    return found
