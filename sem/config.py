@@ -120,6 +120,5 @@ SECTIONS = SEMConfig.sections()
 """The section classes by name, in order."""
 
 add_config_arguments = SEMConfig.add_arguments
-check_option_names = SEMConfig.check_option_names
 config_from_arguments = SEMConfig.from_arguments
 config_from_cli = SEMConfig.from_cli

@@ -10,7 +10,8 @@ import argparse
 import dataclasses
 import functools
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,41 +124,29 @@ class Configuration:
         return cls.from_dict({}, overrides) if path is None else cls.from_yaml(path, overrides)
 
     @classmethod
-    def add_arguments(cls, parser: Any) -> None:
-        """Declare ``--config`` and every setting as ``--section.key`` on an argparse or jsonargparse parser.
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """Declare ``--config`` and every setting as ``--section.key``, a group of options for each section.
 
         Values stay text and absent ones None: :meth:`from_arguments` turns them into one checked config,
         so a mistake reads the same in YAML and on the command line. A list takes several values.
         """
         files = "files of settings; of several, the later win, and the options below win over them"
         parser.add_argument("--config", metavar="YAML", nargs="+", help=files)
-        for info in cls.settings().values():
-            several = {"nargs": "+"} if info.kind is tuple else {}
-            default = "null" if info.default is None else info.default
-            text = f"{info.help} ({info.expected}; default: {default})".replace("%", "%%")
-            parser.add_argument(f"--{info.key}", metavar=info.name.upper(), help=text, **several)
+        for name, kind in cls.sections().items():
+            group = parser.add_argument_group(f"{name}: {_first_sentence(kind)}")
+            for info in setting_infos(kind):
+                several: dict[str, Any] = {"nargs": "+"} if info.kind is tuple else {}
+                limits = f"{info.limits}; " if info.limits else ""
+                text = f"{info.help} ({limits}default: {info.default_text})".replace("%", "%%")
+                action = group.add_argument(f"--{info.key}", metavar=info.word, help=text, **several)
+                if info.choices:
+                    action.completer = _choices(info.choices)  # type: ignore[attr-defined]  # argcomplete's
         for key in cls._renamed():
             parser.add_argument(f"--{key}", help=argparse.SUPPRESS)
 
     @classmethod
-    def check_option_names(cls, arguments: Iterable[str]) -> None:
-        """Refuse an unknown ``--section.key`` before a parser does, which could not say what was meant.
-
-        Raises:
-            ValueError: one line per unknown option, with the nearest known one.
-        """
-        problems = []
-        for argument in arguments:
-            key, _, value = argument.removeprefix("--").partition("=")
-            unknown = key not in cls.settings() and key not in cls._renamed()
-            if argument.startswith("--") and "." in key and unknown:
-                problems.append(unknown_key(key, value or None, cls.settings()))
-        if problems:
-            raise ValueError("\n".join(problems))
-
-    @classmethod
     def from_arguments(
-        cls, arguments: Any, more: Iterable[str] = (), *, files: Sequence[str | Path] | None = None
+        cls, arguments: argparse.Namespace, more: Iterable[str] = (), *, files: Sequence[str | Path] | None = None
     ) -> Self:
         """The config of a namespace parsed by a parser that :meth:`add_arguments` prepared.
 
@@ -251,10 +240,17 @@ def _merged(values: Any, others: Any) -> Any:
     return {**values, **others, **both}
 
 
-def look_up(arguments: Any, key: str) -> Any:
-    """``key`` of a namespace that is flat (argparse) or nested by its dots (jsonargparse)."""
-    if hasattr(arguments, key):
-        return getattr(arguments, key)
-    for part in key.split("."):
-        arguments = getattr(arguments, part, None)
-    return arguments
+def look_up(arguments: argparse.Namespace, key: str) -> Any:
+    """What was given for ``key``, a setting or an option; None for nothing."""
+    return getattr(arguments, key, None)
+
+
+def _first_sentence(kind: type) -> str:
+    """What the class says that it is, in small letters: the title of its options."""
+    text = (kind.__doc__ or "").strip().partition("\n\n")[0]
+    text = re.sub(r":\w+:`~?([^`]*)`|``([^`]*)``", r"\1\2", " ".join(text.split()).rstrip("."))
+    return text[0].lower() + text[1:] if text[1:2].islower() else text
+
+
+def _choices(words: tuple[str, ...]) -> Callable[..., tuple[str, ...]]:
+    return lambda **_: words

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sem.config_sections import GenerationConfig
 from sem.data import Tokenizer
+from sem.extras import how_to_install
 from sem.model import SEMModel
 
 
@@ -112,7 +113,7 @@ def _transformers_processors(settings: GenerationConfig) -> tuple[list[Callable]
     try:
         from transformers import MinPLogitsWarper, RepetitionPenaltyLogitsProcessor, TypicalLogitsWarper
     except Exception as error:  # an installation that does not fit torch fails in many ways
-        raise ImportError(f"generation.{wanted[0]} needs transformers ({error}): pip install 'sem[hub]'") from None
+        raise ImportError(f"generation.{wanted[0]} needs transformers ({error}): {how_to_install('hub')}") from None
     penalise: list[Callable] = []
     narrow: list[Callable] = []
     if "repetition_penalty" in wanted:

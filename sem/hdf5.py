@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sem.extras import how_to_install
 from sem.files import replacing
 
 FAILURES = (OSError, KeyError, RuntimeError, TypeError, ValueError, MemoryError)
@@ -26,9 +27,8 @@ def library() -> Any:
     try:
         import h5py
     except ImportError:
-        raise ImportError(
-            "files in HDF5 (.cxi, .ptyd, .h5, .nxs) need h5py: pip install 'sem[ptycho]' or 'sem[crystallography]'"
-        ) from None
+        either = f"{how_to_install('ptycho')} or {how_to_install('crystallography')}"
+        raise ImportError(f"files in HDF5 (.cxi, .ptyd, .h5, .nxs) need h5py: {either}") from None
     return h5py
 
 

@@ -24,6 +24,7 @@ SEED_LIMIT = 2**63 - 1
 _NULL_WORDS = {"null", "none", "~"}
 _BOOL_WORDS = {"true": True, "false": False}
 _KIND_WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
+_KIND_NAMES = {int: "INTEGER", float: "NUMBER", bool: "true|false", str: "TEXT"}
 
 
 def setting(
@@ -84,13 +85,40 @@ class SettingInfo:
             words = "a list of texts"
         else:
             words = _KIND_WORDS[self.kind]
+        return f"{words} {self.limits}".rstrip()
+
+    @property
+    def limits(self) -> str:
+        """What is allowed beside the type, in words: ``>= 1 or null``."""
         signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
         limits = {sign: self.metadata[name] for name, sign in signs.items()}
-        if bounds := [f"{sign} {limit}" for sign, limit in limits.items() if limit is not None]:
-            words += " " + " and ".join(bounds)
+        words = " and ".join(f"{sign} {limit}" for sign, limit in limits.items() if limit is not None)
         if self.metadata["pattern"] is not None:
             words += f" matching {self.metadata['pattern']}"
-        return words + (" or null" if self.optional else "")
+        return (words + (" or null" if self.optional else "")).strip()
+
+    @property
+    def default_text(self) -> str:
+        """The default as a command line takes it; ``none`` for an empty list."""
+        if isinstance(self.default, tuple):
+            return " ".join(self.default) or "none"
+        if isinstance(self.default, bool):
+            return str(self.default).lower()
+        return "null" if self.default is None else str(self.default)
+
+    @property
+    def word(self) -> str:
+        """What stands for a value in a list of options: ``INTEGER``."""
+        if isinstance(self.kind, tuple):
+            return "|".join(self.kind)
+        return "TEXT" if self.kind is tuple else _KIND_NAMES[self.kind]
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The texts to choose from, where that is all there is."""
+        if isinstance(self.kind, tuple):
+            return self.kind
+        return tuple(_BOOL_WORDS) if self.kind is bool else ()
 
     def convert(self, value: Any) -> Any:
         """``value`` as this setting's type, within its range.

@@ -13,7 +13,6 @@ from sem import native
 from sem.ipex import xpu_path
 
 OPTIONAL_PACKAGES = (
-    "jsonargparse",
     "tensorboard",
     "matplotlib",
     "safetensors",

@@ -139,4 +139,4 @@ def test_a_search_without_optuna_says_what_to_install(tmp_path, capsys, monkeypa
     path.write_text("parameters: {training.learning_rate: {kind: float, low: 1.0e-4, high: 0.1, log: true}}")
     monkeypatch.setitem(sys.modules, "optuna", None)
     assert main(["sweep", "--search", str(path), "--output", str(tmp_path / "sweep")]) == 1
-    assert "a search needs Optuna: pip install 'sem[sweep]'" in capsys.readouterr().err
+    assert "a search needs Optuna: pip install 'sem-torch[sweep]'" in capsys.readouterr().err

@@ -104,7 +104,8 @@ def test_a_missing_file_and_a_missing_library(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="expected 'bytes' or a tokenizer file, cannot read it"):
         load_tokenizer(tmp_path / "none.json")
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    with pytest.raises(ImportError, match=r"a tokenizer file needs the tokenizers library: pip install 'sem\[hub\]'"):
+    message = r"a tokenizer file needs the tokenizers library: pip install 'sem-torch\[hub\]'"
+    with pytest.raises(ImportError, match=message):
         FileTokenizer(TRAINED.content)
 
 

@@ -158,7 +158,7 @@ def test_a_dataset_that_cannot_be_reached_is_one_error():
 
 def test_a_missing_library_is_one_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(ImportError, match=r"data.dataset needs the datasets library: pip install 'sem\[hub\]'"):
+    with pytest.raises(ImportError, match=r"data.dataset needs the datasets library: pip install 'sem-torch\[hub\]'"):
         open_source(data_config(dataset="a/b"))
 
 

@@ -102,11 +102,25 @@ def test_help_lists_every_flag(capsys, monkeypatch):
     assert all(flag.name in printed for flag in FLAGS)
 
 
-@pytest.mark.parametrize(("arguments", "status"), [([], 2), (["draw"], 2), (["--help"], 0)])
+@pytest.mark.parametrize(("arguments", "status"), [([], 2), (["--help"], 0), (["-help"], 0)])
 def test_usage(arguments, status, capsys):
     assert main(["diffraction", *arguments]) == status
     captured = capsys.readouterr()
-    assert "usage: sem diffraction simulate" in captured.out + captured.err
+    text = captured.err if status else captured.out
+    assert text.startswith("usage: sem diffraction SUBCOMMAND") and "\n  simulate " in text and "\n  compare " in text
+
+
+def test_an_unknown_subcommand_is_named(capsys):
+    assert main(["diffraction", "draw"]) == 2
+    error = "sem: sem diffraction draw: no such subcommand; expected one of simulate, compare, inspect, convert\n"
+    assert capsys.readouterr().err == error
+
+
+def test_help_of_compare_tells_of_the_c_program(capsys):
+    with pytest.raises(SystemExit) as ending:
+        main(["diffraction", "compare", "--help"])
+    assert ending.value.code == 0
+    assert "sem diffraction compare --against-c PROGRAM [--evidence FOLDER] FLAGS" in capsys.readouterr().out
 
 
 def test_errors_and_notes_go_to_stderr(capsys):

@@ -11,7 +11,7 @@ from sem.config_sections import GenerationConfig
 from sem.generation import generate_text
 from sem.hub.pretrained import PretrainedSEMModel
 
-lm_eval = pytest.importorskip("lm_eval", reason="needs pip install 'sem[eval]'")
+lm_eval = pytest.importorskip("lm_eval", reason="needs pip install 'sem-torch[eval]'")
 from lm_eval.api.instance import Instance  # noqa: E402
 from lm_eval.tasks import TaskManager  # noqa: E402
 

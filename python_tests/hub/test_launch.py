@@ -85,7 +85,7 @@ def test_settings_decide_the_job():
 
     assert job("launch.flavor=a100x4", "training.devices=4").command[2].count("torchrun --standalone") == 1
     assert "torchrun" not in job("training.engine=lightning", "training.devices=4").command[2]
-    assert job("training.engine=lightning").env["SEM_REQUIREMENT"] == f"sem[hub,lightning] @ {SOURCE}"
+    assert job("training.engine=lightning").env["SEM_REQUIREMENT"] == f"sem-torch[hub,lightning] @ {SOURCE}"
     assert job("launch.source=/opt/sem").env["SEM_REQUIREMENT"] == "/opt/sem[hub]"
     assert "git" not in job().command[2]
     assert "install -y -qq git" in job("launch.source=git+https://example.org/sem").command[2]
@@ -222,7 +222,7 @@ def test_a_hub_that_never_answers_ends_in_one_line(hub, monkeypatch, capsys):
 def test_missing_library_is_one_sentence(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     assert launch("--dry-run") == 1
-    assert "pip install 'sem[hub]'" in capsys.readouterr().err
+    assert "pip install 'sem-torch[hub]'" in capsys.readouterr().err
 
 
 def test_the_command_that_is_sent_trains_and_a_restarted_job_continues(hub, tmp_path):

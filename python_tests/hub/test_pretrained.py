@@ -344,4 +344,4 @@ except ImportError as error:
     print(error)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
-    assert done.stdout == "the hub needs huggingface_hub 1.17 or newer: pip install 'sem[hub]'\n", done.stderr
+    assert done.stdout == "the hub needs huggingface_hub 1.17 or newer: pip install 'sem-torch[hub]'\n", done.stderr

@@ -298,7 +298,7 @@ def test_ptychography_imports_without_h5py():
         "try:\n"
         f"    sem.ptycho.read_scan({str(GOLDEN / 'tiny.cxi')!r})\n"
         "except ImportError as error:\n"
-        "    assert \"pip install 'sem[ptycho]'\" in str(error)\n"
+        "    assert \"pip install 'sem-torch[ptycho]'\" in str(error)\n"
         "else:\n"
         "    raise AssertionError('read without h5py')\n"
     )

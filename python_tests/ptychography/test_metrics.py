@@ -145,7 +145,7 @@ def test_an_object_without_contrast_has_no_amplitudes_to_compare():
 
 def test_without_scikit_image_scores_say_what_they_need(monkeypatch):
     monkeypatch.setitem(sys.modules, "skimage.metrics", None)
-    with pytest.raises(ImportError, match=r"scores need scikit-image: pip install 'sem\[ptycho\]'"):
+    with pytest.raises(ImportError, match=r"scores need scikit-image: pip install 'sem-torch\[ptycho\]'"):
         scores(images()["truth"], images()["truth"])
 
 

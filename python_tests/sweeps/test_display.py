@@ -41,3 +41,14 @@ def test_time_left_from_what_runs_while_nothing_is_done():
     assert display.left == "0:01:10"  # three quarters of 40 s, and 40 s
     display.remaining(1, {("plain", 0): (0.0, 10.0)})
     assert display.left == "-:--:--"
+
+
+def test_a_narrow_terminal_loses_whole_columns():
+    stream = io.StringIO()
+    with SweepDisplay(range(6), 1, Console(file=stream, force_terminal=True, width=60)) as display:
+        for seed in range(6):
+            display.tell("an arm", seed, "finished", "1.2345 in 8 s")
+        display.remaining(0, {})
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
+    assert "…" not in text and text.count("1.2345 in 8 s") == 2
+    assert "seed 1" in text and "seed 2" not in text

@@ -9,7 +9,7 @@ from toy_sweep import experiment, manifest, quiet, starts, sweep, sweep_at_work
 from sem.sweeps import Arm, Parameter, Pruning, Search, read_search
 from sem.sweeps.trials import open_study
 
-optuna = pytest.importorskip("optuna", reason="pip install 'sem[sweep]'")
+optuna = pytest.importorskip("optuna", reason="pip install 'sem-torch[sweep]'")
 EXPERIMENT = experiment()
 ERROR, SCORE = EXPERIMENT.figures
 LEVEL = Parameter(key="toy.level", kind="float", low=0.1, high=10.0, log=True)
@@ -248,7 +248,7 @@ def test_a_damaged_storage(tmp_path):
 
 def test_without_optuna(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(ImportError, match=r"a search needs Optuna: pip install 'sem\[sweep\]'"):
+    with pytest.raises(ImportError, match=r"a search needs Optuna: pip install 'sem-torch\[sweep\]'"):
         run(tmp_path, LEVEL, trials=1)
     assert json.loads((tmp_path / "sweep.json").read_text())  # and the arms can still be run
     assert sweep(tmp_path, Arm("plain")).run(quiet()).summary.finished == 1

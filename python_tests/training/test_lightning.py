@@ -174,7 +174,7 @@ def test_without_lightning_the_command_says_what_to_install(tmp_path, capsys, mo
     monkeypatch.setitem(sys.modules, "lightning.pytorch", None)
     assert main(small_run(tmp_path, "--engine", "lightning")) == 1
     error = capsys.readouterr().err
-    assert error == "sem: training with Lightning needs lightning: pip install 'sem[lightning]'\n"
+    assert error == "sem: training with Lightning needs lightning: pip install 'sem-torch[lightning]'\n"
 
 
 def test_more_processes_than_the_batch_has_rows_for_are_refused(tmp_path):

@@ -34,6 +34,24 @@ def test_live_display_on_a_terminal():
         assert text in output
 
 
+def frame(width: int) -> list[str]:
+    stream = io.StringIO()
+    figures = [Shown(name, f"figure {name}", ".2f") for name in "abcdefgh"]
+    with ProgressDisplay(figures, Console(file=stream, force_terminal=True, width=width)) as display:
+        display.update(12_000, 0.5, 90.0, dict.fromkeys("abcdefgh", 2.0), logged=True)
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue()).splitlines()
+    return [line.strip() for line in lines[-3:]]
+
+
+@pytest.mark.parametrize(("width", "columns"), [(120, 8), (60, 5), (30, 3), (29, 2), (12, 1)])
+def test_a_narrow_terminal_loses_whole_columns(width, columns):
+    head, labels, values = frame(width)
+    assert labels.split("   ") == [f"figure {name}" for name in "abcdefgh"[:columns]]
+    assert values.split() == ["2.00"] * columns
+    assert head.startswith("step 12000") and len(head) <= width
+    assert ("left 0:01:30" in head, "━" in head) == (width >= 30, width >= 60)
+
+
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00:00"), (59.6, "0:01:00"), (86400, "24:00:00")])
 def test_clock(seconds, text):
     assert clock(seconds) == text

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sem.activations.moments import Number
 from sem.activations.record import Activations
+from sem.extras import how_to_install
 from sem.files import save_figure
 
 if TYPE_CHECKING:
@@ -41,8 +42,11 @@ def plot_depth(activations: Activations, target: str | Path, title: str = "") ->
     if not _is_there(layers, "mean"):
         raise ValueError("expected at least one layer with a mean to draw, got none")
 
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ImportError(f"a plot needs matplotlib: {how_to_install('train')}") from None
 
     width = max(6.0, min(0.28 * len(layers), 0.28 * MOST_NAMES) + 2.0)
     figure = Figure(figsize=(width, 2.4 * (1 + len(panels)) + 1.2), layout="constrained")

@@ -1,6 +1,7 @@
 import sys
 
 from sem.bench.command import main
+from sem.command_line import guarded
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(main))

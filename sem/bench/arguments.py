@@ -7,6 +7,8 @@ import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
+from sem.extras import how_to_install
+
 
 def at_least(least: int) -> Callable[[str], int]:
     """An integer of at least ``least``."""
@@ -34,5 +36,5 @@ def writable(text: str) -> Path:
 def picture(text: str) -> Path:
     """A file to draw to; what draws must be installed, or minutes of measuring would end in an error."""
     if importlib.util.find_spec("matplotlib") is None:
-        raise argparse.ArgumentTypeError("a plot needs matplotlib: pip install 'sem[train]'")
+        raise argparse.ArgumentTypeError(f"a plot needs matplotlib: {how_to_install('train')}")
     return writable(text)

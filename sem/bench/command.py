@@ -8,65 +8,66 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
-from sem.bench import device_run, growth_plot, report
+from sem.bench import engines_command, learning_command, step_command
 from sem.bench.arguments import at_least, picture, writable
-from sem.bench.cases import BENCHMARKS, GROWTH, QUICK, QUICK_GROWTH
-from sem.bench.cases import device as device_cases
-from sem.bench.peaks import Peaks, measure_peaks
-from sem.bench.registry import Benchmark, Registry
-from sem.bench.runner import Line, run
+from sem.command_line import Command, Parser, command_of, perform
 from sem.files import write_text
-from sem.training.devices import threads
 
-FAILED, WRONG_USE = 1, 2
+if TYPE_CHECKING:
+    from sem.bench.peaks import Peaks
+    from sem.bench.registry import Benchmark, Registry
+    from sem.bench.runner import Line
+
+FAILED = 1
 LEAST_REPEATS = 7
 
 
-def main(
-    arguments: Sequence[str] | None = None,
-    full: Registry = BENCHMARKS,
-    quick: Registry = QUICK,
-    growth: Registry = GROWTH,
-    quick_growth: Registry = QUICK_GROWTH,
-) -> int:
+def main(arguments: Sequence[str] | None = None, **registries: Registry) -> int:
     """Run ``sem bench`` with ``arguments`` (those of the process by default) and return its exit status.
 
     ``full`` holds the benchmarks, ``quick`` those of ``--quick``, ``growth`` and ``quick_growth`` the same for
-    ``--growth``. ``learning``, ``step`` or ``engines`` as the first argument runs :mod:`sem.bench.learning_command`,
-    :mod:`sem.bench.step_command` or :mod:`sem.bench.engines_command` instead.
+    ``--growth``; what is not given are those of :mod:`sem.bench.cases`.
+
+    Raises:
+        ValueError: wrong arguments.
     """
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if arguments[:1] == ["learning"]:
-        from sem.bench import learning_command
+    return perform(("sem", "bench"), command(**registries), sys.argv[1:] if arguments is None else arguments)
 
-        return learning_command.main(arguments[1:])
-    if arguments[:1] == ["engines"]:
-        from sem.bench import engines_command
 
-        return engines_command.main(arguments[1:])
-    if arguments[:1] == ["step"]:
-        from sem.bench import step_command
+def command(**registries: Registry) -> Command:
+    """``sem bench`` for benchmarks as :func:`main` takes them."""
+    modules = {"learning": learning_command, "step": step_command, "engines": engines_command}
+    return Command(
+        help="time the operators against their peers",
+        add_arguments=_add_arguments,
+        run=partial(_run, registries),
+        subcommands={name: command_of(module) for name, module in modules.items()},
+    )
 
-        return step_command.main(arguments[1:])
-    parser = _parser()
-    options = parser.parse_args(arguments)
+
+def _run(given: Mapping[str, Registry], options: argparse.Namespace) -> int:
+    from sem.bench import cases, device_run, growth_plot, report
+    from sem.bench.cases import device as device_cases
+    from sem.training.devices import threads
+
     if options.device != "cpu":
         if options.growth:
-            parser.error("--growth: expected --device cpu, there are no sizes for another device")
+            raise ValueError("--growth: expected --device cpu, there are no sizes for another device")
         full, quick = device_cases.benchmarks(options.device), device_cases.quick(options.device)
-    try:
-        registries = (quick_growth, growth) if options.growth else (quick, full)
-        chosen = registries[0 if options.quick else 1].select(options.only)
-    except ValueError as error:
-        parser.error(str(error))
+    elif options.growth:
+        full, quick = given.get("growth", cases.GROWTH), given.get("quick_growth", cases.QUICK_GROWTH)
+    else:
+        full, quick = given.get("full", cases.BENCHMARKS), given.get("quick", cases.QUICK)
+    chosen = (quick if options.quick else full).select(options.only)
     if options.list:
         print("\n".join(benchmark.name for benchmark in chosen))
         return 0
     if options.device != "cpu" and (missing := device_run.missing(options.device)) is not None:
-        parser.error(f"--device {options.device}: {missing}; nothing was measured")
+        raise ValueError(f"--device {options.device}: {missing}; nothing was measured")
     measure_all = _on_the_cpu if options.device == "cpu" else partial(device_run.measure_all, options.device)
     with threads(options.threads):
         where = {**report.machine(), **device_run.described(options.device), "load_before": report.load_average()}
@@ -89,19 +90,15 @@ def main(
 
 
 def _on_the_cpu(chosen: Sequence[Benchmark], repeats: int) -> tuple[list[Line], Peaks]:
+    from sem.bench.peaks import measure_peaks
+    from sem.bench.runner import run
+
     peaks = measure_peaks()
     lines = [line for benchmark in chosen for line in run(benchmark, repeats)]
     return lines, peaks.best(measure_peaks())
 
 
-def _parser() -> argparse.ArgumentParser:
-    others = (
-        "sem bench learning trains the model and its peers for the same minutes, sem bench step times one training "
-        "step, sem bench engines reconstructs ptychographic scans; each has a --help of its own."
-    )
-    parser = argparse.ArgumentParser(
-        prog="sem bench", description="Time the operators against their peers.", epilog=others
-    )
+def _add_arguments(parser: Parser) -> None:
     device = "where the operators run: cpu (default), or cuda, at sizes that fill a GPU"
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help=device)
     only = "only benchmarks with NAME in their name; may be repeated"
@@ -117,4 +114,3 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--plot", type=picture, metavar="FILE", help="draw the ratios, or with --growth the costs (needs matplotlib)"
     )
-    return parser

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sem.bench import names
 from sem.ptycho import (
     LSQML,
     PIE,
@@ -258,10 +259,6 @@ def wrong_positions(problem: Problem, timed: Timed) -> Iterator[Result]:
         yield Result(**{**vars(result), "wanted": f"{result.wanted}, 0.1 px", "reached": met})
 
 
-GOALS: dict[str, Callable[[Problem, Timed], Iterator[Result]]] = {
-    "known": known_probe,
-    "start": wrong_start,
-    "photons": few_photons,
-    "modes": two_modes,
-    "positions": wrong_positions,
-}
+GOALS: dict[str, Callable[[Problem, Timed], Iterator[Result]]] = dict(
+    zip(names.GOALS, (known_probe, wrong_start, few_photons, two_modes, wrong_positions), strict=True)
+)

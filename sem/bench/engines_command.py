@@ -9,25 +9,32 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
-
-from sem.bench import report
+from sem.bench import names
 from sem.bench.arguments import at_least, writable
-from sem.bench.engines import GOALS, SCAN_441, SMALL, Result, Timed
+from sem.command_line import Parser
 from sem.files import write_text
-from sem.ptycho import floors
-from sem.training.devices import threads
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from sem.bench.engines import Result
+
+HELP = "reconstruct scans of a known object by every engine; print scores, seconds and whether goals are reached"
 SCHEMA = 1
 MISSED = 1
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run ``sem bench engines`` with ``arguments`` and return its exit status."""
-    options = _parser().parse_args(arguments)
+def run(options: argparse.Namespace) -> int:
+    """Measure what ``options`` ask for and return the exit status."""
+    from rich.console import Console
+
+    from sem.bench import report
+    from sem.bench.engines import GOALS, SCAN_441, SMALL, Timed
+    from sem.ptycho import floors
+    from sem.training.devices import threads
+
     problem = SMALL if options.quick else SCAN_441
     progress = Console(stderr=True, highlight=False, soft_wrap=True)
     results: list[Result] = []
@@ -64,6 +71,8 @@ def verdict(result: Result) -> str:
 
 
 def _table(results: Sequence[Result]) -> Table:
+    from rich.table import Table
+
     table = Table()
     for title in ("goal", "engine", "sweeps", "s", "amp ssim", "phase ssim", "error", "chi²", "wanted", ""):
         table.add_column(
@@ -78,14 +87,11 @@ def _table(results: Sequence[Result]) -> Table:
     return table
 
 
-def _parser() -> argparse.ArgumentParser:
-    text = "Reconstruct scans of a known object by every engine; print scores, seconds and whether goals are reached."
-    parser = argparse.ArgumentParser(prog="sem bench engines", description=text, allow_abbrev=False)
-    only = f"only these goals, of {', '.join(GOALS)}; may be repeated"
-    parser.add_argument("--only", action="append", choices=list(GOALS), metavar="GOAL", help=only)
+def add_arguments(parser: Parser) -> None:
+    only = f"only these goals, of {', '.join(names.GOALS)}; may be repeated"
+    parser.add_argument("--only", action="append", choices=names.GOALS, metavar="GOAL", help=only)
     parser.add_argument("--threads", type=at_least(1), default=1, metavar="N", help="CPU threads (default: 1)")
     repeats = "runs of each engine, of which the quickest counts (default: 3)"
     parser.add_argument("--repeats", type=at_least(1), default=3, metavar="N", help=repeats)
     parser.add_argument("--quick", action="store_true", help="a small scan, for which there are no goals, in seconds")
     parser.add_argument("--json", type=writable, metavar="FILE", help="write every figure to FILE")
-    return parser

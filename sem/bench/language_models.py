@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sem.bench.names import BY_ADAMW
+from sem.bench.names import ENTRANTS as NAMES
 from sem.config import SEMConfig
 from sem.data import IGNORED_TARGET
 from sem.model import SEMModel
 
 CONTEXT = 256
 """Tokens per row of the peers."""
-BY_ADAMW = "_adamw"
-"""How the name of a peer ends that is trained with AdamW alone."""
 _OWN_WIDTH = 128
 """``model.hidden_dim`` at which the peers have the widths and rates that they are listed with."""
 
@@ -251,7 +251,7 @@ def _mingru(config: SEMConfig) -> MinGRU:
     return MinGRU(config.model.vocab_size, width=_beside(config, 128))
 
 
-ENTRANTS = {
+_ENTRANTS = {
     entrant.name: entrant
     for entrant in (
         Entrant("sem", SEMModel),
@@ -263,4 +263,5 @@ ENTRANTS = {
         _peer("gpt", _gpt, rows=8, rate=2e-3, warmup=100),
     )
 }
+ENTRANTS = {name: _ENTRANTS[name] for name in NAMES}
 """By name; the peers grow with ``model.hidden_dim``."""

@@ -8,45 +8,48 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-
-from sem.bench import learning_report, report
 from sem.bench.arguments import at_least, picture, writable
-from sem.bench.language_models import BY_ADAMW, ENTRANTS
-from sem.bench.learning import Run, learn, order, run_config
-from sem.config import SEMConfig, add_config_arguments, check_option_names, config_from_arguments
-from sem.data import load_corpus
+from sem.bench.names import BY_ADAMW, ENTRANTS
+from sem.command_line import Parser
+from sem.config import SEMConfig, add_config_arguments, config_from_arguments
 from sem.files import write_text
 from sem.signals import stop_on_signals
-from sem.training.devices import threads
-from sem.training.memory import keep_freed_memory
 
+if TYPE_CHECKING:
+    from sem.bench.language_models import Entrant
+    from sem.bench.learning import Run
+
+HELP = "train the model and its peers for the same minutes on the same text; print what they learned"
 FAILED = 1
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run ``sem bench learning`` with ``arguments`` and return its exit status."""
-    parser = _parser()
-    try:
-        check_option_names(arguments)
-        options = parser.parse_args(arguments)
-        base = config_from_arguments(options)
-        if base.data.dataset is not None:
-            raise ValueError(f"data.dataset = {base.data.dataset!r}: expected null: a stream holds out other text")
-        bases = dict.fromkeys(options.models, base) | _ablations(options)
-        entrants = ENTRANTS | {name: replace(ENTRANTS["sem"], name=name) for name in bases if name not in ENTRANTS}
-        configs = {
-            (name, seed): run_config(bases[name], entrants[name], options.minutes, seed, options.threads)
-            for name, seed in order(list(bases), options.seeds)
-        }
-        data = base.data
-        corpus = load_corpus(data.paths, corpus=data.corpus, validation_share=data.validation_share)
-    except ValueError as error:
-        parser.error(str(error))
+def run(options: argparse.Namespace) -> int:
+    """Measure what ``options`` ask for and return the exit status."""
+    from rich.console import Console
+
+    from sem.bench import language_models, learning_report, report
+    from sem.bench.learning import learn, order, run_config
+    from sem.data import load_corpus
+    from sem.training.devices import threads
+    from sem.training.memory import keep_freed_memory
+
+    base = config_from_arguments(options)
+    if base.data.dataset is not None:
+        raise ValueError(f"data.dataset = {base.data.dataset!r}: expected null: a stream holds out other text")
+    bases = dict.fromkeys(options.models, base) | _ablations(options)
+    known: Mapping[str, Entrant] = language_models.ENTRANTS
+    entrants = {**known, **{name: replace(known["sem"], name=name) for name in bases if name not in known}}
+    configs = {
+        (name, seed): run_config(bases[name], entrants[name], options.minutes, seed, options.threads)
+        for name, seed in order(list(bases), options.seeds)
+    }
+    data = base.data
+    corpus = load_corpus(data.paths, corpus=data.corpus, validation_share=data.validation_share)
     by_model = {name: configs[name, options.seeds[0]] for name in bases}
     asked = ("minutes", "seeds", "models", "ablations", "threads", "config")
     settings = {name: getattr(options, name) for name in asked}
@@ -72,15 +75,14 @@ def main(arguments: Sequence[str]) -> int:
     return FAILED if any(run.problem for run in runs) else 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    text = "Train the model and its peers for the same minutes on the same text; print what they learned."
-    parser = argparse.ArgumentParser(prog="sem bench learning", description=text, allow_abbrev=False)
+def add_arguments(parser: Parser) -> None:
+    parser.description = f"{parser.description} Of the settings, the peers take data, device, precision and vocabulary."
     parser.add_argument("--minutes", type=_minutes, default=5.0, metavar="M", help="of training per run (default: 5)")
     seeds = "one run of each model per seed (default: 0 1 2)"
     parser.add_argument("--seeds", type=at_least(0), nargs="+", default=[0, 1, 2], metavar="N", help=seeds)
     usual = [name for name in ENTRANTS if not name.endswith(BY_ADAMW)]
     models = f"who takes part, in this order (default: {' '.join(usual)})"
-    parser.add_argument("--models", nargs="+", choices=list(ENTRANTS), default=usual, help=models)
+    parser.add_argument("--models", nargs="+", choices=ENTRANTS, default=usual, help=models)
     ablations = "the model once more for each FILE, whose settings win over those of --config"
     parser.add_argument("--ablations", nargs="+", default=[], metavar="FILE", help=ablations)
     parser.add_argument("--threads", type=at_least(1), default=1, metavar="N", help="CPU threads (default: 1)")
@@ -88,11 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", type=writable, metavar="FILE", help=results)
     curves = "draw bits per byte against seconds (needs matplotlib)"
     parser.add_argument("--plot", type=picture, metavar="FILE", help=curves)
-    group = parser.add_argument_group(
-        "settings", "of the model under test; of these, the peers take data, device, precision and vocabulary"
-    )
-    add_config_arguments(group)
-    return parser
+    add_config_arguments(parser)
 
 
 def _ablations(options: argparse.Namespace) -> dict[str, SEMConfig]:

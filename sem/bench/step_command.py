@@ -7,92 +7,35 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from sem.bench import report
 from sem.bench.arguments import at_least, writable
-from sem.bench.timing import Spread
-from sem.config import SEMConfig, add_config_arguments, check_option_names, config_from_arguments
+from sem.command_line import Parser
+from sem.config import SEMConfig, add_config_arguments, config_from_arguments
 from sem.files import write_text
-from sem.training.devices import threads
-from sem.training.memory import keep_freed_memory, peak_memory_mib
-from sem.training.trainer import SEMTrainer
 
+if TYPE_CHECKING:
+    from sem.bench.step import StepTime
+
+HELP = "time the training step of a configuration: forward, backward, clipping and optimizer"
 SCHEMA = 1
 FAILED = 1
 LEAST_REPEATS = 7
 
 
-@dataclass(frozen=True)
-class StepTime:
-    """Seconds of one training step.
+def run(options: argparse.Namespace) -> int:
+    """Measure what ``options`` ask for and return the exit status."""
+    from sem.bench import report
+    from sem.bench.step import measure_step
+    from sem.training.devices import threads
+    from sem.training.memory import keep_freed_memory
 
-    Attributes:
-        tokens: trained on in a step.
-        seconds: of a step, forward to optimizer, over all of its micro-batches.
-        memory_mib: peak of the accelerator, or of the whole process without one.
-        finite: every measured step had a finite loss and gradient.
-    """
-
-    device: str
-    parameters: int
-    tokens: int
-    seconds: Spread
-    memory_mib: float
-    finite: bool
-
-    @property
-    def tokens_per_second(self) -> float:
-        return self.tokens / self.seconds.median
-
-
-def measure_step(config: SEMConfig, repeats: int, warmup: int = 3) -> StepTime:
-    """Time the step that training with ``config`` takes, on its first batches; reading them is not counted."""
-    torch.manual_seed(config.training.seed)
-    trainer = SEMTrainer(config)
-    loop = trainer.build_loop(diagnostics=None)
-    source = iter(trainer.train_loader)
-    seconds: list[float] = []
-    skipped = tokens = 0
-    for turn in range(warmup + repeats):
-        micro_batches = list(islice(source, loop.settings.accumulation))
-        tokens = sum(int((batch["targets"] >= 0).sum()) for batch in micro_batches)
-        loop.begin()
-        start = time.perf_counter()
-        loop.advance(micro_batches)  # ends with the step's figures on the host, so the device is done too
-        if turn >= warmup:
-            seconds.append(time.perf_counter() - start)
-            skipped += loop.state.skipped_in_row > 0
-    return StepTime(
-        device=_name_of(trainer.device),
-        parameters=sum(parameter.numel() for parameter in trainer.model.parameters()),
-        tokens=tokens,
-        seconds=Spread.of(seconds),
-        memory_mib=peak_memory_mib(),
-        finite=not skipped,
-    )
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Run ``sem bench step`` with ``arguments`` and return its exit status."""
-    parser = _parser()
-    try:
-        check_option_names(arguments)
-        options = parser.parse_args(arguments)
-        config = config_from_arguments(options).with_overrides(f"training.num_threads={options.threads}")
-        keep_freed_memory()
-        with threads(options.threads):
-            where = {**report.machine(), "load_before": report.load_average()}
-            result = measure_step(config, options.repeats)
-            where["load_after"] = report.load_average()
-    except ValueError as error:
-        parser.error(str(error))
+    config = config_from_arguments(options).with_overrides(f"training.num_threads={options.threads}")
+    keep_freed_memory()
+    with threads(options.threads):
+        where = {**report.machine(), "load_before": report.load_average()}
+        result = measure_step(config, options.repeats)
+        where["load_after"] = report.load_average()
     training, model = config.training, config.model
     propagators = model.num_layers if config.propagator.num_layers is None else config.propagator.num_layers
     console = report.console_for()
@@ -120,18 +63,9 @@ def _document(result: StepTime, config: SEMConfig, where: dict[str, Any], settin
     return {"schema": SCHEMA, "machine": where, "settings": settings, "config": config.to_dict(), "step": figures}
 
 
-def _name_of(device: torch.device) -> str:
-    if device.type == "cpu":
-        return str(report.machine()["processor"])
-    return str(torch.get_device_module(device).get_device_name(device))
-
-
-def _parser() -> argparse.ArgumentParser:
-    text = "Time the training step of a configuration: forward, backward, clipping and optimizer."
-    parser = argparse.ArgumentParser(prog="sem bench step", description=text, allow_abbrev=False)
+def add_arguments(parser: Parser) -> None:
     parser.add_argument("--threads", type=at_least(1), default=1, metavar="N", help="CPU threads (default: 1)")
     repeats = f"timed steps, at least {LEAST_REPEATS} (default: 9)"
     parser.add_argument("--repeats", type=at_least(LEAST_REPEATS), default=9, metavar="N", help=repeats)
     parser.add_argument("--json", type=writable, metavar="FILE", help="write every figure to FILE")
-    add_config_arguments(parser.add_argument_group("settings", "of the run whose step is timed"))
-    return parser
+    add_config_arguments(parser)

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from sem.run_names import ACTIVATIONS
 
 if TYPE_CHECKING:
+    from argparse import Namespace
     from collections.abc import Mapping
 
-    from jsonargparse import ArgumentParser, Namespace
     from torch import Tensor
 
     from sem.activations import Activations, Block, Change
+    from sem.command_line import Parser
     from sem.data import EvalLoader, StreamEvalLoader
     from sem.model import SEMModel
 
@@ -37,7 +38,7 @@ COLUMNS = {
 """Statistics that the table shows, and the heads of their columns."""
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     parser.add_argument("run", nargs="?", help="a run's folder, or a checkpoint")
     parser.add_argument("--checkpoint", metavar="WHERE", help="the checkpoint to take, in place of the run's newest")
     parser.add_argument("--samples", metavar="N", default="all", help="rows of held-out text, a number or 'all'")
@@ -68,8 +69,9 @@ def _measure(options: Namespace) -> int:
 
     samples = sample_count(options.samples)
     for option in ("output", "plot"):  # now, not when all is computed
-        if options[option] is not None and not Path(options[option]).parent.is_dir():
-            raise ValueError(f"--{option} {options[option]}: expected a file in a folder that exists")
+        path = getattr(options, option)
+        if path is not None and not Path(path).parent.is_dir():
+            raise ValueError(f"--{option} {path}: expected a file in a folder that exists")
     path, content = open_checkpoint(options.run if options.checkpoint is None else options.checkpoint)
     config = saved_config(content, [f"training.device={options.device}"])
     folder = run_folder_of(Path(options.run))

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from sem.config import SEMConfig, add_config_arguments, config_from_arguments, config_from_cli
 
 if TYPE_CHECKING:
+    from argparse import Namespace
     from collections.abc import Mapping, Sequence
 
-    from jsonargparse import ArgumentParser, Namespace
-
+    from sem.command_line import Parser
     from sem.training.check import CheckResult
 
 HELP = "train a few steps and judge the health of every quantity that is watched"
@@ -20,7 +20,7 @@ FAILED = 1
 WIDTH = 110
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     parser.add_argument("--steps", type=int, default=50, help="training steps")
     parser.add_argument("--every", type=int, default=1, help="steps between health measurements")
     parser.add_argument("--precision", metavar="MODE", help="short for --training.precision_mode")

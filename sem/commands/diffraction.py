@@ -8,52 +8,26 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from sem.command_line import Command, Parser, perform
+from sem.commands import diffraction_files, diffraction_refine
+
 if TYPE_CHECKING:
     from torch import Tensor
 
     from sem.diffraction.experiment import Experiment
 
-HELP = "simulate X-ray diffraction images, compare them, refine against them"
-WRONG_USE = 2
-USAGE = f"""usage: sem diffraction simulate FLAGS   {HELP.partition(",")[0]}, with nanoBragg's flags (-help lists them)
-       sem diffraction compare A B      correlation, differences and peaks of two images
-       sem diffraction compare --against-c PROGRAM [--evidence FOLDER] FLAGS
-                                        the same of PROGRAM's image and ours, with the flags of simulate;
-                                        -trace_pixel SLOW FAST among them compares the traces of a pixel too
-       sem diffraction inspect FILE     what a file of reflections, an image or dxtbx experiments holds
-       sem diffraction convert IN OUT   reflections or an image in another format
-       sem diffraction refine EXPERIMENT DATA --refine NAME ...
-                                        parameters from images (--help lists the options)"""
 AGAINST_C, EVIDENCE = "--against-c", "--evidence"
+_AGAINST_C_USAGE = f"""\
+       sem diffraction compare {AGAINST_C} PROGRAM [{EVIDENCE} FOLDER] FLAGS
+                                        the same of PROGRAM's image and ours, with the flags of simulate;
+                                        -trace_pixel SLOW FAST among them compares the traces of a pixel too"""
 DIVERGED = 1
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run ``sem diffraction`` with ``arguments`` and return its exit status.
-
-    Raises:
-        ValueError: arguments or files that are wrong.
-        OSError: a file could not be written.
-    """
-    word = next(iter(arguments), "")
-    if word == "simulate":
-        return simulate(arguments[1:])
-    if word == "compare":
-        return compare(arguments[1:])
-    if word in ("inspect", "convert"):
-        from sem.commands import diffraction_files
-
-        return (diffraction_files.inspect if word == "inspect" else diffraction_files.convert)(arguments[1:])
-    if word == "refine":
-        from sem.commands.diffraction_refine import refine
-
-        return refine(arguments[1:])
-    asked = word in ("-h", "--help", "-help")
-    print(USAGE, file=sys.stdout if asked else sys.stderr)
-    return 0 if asked else WRONG_USE
-
-
 def simulate(arguments: Sequence[str]) -> int:
+    if {"-h", "-help", "--help"} & set(arguments):
+        _print_flags()  # without torch, and so at once
+        return 0
     import torch
 
     from sem.diffraction import images
@@ -61,9 +35,6 @@ def simulate(arguments: Sequence[str]) -> int:
     from sem.diffraction.smv_header import smv_header
     from sem.diffraction.summary import summary
 
-    if {"-h", "-help", "--help"} & set(arguments):
-        _print_flags()
-        return 0
     experiment = experiment_from(arguments)
     for note in experiment.notes:
         print(f"sem: {note}", file=sys.stderr)
@@ -90,12 +61,15 @@ def simulate(arguments: Sequence[str]) -> int:
 
 
 def compare(arguments: Sequence[str]) -> int:
+    if AGAINST_C in arguments:
+        return compare_with_c(arguments)
+    return perform(("sem", "diffraction", "compare"), COMPARE, arguments)
+
+
+def _compare(options: argparse.Namespace) -> int:
     from sem.diffraction import comparison, images
     from sem.files import write_text
 
-    if AGAINST_C in arguments:
-        return compare_with_c(arguments)
-    options = _compare_parser().parse_args(arguments)
     if options.peaks < 1:
         raise ValueError(f"--peaks: expected a whole number >= 1, got {options.peaks}")
     if not options.radius >= 0:
@@ -196,9 +170,9 @@ def _write(experiment: Experiment, image: Tensor, header: dict[str, str]) -> Ite
         yield outputs.pgm_file
 
 
-def _compare_parser() -> argparse.ArgumentParser:
+def _add_compare_arguments(parser: Parser) -> None:
     kinds = "raw floats (square), SMV, PGM, .npy, CBF, EDF, TIFF or HDF5"
-    parser = argparse.ArgumentParser(prog="sem diffraction compare", description="How alike two images are.")
+    parser.usage = "sem diffraction compare [OPTION ...] IMAGE1 IMAGE2\n" + _AGAINST_C_USAGE
     parser.add_argument("first", metavar="IMAGE1", help=f"the image to compare with: {kinds}")
     parser.add_argument("second", metavar="IMAGE2", help="the image to judge")
     parser.add_argument("--peaks", type=int, default=50, metavar="N", help="highest peaks to match (default: 50)")
@@ -206,7 +180,6 @@ def _compare_parser() -> argparse.ArgumentParser:
     parser.add_argument("--radius", type=float, default=0.5, metavar="PIXELS", help=radius)
     parser.add_argument("--json", metavar="FILE", help="write every figure to FILE")
     parser.add_argument("--plot", metavar="FILE", help="draw both images and their difference (needs matplotlib)")
-    return parser
 
 
 def _print_comparison(result: object, names: tuple[str, str]) -> None:
@@ -255,3 +228,18 @@ def _print_config(experiment: Experiment) -> None:
         for number, (name, value) in enumerate(rows):
             table.add_row(group if not number else "", name, value, end_section=number + 1 == len(rows))
     Console().print(table)
+
+
+COMPARE = Command(
+    help="correlation, differences and peaks of two images", add_arguments=_add_compare_arguments, run=_compare
+)
+COMMAND = Command(
+    help="simulate X-ray diffraction images, compare, inspect and convert them, refine against them",
+    subcommands={
+        "simulate": Command(help="simulate X-ray diffraction images, with nanoBragg's flags", raw=simulate),
+        "compare": Command(help=COMPARE.help, add_arguments=_add_compare_arguments, raw=compare),
+        "inspect": diffraction_files.INSPECT,
+        "convert": diffraction_files.CONVERT,
+        "refine": diffraction_refine.REFINE,
+    },
+)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+
+from sem.command_line import Command, Parser
 
 
-def inspect(arguments: Sequence[str]) -> int:
+def _add_inspect_arguments(parser: Parser) -> None:
+    kinds = "reflections (hkl, MTZ, CIF), an image (CBF, EDF, TIFF, HDF5, SMV, ...) or dxtbx experiments"
+    parser.add_argument("file", metavar="FILE", help=kinds)
+
+
+def inspect(options: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
     from sem.diffraction import inspection
 
-    parser = argparse.ArgumentParser(prog="sem diffraction inspect", description="What a file holds.")
-    kinds = "reflections (hkl, MTZ, CIF), an image (CBF, EDF, TIFF, HDF5, SMV, ...) or dxtbx experiments"
-    parser.add_argument("file", metavar="FILE", help=kinds)
-    options = parser.parse_args(arguments)
     table = Table(show_header=False, title=options.file, title_justify="left")
     for row in inspection.inspect(options.file):
         table.add_row(*row)
@@ -23,12 +25,7 @@ def inspect(arguments: Sequence[str]) -> int:
     return 0
 
 
-def convert(arguments: Sequence[str]) -> int:
-    from sem.diffraction import inspection
-
-    parser = argparse.ArgumentParser(
-        prog="sem diffraction convert", description="Write reflections or an image in another format."
-    )
+def _add_convert_arguments(parser: Parser) -> None:
     parser.add_argument("source", metavar="IN", help="reflections (hkl, MTZ, CIF) or an image")
     parser.add_argument("target", metavar="OUT", help=".mtz, .hkl; .cbf, .edf, .tif, .h5, .nxs, .img, .bin")
     parser.add_argument("--column", metavar="NAME", help="of MTZ or CIF, where several may be meant")
@@ -37,7 +34,11 @@ def convert(arguments: Sequence[str]) -> int:
     parser.add_argument("--space-group", metavar="SYMBOL", help="of the MTZ file written (default: P 1)")
     parser.add_argument("--panel", type=int, metavar="N", help="of an image with several panels, from 0")
     parser.add_argument("--frame", type=int, default=0, metavar="N", help="exposure of an HDF5 file (default: 0)")
-    options = parser.parse_args(arguments)
+
+
+def convert(options: argparse.Namespace) -> int:
+    from sem.diffraction import inspection
+
     said = inspection.convert(
         options.source,
         options.target,
@@ -49,3 +50,13 @@ def convert(arguments: Sequence[str]) -> int:
     )
     print(f"wrote {options.target}: {said}")
     return 0
+
+
+INSPECT = Command(
+    help="what a file of reflections, an image or dxtbx experiments holds",
+    add_arguments=_add_inspect_arguments,
+    run=inspect,
+)
+CONVERT = Command(
+    help="write reflections or an image in another format", add_arguments=_add_convert_arguments, run=convert
+)

@@ -7,24 +7,23 @@ import json
 import math
 import sys
 import time
-from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+
+from sem.command_line import Command, Parser
 
 if TYPE_CHECKING:
     from sem.diffraction.refinement import RefinementSettings, Result, Summary
 
-HELP = "refine an experiment against images"
 DIVERGED = 1
 MANY = 1  # more shots than this get pictures only when asked
 
 
-def refine(arguments: Sequence[str]) -> int:
-    """Run ``sem diffraction refine`` with ``arguments``: 0 if some shot converged (or the run was stopped), else 1."""
+def refine(options: argparse.Namespace) -> int:
+    """Run ``sem diffraction refine``: 0 if some shot converged (or the run was stopped), else 1."""
     from sem.diffraction.refinement import CONVERGED, refine_shots, tasks_from
     from sem.signals import stop_on_signals
 
-    options = _parser().parse_args(arguments)
     settings = _settings(options)
     if options.workers < 1:
         raise ValueError(f"--workers: expected a whole number >= 1, got {options.workers}")
@@ -71,8 +70,7 @@ class _Progress:
         print(line, flush=True)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="sem diffraction refine", description=f"{HELP.capitalize()}.")
+def _add_arguments(parser: Parser) -> None:
     add = parser.add_argument
     add("experiment", metavar="EXPERIMENT", help="what to start from: a file of simulate's flags, or a model file")
     add("data", metavar="DATA", help="an image, a folder of images, or a list (.txt) of IMAGE [MODEL] lines")
@@ -103,7 +101,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--workers", type=int, default=1, metavar="N", help="processes; above 1 a Dask cluster here (default: 1)")
     add("--scheduler", metavar="ADDRESS", help="of a Dask scheduler whose workers do the work")
     add("--pictures", action=argparse.BooleanOptionalAction, default=None, help="draw each fit (default: of one image)")
-    return parser
 
 
 def _settings(options: argparse.Namespace) -> RefinementSettings:
@@ -189,3 +186,6 @@ def _print_summary(summary: Summary, folder: str) -> None:
     seconds = found["median_cpu_seconds"]
     shown = "" if seconds is None else f"; median {seconds:.2f} s of CPU time a shot"
     print(f"{counts or 'nothing done'}{shown}; in {folder}: settings.json, shots, metrics.json")
+
+
+REFINE = Command(help="refine an experiment against images", add_arguments=_add_arguments, run=refine)

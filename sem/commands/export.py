@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser, Namespace
+    from argparse import Namespace
+
+    from sem.command_line import Parser
 
 HELP = "write a run's model as a folder for the hub and transformers"
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     parser.add_argument("run", help="the run's folder, or a checkpoint")
     parser.add_argument("--checkpoint", help="a checkpoint; default: the run's newest")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder to make")

@@ -6,7 +6,9 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser, Namespace
+    from argparse import Namespace
+
+    from sem.command_line import Parser
 
 HELP = "continue a prompt with a trained model"
 SETTINGS = {
@@ -23,7 +25,7 @@ SETTINGS = {
 """Options, and the names of the same settings in the section ``generation``."""
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     from sem.config_sections import GenerationConfig
     from sem.settings import setting_infos
 
@@ -47,8 +49,8 @@ def run(options: Namespace) -> int:
 
     overrides = [f"training.device={options.device}"]
     for option, name in SETTINGS.items():
-        if options[option] is not None:
-            overrides.append(f"generation.{name}={options[option]}")
+        if (value := getattr(options, option)) is not None:
+            overrides.append(f"generation.{name}={value}")
     path, content = open_checkpoint(options.checkpoint)
     config = saved_config(content, overrides)
     _check_text("generation.prompt", config.generation.prompt)

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 from sem.config import add_config_arguments, config_from_arguments
 
 if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser, Namespace
+    from argparse import Namespace
+
+    from sem.command_line import Parser
 
 HELP = "train on rented hardware of the Hugging Face Hub, as the section launch says"
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print what would be sent and send nothing")
     parser.add_argument("--follow", action="store_true", help="print the job's log until it ends")
     parser.add_argument("--resume", action="store_true", help="continue the run in launch.hub_repo, if there is one")

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 from sem.config import SEMConfig
 
 if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser, Namespace
+    from argparse import Namespace
+
+    from sem.command_line import Parser
 
 HELP = "draw the curves of a run"
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     parser.add_argument("run", help="the run's folder")
     parser.add_argument("--baselines", action="store_true", help="score simple models on the same text")
 

@@ -8,7 +8,9 @@ from sem.commands import sweeping
 from sem.config import SEMConfig
 
 if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser, Namespace
+    from argparse import Namespace
+
+    from sem.command_line import Parser
 
 HELP = "train arms of a configuration with several seeds each, compare them, search numbers"
 LANGUAGE_MODEL = sweeping.Wing(
@@ -22,7 +24,7 @@ LANGUAGE_MODEL = sweeping.Wing(
 )
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     sweeping.add_arguments(parser, LANGUAGE_MODEL)
 
 

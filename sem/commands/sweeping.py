@@ -80,7 +80,7 @@ class Wing:
 
 
 def add_arguments(parser: Any, wing: Wing) -> None:
-    """The options of a sweep, and every setting of the wing's configuration, on argparse's or jsonargparse's parser."""
+    """The options of a sweep, and every setting of the wing's configuration."""
     parser.add_argument(
         "--arms", metavar="YAML", help="file with a mapping 'arms' of names to lists of section.key=value"
     )

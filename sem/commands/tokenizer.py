@@ -6,29 +6,24 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from sem.command_line import Command, Parser
 from sem.config import SEMConfig, add_config_arguments, config_from_arguments
 
 if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser, Namespace
-
-HELP = "train a tokenizer on the configured text"
+    from argparse import Namespace
 
 
-def add_arguments(parser: ArgumentParser) -> None:
-    from jsonargparse import ArgumentParser
-
-    train = ArgumentParser(description="Train a byte-level byte-pair tokenizer; equal text gives an equal file.")
-    train.add_argument("--vocab_size", type=int, help="number of token ids; default: model.vocab_size")
-    train.add_argument("--output", default="tokenizer.json", help="the file to write")
-    train.add_argument("--documents", type=int, default=100_000, help="most documents of the training text to read")
-    add_config_arguments(train)
-    parser.add_subcommands(dest="action").add_subcommand("train", train, help="learn a vocabulary, write its file")
+def add_arguments(parser: Parser) -> None:
+    parser.add_argument("--vocab_size", type=int, metavar="N", help="number of token ids; default: model.vocab_size")
+    parser.add_argument("--output", default="tokenizer.json", metavar="FILE", help="the file to write (%(default)s)")
+    documents = "most documents of the training text to read (%(default)s)"
+    parser.add_argument("--documents", type=int, default=100_000, metavar="N", help=documents)
+    add_config_arguments(parser)
 
 
 def run(options: Namespace) -> int:
     from sem.data.file_tokenizer import train_tokenizer
 
-    options = options[options.action]
     if options.documents < 1:
         raise ValueError(f"--documents {options.documents}: expected at least 1")
     config = config_from_arguments(options)
@@ -62,3 +57,15 @@ def _training_texts(config: SEMConfig, limit: int) -> Iterable[str]:
         return iterate_texts(open_source(data), data, limit, held_out=False)
     documents = load_corpus(data.paths, corpus=data.corpus, validation_share=data.validation_share).train
     return (documents[index].tobytes().decode(errors="replace") for index in range(min(limit, len(documents))))
+
+
+COMMAND = Command(
+    help="train a tokenizer on the configured text",
+    subcommands={
+        "train": Command(
+            help="learn a byte-level byte-pair vocabulary; equal text gives an equal file",
+            add_arguments=add_arguments,
+            run=run,
+        )
+    },
+)

@@ -8,68 +8,51 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sem.command_line import Command, Parser
+
 if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser, Namespace
+    from argparse import Namespace
 
     from sem.trace import Comparison
 
-HELP = "record named intermediate values of a computation; find where two recordings part"
 DIVERGED = 1
 WIDTH = 110
 DTYPES = ("float32", "float64")
 
 
-def add_arguments(parser: ArgumentParser) -> None:
-    from jsonargparse import ArgumentParser
+def _add_cayley_arguments(parser: Parser) -> None:
+    parser.add_argument("output", help="the file to write")
+    parser.add_argument("--backend", default="native", help="native kernels or the plain-torch reference")
+    parser.add_argument("--dtype", default="float32", help="float32 or, for the reference, float64")
+    parser.add_argument("--device", default="cpu", help="device of the native kernels: cpu, cuda, xpu")
+    parser.add_argument("--nodes", type=int, default=256, help="width of the token")
+    parser.add_argument("--degree", type=int, default=8, help="mean number of neighbours on the small-world graph")
+    parser.add_argument("--dt", type=float, default=0.1, help="time step")
+    parser.add_argument("--tol", type=float, default=1e-5, help="relative residual to reach")
+    parser.add_argument("--max_iter", type=int, default=50, help="most iterations")
+    parser.add_argument("--seed", type=int, default=0, help="of the token, the graph and its weights")
 
-    cayley = ArgumentParser(description="Write the intermediate values of one token's Cayley step.")
-    cayley.add_argument("output", help="the file to write")
-    cayley.add_argument("--backend", default="native", help="native kernels or the plain-torch reference")
-    cayley.add_argument("--dtype", default="float32", help="float32 or, for the reference, float64")
-    cayley.add_argument("--device", default="cpu", help="device of the native kernels: cpu, cuda, xpu")
-    cayley.add_argument("--nodes", type=int, default=256, help="width of the token")
-    cayley.add_argument("--degree", type=int, default=8, help="mean number of neighbours on the small-world graph")
-    cayley.add_argument("--dt", type=float, default=0.1, help="time step")
-    cayley.add_argument("--tol", type=float, default=1e-5, help="relative residual to reach")
-    cayley.add_argument("--max_iter", type=int, default=50, help="most iterations")
-    cayley.add_argument("--seed", type=int, default=0, help="of the token, the graph and its weights")
 
-    diffraction = ArgumentParser(description="Write the intermediate values of one pixel of a diffraction image.")
-    diffraction.add_argument("output", help="the file to write")
-    diffraction.add_argument("--pixel", type=int, nargs=2, metavar=("SLOW", "FAST"), help="counted from 0")
+def _add_diffraction_arguments(parser: Parser) -> None:
+    parser.add_argument("output", help="the file to write")
+    parser.add_argument("--pixel", type=int, nargs=2, metavar=("SLOW", "FAST"), help="counted from 0")
     experiment = "the experiment, one text in the words of sem diffraction simulate: '-cell 100 100 100 90 90 90 ...'"
-    diffraction.add_argument("--flags", help=experiment)
-    diffraction.add_argument(
+    parser.add_argument("--flags", help=experiment)
+    parser.add_argument(
         "--c_log", metavar="FILE", help="what nanoBragg printed with -trace_pixel, in place of a computation"
     )
-    diffraction.add_argument("--backend", default="native", help="the CPU kernel (native) or the serial reference")
-    diffraction.add_argument(
-        "--dtype", help="float32 or, for the reference, float64; the widest that there is if left out"
-    )
-
-    compare = ArgumentParser(description="Compare two traces; exit status 1 if they differ, 2 for wrong arguments.")
-    compare.add_argument("first", help="a trace of this program, or another program's lines 'name = value ...'")
-    compare.add_argument("second", help="another")
-    compare.add_argument("--tolerance", type=float, default=1e-6, help="relative error up to which values agree")
-    compare.add_argument("--absolute", type=float, default=0.0, help="added to it, for what is rounding noise itself")
-    compare.add_argument("--all", action="store_true", help="show every quantity, not only those about a difference")
-    compare.add_argument("--markdown", metavar="FILE", help="write the whole table as Markdown")
-    compare.add_argument("--json", metavar="FILE", help="write the whole comparison as JSON")
-
-    actions = parser.add_subcommands(dest="action")
-    record = ArgumentParser(description="Write a trace.")
-    actions.add_subcommand("record", record, help="write a trace")
-    operators = record.add_subcommands(dest="operator")
-    operators.add_subcommand("cayley", cayley, help="of one token's Cayley step")
-    operators.add_subcommand("diffraction", diffraction, help="of one pixel of a diffraction image")
-    actions.add_subcommand("compare", compare, help="find the first divergence of two traces")
+    parser.add_argument("--backend", default="native", help="the CPU kernel (native) or the serial reference")
+    parser.add_argument("--dtype", help="float32 or, for the reference, float64; the widest that there is if left out")
 
 
-def run(options: Namespace) -> int:
-    chosen = options[options.action]
-    if options.action == "record":
-        return RECORDERS[chosen.operator](chosen[chosen.operator])
-    return _compare(chosen)
+def _add_compare_arguments(parser: Parser) -> None:
+    parser.add_argument("first", help="a trace of this program, or another program's lines 'name = value ...'")
+    parser.add_argument("second", help="another")
+    parser.add_argument("--tolerance", type=float, default=1e-6, help="relative error up to which values agree")
+    parser.add_argument("--absolute", type=float, default=0.0, help="added to it, for what is rounding noise itself")
+    parser.add_argument("--all", action="store_true", help="show every quantity, not only those about a difference")
+    parser.add_argument("--markdown", metavar="FILE", help="write the whole table as Markdown")
+    parser.add_argument("--json", metavar="FILE", help="write the whole comparison as JSON")
 
 
 def _record_cayley(options: Namespace) -> int:
@@ -114,7 +97,7 @@ def _record_diffraction(options: Namespace) -> int:
     if options.c_log is not None:
         return _record_c_log(options)
     for name in ("pixel", "flags"):
-        if options[name] is None:
+        if getattr(options, name) is None:
             raise ValueError(f"--{name}: expected a value, or --c_log with what the C program printed; got neither")
     experiment = experiment_from(shlex.split(options.flags))
     for note in experiment.notes:
@@ -133,7 +116,7 @@ def _record_c_log(options: Namespace) -> int:
     from sem.trace.c_program import PROGRAM
 
     for name in ("pixel", "flags", "dtype"):
-        if options[name] is not None:
+        if getattr(options, name) is not None:
             raise ValueError(f"--{name}: expected none with --c_log, whose trace is written as it is")
     trace = read_trace(options.c_log)
     if trace.header.get("program") != PROGRAM:
@@ -141,9 +124,6 @@ def _record_c_log(options: Namespace) -> int:
     trace.save(options.output)
     print(f"{options.output}: {len(trace.entries)} quantities")
     return 0
-
-
-RECORDERS = {"cayley": _record_cayley, "diffraction": _record_diffraction}
 
 
 def _compare(options: Namespace) -> int:
@@ -182,3 +162,30 @@ def _print_table(result: Comparison, names: tuple[str, str], everything: bool) -
     console = Console()
     console.width = max(console.width, WIDTH)
     console.print(table)
+
+
+COMMAND = Command(
+    help="record named intermediate values of a computation; find where two recordings part",
+    subcommands={
+        "record": Command(
+            help="write a trace",
+            subcommands={
+                "cayley": Command(
+                    help="write the intermediate values of one token's Cayley step",
+                    add_arguments=_add_cayley_arguments,
+                    run=_record_cayley,
+                ),
+                "diffraction": Command(
+                    help="write the intermediate values of one pixel of a diffraction image",
+                    add_arguments=_add_diffraction_arguments,
+                    run=_record_diffraction,
+                ),
+            },
+        ),
+        "compare": Command(
+            help="find the first divergence of two traces; exit status 1 if they differ, 2 for wrong arguments",
+            add_arguments=_add_compare_arguments,
+            run=_compare,
+        ),
+    },
+)

@@ -8,8 +8,9 @@ from sem.commands import training_run
 from sem.config import SEMConfig, add_config_arguments
 
 if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser, Namespace
+    from argparse import Namespace
 
+    from sem.command_line import Parser
     from sem.training.trainer import SEMTrainer
 
 HELP = "train a model and keep the run in training.output_dir"
@@ -23,7 +24,7 @@ SHORT = {
 """Options that are short for a setting."""
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     training_run.add_arguments(parser)
     for name, key in SHORT.items():
         option = name.replace("_", "-")
@@ -36,7 +37,7 @@ def run(options: Namespace) -> int:
     from sem.training.memory import keep_freed_memory
 
     keep_freed_memory()
-    short = {f"--{name.replace('_', '-')}": (key, options[name]) for name, key in SHORT.items()}
+    short = {f"--{name.replace('_', '-')}": (key, getattr(options, name)) for name, key in SHORT.items()}
     short["--no-compile"] = ("training.compile", "false" if options.no_compile else None)
     trainer = _trainer(training_run.configured(options, SEMConfig, short))
     result = trainer.fit(resume=options.resume, overwrite=options.overwrite)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from sem.extras import how_to_install
 from sem.files import write_text
 
 EOS_TOKEN, PAD_TOKEN = "<|endoftext|>", "<|pad|>"
@@ -136,7 +137,7 @@ def _library() -> Any:
     try:
         import tokenizers
     except ImportError:
-        raise ImportError("a tokenizer file needs the tokenizers library: pip install 'sem[hub]'") from None
+        raise ImportError(f"a tokenizer file needs the tokenizers library: {how_to_install('hub')}") from None
     return tokenizers
 
 

@@ -19,6 +19,7 @@ from typing import NamedTuple, Protocol
 
 from sem.config_sections import DataConfig
 from sem.data.shards import KINDS, Fields, check_fields, read_rows, suffix_of
+from sem.extras import how_to_install
 
 FIRST_DELAY, LONGEST_DELAY = 1.0, 60.0
 """Seconds before the first and at most before any later attempt to go on after a failure."""
@@ -128,7 +129,7 @@ def _hub_files(name: str, config: DataConfig, attempts: Attempts) -> list[str]:
     try:
         from datasets import load_dataset_builder
     except ImportError:
-        raise ImportError("data.dataset needs the datasets library: pip install 'sem[hub]'") from None
+        raise ImportError(f"data.dataset needs the datasets library: {how_to_install('hub')}") from None
     while True:
         try:
             builder = load_dataset_builder(name, config.dataset_config, revision=config.dataset_revision)

@@ -1,39 +1,55 @@
 """Differentiable X-ray diffraction: crystal, beam and detector to the image that they give, in nanoBragg's numbers.
 
 Lengths of cells and wavelengths are in Å, of detectors in mm, angles in degrees, as on that program's command line.
+
+What a name needs, torch above all, is loaded when the name is first used.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from sem.diffraction.beam import Beam, SourceRow
-from sem.diffraction.conventions import CONVENTIONS, Convention, custom
-from sem.diffraction.crystal import Crystal
-from sem.diffraction.detector import Detector
-from sem.diffraction.experiment import Experiment, experiment_from
-from sem.diffraction.images import read_panels, write_field
-from sem.diffraction.reflections import Reflections
-from sem.diffraction.simulator import Simulator
-
 if TYPE_CHECKING:
+    from sem.diffraction.beam import Beam, SourceRow
+    from sem.diffraction.conventions import CONVENTIONS, Convention, custom
+    from sem.diffraction.crystal import Crystal
+    from sem.diffraction.detector import Detector
+    from sem.diffraction.experiment import Experiment, experiment_from
     from sem.diffraction.files.dxtbx import DxtbxExperiment, experiment_of
     from sem.diffraction.files.dxtbx_document import read_experiments, write_experiments
     from sem.diffraction.files.reflection_list import open_reflections, write_mtz
+    from sem.diffraction.images import read_panels, write_field
+    from sem.diffraction.reflections import Reflections
+    from sem.diffraction.simulator import Simulator
 else:
-    _FILES = {
-        "DxtbxExperiment": "dxtbx",
-        "experiment_of": "dxtbx",
-        "read_experiments": "dxtbx_document",
-        "write_experiments": "dxtbx_document",
-        "open_reflections": "reflection_list",
-        "write_mtz": "reflection_list",
+    _MODULES = {
+        "Beam": "beam",
+        "SourceRow": "beam",
+        "CONVENTIONS": "conventions",
+        "Convention": "conventions",
+        "custom": "conventions",
+        "Crystal": "crystal",
+        "Detector": "detector",
+        "Experiment": "experiment",
+        "experiment_from": "experiment",
+        "read_panels": "images",
+        "write_field": "images",
+        "Reflections": "reflections",
+        "Simulator": "simulator",
+        "DxtbxExperiment": "files.dxtbx",
+        "experiment_of": "files.dxtbx",
+        "read_experiments": "files.dxtbx_document",
+        "write_experiments": "files.dxtbx_document",
+        "open_reflections": "files.reflection_list",
+        "write_mtz": "files.reflection_list",
     }
 
     def __getattr__(name: str) -> Any:
-        """What only files need is loaded when it is asked for: a simulation starts without it."""
-        if name not in _FILES:
+        if name not in _MODULES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(f"sem.diffraction.files.{_FILES[name]}"), name)
+        return getattr(import_module(f"sem.diffraction.{_MODULES[name]}"), name)
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_MODULES})
 
 
 __all__ = [

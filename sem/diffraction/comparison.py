@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sem.extras import how_to_install
 from sem.files import save_figure
 
 PLATEAU = 21
@@ -130,7 +131,7 @@ def plot_difference(first: Tensor, second: Tensor, path: str | Path, titles: tup
         from matplotlib.colors import LogNorm
         from matplotlib.figure import Figure
     except ImportError:
-        raise ImportError("a difference picture needs matplotlib: pip install 'sem[train]'") from None
+        raise ImportError(f"a difference picture needs matplotlib: {how_to_install('train')}") from None
 
     figure = Figure(figsize=(15, 4.6), layout="constrained")
     FigureCanvasAgg(figure)

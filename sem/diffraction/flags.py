@@ -11,8 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sem.diffraction.parameters import positive
-
 Value = Any
 ELECTRONVOLT_ANGSTROM = 12398.42
 CUSTOM = "CUSTOM"
@@ -86,6 +84,8 @@ def _vector(names: str, group: str, sets: str, help: str, **more: Any) -> Flag:
 
 
 def _wavelength_of(energy: float) -> float:
+    from sem.diffraction.parameters import positive  # brings torch, which the list of flags does without
+
     return ELECTRONVOLT_ANGSTROM / positive("energy", energy, "in eV")
 
 

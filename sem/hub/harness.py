@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from sem.config_sections import GenerationConfig
+from sem.extras import how_to_install
 from sem.generation import generate_text
 from sem.hub.pretrained import PretrainedSEMModel
 
@@ -25,7 +26,7 @@ try:
     from lm_eval.api.registry import register_model
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 except ImportError as error:
-    raise ImportError(f"sem.hub.harness needs lm_eval ({error}): pip install 'sem[eval]'") from None
+    raise ImportError(f"sem.hub.harness needs lm_eval ({error}): {how_to_install('eval')}") from None
 
 _MOST_NEW_TOKENS = 256
 """The harness's own default."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from sem.config import SEMConfig
 from sem.config_sections import TOKENIZER_SIZES
+from sem.extras import DISTRIBUTION
 from sem.hub.library import huggingface_hub
 from sem.masking import MASK, add_secrets
 
@@ -83,7 +84,7 @@ def build_job(config: SEMConfig) -> Job:
         env={
             "SEM_CONFIG": json.dumps(config.to_dict(), ensure_ascii=False),
             # a URL needs the name in front of it; a path in the image takes the extras behind it
-            "SEM_REQUIREMENT": f"sem[{extras}] @ {source}" if "://" in source else f"{source}[{extras}]",
+            "SEM_REQUIREMENT": f"{DISTRIBUTION}[{extras}] @ {source}" if "://" in source else f"{source}[{extras}]",
             "PIP_BREAK_SYSTEM_PACKAGES": "1",  # the container is the environment
             "PYTHONUNBUFFERED": "1",
         },

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, TypeVar
 
+from sem.extras import how_to_install
 from sem.masking import masked
 
 Answer = TypeVar("Answer")
@@ -40,7 +41,7 @@ def huggingface_hub() -> ModuleType:
         library = importlib.import_module("huggingface_hub")
         library.JobHardware  # noqa: B018 - the newest of what is used, and the names are loaded lazily
     except (ImportError, AttributeError):
-        raise ImportError("the hub needs huggingface_hub 1.17 or newer: pip install 'sem[hub]'") from None
+        raise ImportError(f"the hub needs huggingface_hub 1.17 or newer: {how_to_install('hub')}") from None
     # where a call of the library names no time, it would wait for ever
     library.get_session().timeout = SILENCE
     return library

@@ -11,13 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-
 from sem.config import SEMConfig
 from sem.config_sections import GenerationConfig
 from sem.data import Tokenizer, tokenizer_of
 from sem.data.tokenizer import TOKENIZER_FILE
+from sem.extras import how_to_install
 from sem.files import replacing, write_text
 from sem.hub.card import TEMPLATE, Provenance, card_fields, provenance
 from sem.hub.library import hub_errors, huggingface_hub
@@ -29,6 +27,12 @@ from sem.training.run_folder import open_checkpoint, run_folder_of, saved_config
 
 huggingface_hub()  # the sentence that says how to install it
 from huggingface_hub import ModelHubMixin  # noqa: E402
+
+try:
+    from safetensors import SafetensorError, safe_open
+    from safetensors.torch import save
+except ImportError:
+    raise ImportError(f"models that go out or come in need safetensors: {how_to_install('hub')}") from None
 
 CONFIG_FILE, WEIGHTS_FILE, GENERATION_FILE = "config.json", "model.safetensors", "generation_config.json"
 MODEL_TYPE, ARCHITECTURE = "sem", "SEMForCausalLM"

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sem.extras import how_to_install
 from sem.hub.library import huggingface_hub
 from sem.hub.pretrained import ARCHITECTURE, MODEL_TYPE, PREFIX, config_of
 from sem.model import DecodingState, SEMModel
@@ -28,7 +29,7 @@ try:
         raise ImportError("this one's generate knows no cache by that name")
 except Exception as error:  # an installation that does not fit torch fails in many ways
     raise ImportError(
-        f"sem.hub.transformers needs transformers 5.24 or newer ({error}): pip install 'sem[hub]'"
+        f"sem.hub.transformers needs transformers 5.24 or newer ({error}): {how_to_install('hub')}"
     ) from None
 
 _ALIGNMENT = 64

@@ -15,7 +15,7 @@ import torch  # noqa: F401  (first, so that both share one OpenMP runtime and it
 
 _MODULES = {"cpu": "_cpu", "cuda": "_cuda", "xpu": "_xpu"}
 _PACKAGE = Path(__file__).parents[1]
-# By path: an index has another package of this name.
+# By path: what an index has are wheels, built without these.
 _REBUILD = "in sem's source folder: pip install --force-reinstall --no-deps ."
 _HOW_TO_GET = {
     "cpu": f"reinstall it with a C++20 compiler present, {_REBUILD}",

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from sem.extras import how_to_install
+
 
 def aligned(reconstruction: Tensor, truth: Tensor, *, newton: int = 20) -> Tensor:
     """``c p exp(i (a y + b x))`` with the ``c, a, b`` that bring it nearest to ``truth``; complex ``[H, W]`` both.
@@ -76,7 +78,7 @@ def registered(reconstruction: Tensor, truth: Tensor, crop: int = 0) -> tuple[Te
         from scipy.signal.windows import hann
         from skimage.registration import phase_cross_correlation
     except ImportError:
-        raise ImportError("registration needs scikit-image: pip install 'sem[ptycho]'") from None
+        raise ImportError(f"registration needs scikit-image: {how_to_install('ptycho')}") from None
     p, t = reconstruction.detach().to(torch.complex128), truth.detach().to(torch.complex128)
     inside = slice(crop, -crop or None)
     wanted = t[inside, inside]

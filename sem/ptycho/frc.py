@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sem.extras import how_to_install
+
 
 class RingCorrelation(NamedTuple):
     """``curve`` and ``pixels``, float64 and int64 ``[side // 2 + 1]``: the correlation on each ring, and of how many
@@ -55,7 +57,7 @@ def ring_correlation(image: Tensor, other: Tensor) -> RingCorrelation:
     try:
         from scipy.signal.windows import tukey
     except ImportError:
-        raise ImportError("scores need scikit-image and scipy: pip install 'sem[ptycho]'") from None
+        raise ImportError(f"scores need scikit-image and scipy: {how_to_install('ptycho')}") from None
     side = min(image.shape)
     first = [(size - side) // 2 for size in image.shape]
     taper = torch.from_numpy(tukey(side, 0.25))

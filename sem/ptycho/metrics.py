@@ -8,9 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sem.extras import how_to_install
 from sem.ptycho.alignment import aligned, registered
 
-_NO_SCORES = "scores need scikit-image: pip install 'sem[ptycho]'"
+_NO_SCORES = f"scores need scikit-image: {how_to_install('ptycho')}"
 
 
 class Scores(NamedTuple):

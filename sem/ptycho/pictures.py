@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from sem.extras import how_to_install
 from sem.files import save_figure
 from sem.ptycho.comparison import beside, rings_beside, shown
 from sem.ptycho.files import AXES, Geometry, ResultFile, ScanFile
@@ -178,7 +179,7 @@ def require_matplotlib() -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        raise ImportError("pictures need matplotlib: pip install 'sem[ptycho]'") from None
+        raise ImportError(f"pictures need matplotlib: {how_to_install('ptycho')}") from None
 
 
 def _page(count: int, columns: int | None = None, size: float = 4.2) -> tuple[Figure, list[Axes]]:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sem.extras import how_to_install
 from sem.ops import Patches
 from sem.ptycho.files import Geometry, ResultFile
 from sem.ptycho.inspection import illumination
@@ -138,7 +139,7 @@ def _interpolated(
     try:
         from scipy.ndimage import affine_transform, binary_erosion
     except ImportError:
-        raise ImportError("moving an object between pixels needs scikit-image: pip install 'sem[ptycho]'") from None
+        raise ImportError(f"moving an object between pixels needs scikit-image: {how_to_install('ptycho')}") from None
     matrix, offset = [1 / scale, 1 / scale], (-shift / scale).tolist()
     options = {"matrix": matrix, "offset": offset, "output_shape": shape}
     filled = torch.where(known, image, image[known].mean()).to(torch.complex128)

@@ -10,7 +10,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from sem.terminal import fitting
+
 _MOST_ROWS = 20
+_PADDING = 2
 
 
 class SweepDisplay:
@@ -84,8 +87,13 @@ class SweepDisplay:
         return str(timedelta(seconds=round(sum(guesses) / len(guesses) * runs / self._jobs)))
 
     def _table(self) -> Group:
-        table = Table("arm", *(f"seed {seed}" for seed in self._seeds), box=None, padding=(0, 2))
-        for arm, cells in list(self._cells.items())[-_MOST_ROWS:]:
-            table.add_row(arm, *(cells.get(seed, "") for seed in self._seeds))
+        shown = dict(list(self._cells.items())[-_MOST_ROWS:])
+        columns = [["arm", *shown]]
+        columns += [[f"seed {seed}", *(cells.get(seed, "") for cells in shown.values())] for seed in self._seeds]
+        widths = (max(map(len, column)) + 2 * _PADDING for column in columns)
+        columns = columns[: fitting(widths, 0, self._console.width)]
+        table = Table(*(column[0] for column in columns), box=None, padding=(0, _PADDING))
+        for row in zip(*(column[1:] for column in columns), strict=True):
+            table.add_row(*row)
         counts = f"{len(self._active)} running, {self._waiting} waiting, left {self.left}"
         return Group(table, Text(counts, style="dim"))

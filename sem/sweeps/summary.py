@@ -12,6 +12,7 @@ from itertools import combinations, groupby
 from pathlib import Path
 from typing import Any
 
+from sem.extras import how_to_install
 from sem.files import write_text
 from sem.sweeps.arms import TRIAL
 from sem.sweeps.experiment import Arm, Budget, Experiment, Figure, Run
@@ -150,7 +151,7 @@ class Summary:
             try:
                 plot_curves(self.results, output / CURVES)
             except ImportError:
-                note = f"no {CURVES}: pip install 'sem[train]' for it"
+                note = f"no {CURVES}: {how_to_install('train')} for it"
         write_text(output / SUMMARY, self.markdown(picture=(output / CURVES).exists()))
         write_text(output / SUMMARY_JSON, json.dumps(_without_nonfinite(self.to_mapping()), indent=1) + "\n")
         return note

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sem.extras import how_to_install
 from sem.settings import changed_settings
 from sem.sweeps.arms import TRIAL
 from sem.sweeps.experiment import Arm, Experiment, Run, make_run
@@ -229,7 +230,7 @@ def open_study(search: Search, seeds: Sequence[int], output: Path, storage: str 
         import optuna
         from sqlalchemy.exc import SQLAlchemyError
     except ImportError:
-        raise ImportError("a search needs Optuna: pip install 'sem[sweep]'") from None
+        raise ImportError(f"a search needs Optuna: {how_to_install('sweep')}") from None
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from sem.extras import how_to_install
 from sem.files import free_name, write_text
 
 
@@ -161,7 +162,7 @@ def open_logs(
         elif importlib.util.find_spec("tensorboard") is not None:
             logs.append(TensorBoardLog(folder / "tensorboard", resume_step))
         else:
-            say("no TensorBoard events: pip install 'sem[train]' for them")
+            say(f"no TensorBoard events: {how_to_install('train')} for them")
     return logs
 
 

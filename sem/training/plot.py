@@ -9,6 +9,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sem.extras import how_to_install
 from sem.files import save_figure
 from sem.training.health import Criterion
 from sem.training.logging import read_csv
@@ -109,8 +110,11 @@ def draw(rows: Sequence[Mapping[str, float]], panels: Iterable[Panel], target: s
     if not shown:
         raise ValueError(f"expected at least one figure to draw, got {sorted(measured)}")
 
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ImportError(f"curves need matplotlib: {how_to_install('train')}") from None
 
     columns = min(3, len(shown))
     lines = -(-len(shown) // columns)

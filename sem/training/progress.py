@@ -6,11 +6,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
+
+from sem.terminal import fitting
+
+_HEAD_GAP, _BODY_GAP = 2, 3
+_SHORTEST_BAR, _LONGEST_BAR = 8, 40
 
 
 @dataclass(frozen=True)
@@ -83,16 +88,21 @@ class ProgressDisplay:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _panel(self, step: int, share: float, seconds_left: float | None) -> Group:
-        head = Table.grid(padding=(0, 2))
-        head.add_row(
-            Text(f"{self._unit} {step}", style="bold"),
-            ProgressBar(total=1.0, completed=share, width=40),
-            Text(f"{100 * share:.0f} %"),
-            Text(f"left {clock(seconds_left)}"),
-        )
-        body = Table.grid(padding=(0, 3))
-        body.add_row(*(Text(figure.label, style="dim") for figure in self._shown))
-        body.add_row(*(Text(figure.text(self._latest)) for figure in self._shown))
+        width = self._console.width
+        name, done, left = f"{self._unit} {step}", f"{100 * share:.0f} %", f"left {clock(seconds_left)}"
+        cells: list[RenderableType] = [Text(name, style="bold"), Text(done), Text(left)]
+        bar = min(_LONGEST_BAR, width - sum(len(text) + _HEAD_GAP for text in (name, done, left)))
+        if bar >= _SHORTEST_BAR:
+            cells.insert(1, ProgressBar(total=1.0, completed=share, width=bar))
+        else:
+            cells = cells[: fitting(map(len, (name, done, left)), _HEAD_GAP, width)]
+        head = Table.grid(padding=(0, _HEAD_GAP))
+        head.add_row(*cells)
+        columns = [(figure.label, figure.text(self._latest)) for figure in self._shown]
+        columns = columns[: fitting((max(map(len, column)) for column in columns), _BODY_GAP, width)]
+        body = Table.grid(padding=(0, _BODY_GAP))
+        body.add_row(*(Text(label, style="dim") for label, _ in columns))
+        body.add_row(*(Text(value) for _, value in columns))
         return Group(head, body)
 
 
@@ -145,7 +155,9 @@ class CountDisplay:
         self._done += count
         now = self._now()
         if self._live is not None:
-            self._live.update(Text(self._line(now)))
+            parts = self._line(now).split(" | ")
+            fit = fitting(map(len, parts), len(" | "), self._console.width)
+            self._live.update(Text(" | ".join(parts[:fit])))
         elif now - self._told >= self._every:
             self._told = now
             self._console.print(self._line(now), markup=False, highlight=False, soft_wrap=True)

@@ -13,6 +13,7 @@ from torch import nn
 from sem.config import SEMConfig
 from sem.data import Corpus, build_loaders, keep_tokenizer, tokenizer_of
 from sem.diagnostics import Diagnostics
+from sem.extras import how_to_install
 from sem.files import write_text
 from sem.generation import generate_text
 from sem.model import SEMModel
@@ -140,7 +141,7 @@ class SEMTrainer(RunTrainer):
             if (table := self.folder / "metrics.csv").exists():  # training.loggers may name others alone
                 plot_curves(table, self.folder / "curves.png", title=self.folder.name)
         except ImportError:
-            display.message("no curves.png: pip install 'sem[train]' for it")
+            display.message(f"no curves.png: {how_to_install('train')} for it")
         except ValueError as error:  # a table that somebody has been at; the run is done all the same
             display.message(f"no curves.png: {error}")
         write_text(self.folder / "sample.txt", self.sample())

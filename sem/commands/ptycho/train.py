@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         info = NetworkConfig.settings()[key]
         text = f"short for --{key}: {info.help}".replace("%", "%%")
         parser.add_argument(f"--{name}", metavar=info.name.upper(), help=text)
-    NetworkConfig.add_arguments(parser.add_argument_group("all settings"))
+    NetworkConfig.add_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:

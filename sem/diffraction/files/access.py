@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sem.extras import how_to_install
+
 LARGEST_FILE = 1 << 31
 """Bytes that a file may have."""
 LARGEST_CONTENT = 1 << 29
@@ -34,7 +36,7 @@ def library(name: str, what: str) -> Any:
         return importlib.import_module(name)
     except ImportError:
         package = name.partition(".")[0]
-        raise ImportError(f"{what} needs {package}: pip install 'sem[crystallography]'") from None
+        raise ImportError(f"{what} needs {package}: {how_to_install('crystallography')}") from None
 
 
 def size_of(path: str | Path) -> int:

@@ -21,6 +21,7 @@ from sem.diffraction.refinement.objective import Objective, Sharpness
 from sem.diffraction.refinement.settings import RefinementSettings
 from sem.diffraction.refinement.shot import Shot
 from sem.diffraction.simulator import Simulator
+from sem.extras import how_to_install
 
 CONVERGED, DIVERGED = "converged", "diverged"
 _CLOSE = 1e-4
@@ -179,7 +180,7 @@ def _descend(objective: Objective, most: int, stopped: Callable[[], bool], *, bl
     try:
         from scipy.optimize import minimize
     except ImportError:
-        raise ImportError("refinement needs scipy: pip install 'sem[crystallography]'") from None
+        raise ImportError(f"refinement needs scipy: {how_to_install('crystallography')}") from None
     descent = _Descent(torch.zeros_like(objective.units))
     refused = idle = 0
 

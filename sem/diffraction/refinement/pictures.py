@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sem.diffraction.refinement.fit import Fit
 from sem.diffraction.refinement.shot import Shot
+from sem.extras import how_to_install
 
 _MOST_SIGMAS = 5.0
 
@@ -31,7 +32,7 @@ def _picture(shot: Shot, model: Tensor, sigma: Tensor, title: str) -> bytes:
         from matplotlib.colors import LogNorm
         from matplotlib.figure import Figure
     except ImportError:
-        raise ImportError("pictures of a fit need matplotlib: pip install 'sem[crystallography]'") from None
+        raise ImportError(f"pictures of a fit need matplotlib: {how_to_install('crystallography')}") from None
     import numpy as np
 
     figure = Figure(figsize=(15, 4.9), layout="constrained")

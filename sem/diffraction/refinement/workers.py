@@ -13,6 +13,7 @@ import torch
 from sem.diffraction.refinement.fit import Stopped
 from sem.diffraction.refinement.settings import RefinementSettings
 from sem.diffraction.refinement.shots import FAILED, Result, Task, refine_task
+from sem.extras import how_to_install
 
 _DEAF = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
 """What workers of this machine begin with: Ctrl-C in a terminal reaches them too, and is not theirs to act on."""
@@ -57,7 +58,7 @@ def refine_with_dask(
         import distributed
         from distributed.scheduler import KilledWorker
     except ImportError:
-        raise ImportError("several workers need dask.distributed: pip install 'sem[crystallography]'") from None
+        raise ImportError(f"several workers need dask.distributed: {how_to_install('crystallography')}") from None
     with contextlib.ExitStack() as stack:
         if scheduler is None:
             # any free port for the dashboard; no limit of memory, a shot needs little; no profiler, which costs time

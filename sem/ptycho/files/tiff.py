@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from sem.extras import how_to_install
 from sem.files import replacing
 from sem.ptycho.files.contents import Geometry
 
@@ -22,7 +23,7 @@ def write_tiff(path: str | os.PathLike[str], object: Tensor, geometry: Geometry 
     try:
         import tifffile
     except ImportError:
-        raise ImportError("a .tif needs tifffile: pip install 'sem[ptycho]'") from None
+        raise ImportError(f"a .tif needs tifffile: {how_to_install('ptycho')}") from None
 
     pages = np.stack([object.abs().numpy(), object.angle().numpy()]).astype(np.float32)
     density, unit = None, {}

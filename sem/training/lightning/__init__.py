@@ -1,9 +1,11 @@
 """The plain loop's steps under a Lightning ``Trainer``: the user's own, or what ``--engine lightning`` makes."""
 
+from sem.extras import how_to_install
+
 try:
     import lightning.pytorch  # noqa: F401
 except ImportError:
-    raise ImportError("training with Lightning needs lightning: pip install 'sem[lightning]'") from None
+    raise ImportError(f"training with Lightning needs lightning: {how_to_install('lightning')}") from None
 
 from sem.training.lightning.callbacks import HealthMonitor, RunCheckpoint, RunEnd, RunReport
 from sem.training.lightning.data import SEMDataModule
