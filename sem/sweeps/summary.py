@@ -22,6 +22,7 @@ from sem.sweeps.table import ArmRow, Spread, arm_row, budget_warnings, floors, m
 from sem.sweeps.verdicts import FEWEST_SEEDS, SameRuns, Verdict, judge, same_runs
 
 SUMMARY, SUMMARY_JSON, CURVES = "summary.md", "summary.json", "curves.png"
+_MOST_PAIRS = 6
 
 
 @dataclass(frozen=True)
@@ -196,15 +197,15 @@ class Summary:
 
     def _verdict_lines(self) -> Iterator[str]:
         """What was decided, each on a line; what was not, in one line for each question and reason."""
-        open_pairs: dict[str, list[str]] = {}
+        open_pairs: dict[str, list[tuple[str, str]]] = {}
         for verdict in self.verdicts:
             if verdict.kind in ("better", "prevents"):
                 yield verdict.text
                 continue
             reason = f"{verdict.question}: {verdict.text.partition(f', {verdict.question}: ')[2]}"
-            open_pairs.setdefault(reason, []).append(" and ".join(verdict.arms))
+            open_pairs.setdefault(reason, []).append(verdict.arms)
         for reason, pairs in open_pairs.items():
-            yield f"{reason}: {'; '.join(pairs)}"
+            yield f"{reason}: {_shown(pairs)}"
 
     def to_mapping(self) -> dict[str, Any]:
         """All of it as plain values."""
@@ -225,6 +226,23 @@ class Summary:
             "runs": [_run_mapping(result) for runs in self.results for result in runs],
             "commands": [list(run.command) for run in self.runs],
         }
+
+
+def _shown(pairs: Sequence[tuple[str, str]]) -> str:
+    """Pairs of arms in few words: twelve arms have 66.
+
+    Example:
+        >>> _shown([("a", "b"), ("a", "c")]), _shown([("a", "b"), ("a", "c"), ("b", "c")])
+        ('a and b; a and c', 'any two of a, b, c')
+        >>> _shown([("a", name) for name in "bcdefgh"])
+        '7 pairs, which summary.json names'
+    """
+    arms = list(dict.fromkeys(arm for pair in pairs for arm in pair))
+    if len(arms) > 2 and len(pairs) == math.comb(len(arms), 2):
+        return f"any two of {', '.join(arms)}"
+    if len(pairs) > _MOST_PAIRS:
+        return f"{len(pairs)} pairs, which {SUMMARY_JSON} names"
+    return "; ".join(" and ".join(pair) for pair in pairs)
 
 
 def _row_mapping(row: ArmRow) -> dict[str, Any]:
