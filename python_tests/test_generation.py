@@ -245,7 +245,7 @@ def test_what_occurred_is_penalised_prompt_included():
 def test_filters_without_transformers(setting, monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     assert drawn(Scripted([5]), temperature=0.5, top_k=3, top_p=0.9, max_new_tokens=1) == [5]
-    with pytest.raises(ImportError, match=rf"generation.{next(iter(setting))} needs transformers .*'sem\[hub\]'"):
+    with pytest.raises(ImportError, match=rf"generation.{next(iter(setting))} needs transformers .*'sem-torch\[hub\]'"):
         generate_text(Scripted([5]), ByteTokenizer(), GenerationConfig(**setting))
 
 

@@ -112,7 +112,9 @@ def test_usage(arguments, status, capsys):
 
 def test_an_unknown_subcommand_is_named(capsys):
     assert main(["diffraction", "draw"]) == 2
-    error = "sem: sem diffraction draw: no such subcommand; expected one of simulate, compare, inspect, convert\n"
+    error = (
+        "sem: sem diffraction draw: no such subcommand; expected one of simulate, compare, inspect, convert, refine\n"
+    )
     assert capsys.readouterr().err == error
 
 

@@ -130,7 +130,7 @@ def test_lists_that_are_none(tmp_path, text, message):
 def test_a_library_that_is_not_there_ends_the_run(tmp_path, monkeypatch, library, workers):
     monkeypatch.setitem(sys.modules, library, None)
     tasks = tasks_from(*write_shots(tmp_path, 1))
-    with pytest.raises(ImportError, match=r"pip install 'sem\[crystallography\]'"):
+    with pytest.raises(ImportError, match=r"pip install 'sem-torch\[crystallography\]'"):
         refine_shots(tasks, SETTINGS, tmp_path / "out", workers=workers)
     assert not list((tmp_path / "out" / "shots").iterdir())
 
