@@ -80,7 +80,10 @@ def test_values_that_look_like_options_are_values():
     parser.add_argument("place", nargs="?")
     parser.add_argument("--by", type=float)
     parser.add_argument("--say")
-    assert parser.parse(["--by", "-1.5"]).by == -1.5
+    for number in ("-1.5", "-1e-3", "-.5E2", "-inf"):
+        assert parser.parse(["--by", number]).by == float(number)
+    with pytest.raises(ValueError, match="^--say: a value that begins with - goes behind =: --say=-word$"):
+        parser.parse(["--say", "-word"])
     assert parser.parse(["--say", "-a word with spaces"]).say == "-a word with spaces"
     assert parser.parse(["--say=--by"]).say == "--by"
     assert parser.parse(["--", "--say"]).place == "--say"
@@ -155,7 +158,7 @@ def test_errors_of_a_command_are_one_line_and_a_bug_shows_where_it_is(capsys):
 
     for error, status, line in (
         (ValueError("steps = 0: expected more"), 2, "sem: steps = 0: expected more\n"),
-        (FileNotFoundError(2, "No such file", "a.pt"), 1, "sem: [Errno 2] No such file: 'a.pt'\n"),
+        (FileNotFoundError(2, "No such file", "a.pt"), 1, "sem: a.pt: No such file\n"),
         (MemoryError(), 1, "sem: not enough memory\n"),
         (KeyboardInterrupt(), 130, "\nsem: stopped by Ctrl-C\n"),
     ):

@@ -49,7 +49,7 @@ def assert_same_predictions(found, expected):
 
 
 def assert_same_amplitudes(found, expected):
-    """Every probability to 2e-6, its square root, which is the modulus of the amplitude the model computes, to 1e-5, and
+    """Every probability to 2e-6, its square root, the modulus of the amplitude that the model computes, to 1e-5, and
     the logarithm to 2e-4 for all but the rarer tokens. Where an amplitude passes near zero, a logarithm shows the last
     bits of float32: one matrix product of other shape moves it by 1e-4 (1.01e-4 and 1.05e-6 seen with AVX2)."""
     torch.testing.assert_close(found.exp(), expected.exp(), rtol=0, atol=2e-6)

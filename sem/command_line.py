@@ -24,7 +24,7 @@ from sem.settings import unknown_key
 FAILED, WRONG_USE, STOPPED = 1, 2, 130
 _MOST_IN_USAGE = 12
 _HELP_WORDS = ("-h", "--help", "-help")
-_NEGATIVE = re.compile(r"-\d*\.?\d+(e[+-]?\d+)?", re.IGNORECASE)
+_NEGATIVE = re.compile(r"(-(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|-inf)$", re.IGNORECASE)
 _VALUE_ERROR = re.compile(r"argument (?P<option>\S+): invalid (?P<kind>int|float) value: (?P<value>.*)")
 _CHOICE_ERROR = re.compile(
     r"argument (?P<option>\S+): invalid choice: (?P<value>.*) \(choose from (?P<known>.*)\)", re.S
@@ -47,6 +47,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, prog: str, description: str) -> None:
         super().__init__(prog=prog, description=description, allow_abbrev=False)
+        self._negative_number_matcher = _NEGATIVE  # argparse's own knows no exponents
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
         """The options that ``arguments`` give.
@@ -87,15 +88,19 @@ class Parser(argparse.ArgumentParser):
         return f"[{name}]" if action.nargs == "?" else name
 
     def _check_names(self, arguments: Iterable[str]) -> None:
-        known = [option for action in self._actions for option in action.option_strings]
-        problems = []
+        known = {option: action for action in self._actions for option in action.option_strings}
+        problems, before = [], ""
         for argument in arguments:
             if argument == "--":
                 break
             name, equals, value = argument.partition("=")
             taken_for_option = name.startswith("-") and name != "-" and " " not in name
             if taken_for_option and name not in known and not _NEGATIVE.fullmatch(argument):
-                problems.append(self._unknown(name, value if equals else None, known))
+                if before in known and known[before].nargs is None and not argument.startswith("--"):
+                    problems.append(f"{before}: a value that begins with - goes behind =: {before}={argument}")
+                else:
+                    problems.append(self._unknown(name, value if equals else None, list(known)))
+            before = argument
         if problems:
             raise ValueError("\n".join(problems))
 
@@ -251,7 +256,10 @@ def _discard_output() -> None:
 
 def _fail(error: Exception) -> int:
     """Say in one line what went wrong; of a bug, all that a report needs."""
-    text = " ".join(str(error).split("\n")) if isinstance(error, OSError) else str(error)
+    text = str(error)
+    if isinstance(error, OSError):
+        known = error.filename is not None and error.strerror
+        text = f"{error.filename}: {error.strerror}" if known else " ".join(text.split("\n"))
     if isinstance(error, ValueError):
         print(f"sem: {text}", file=sys.stderr)
         return WRONG_USE

@@ -208,7 +208,7 @@ def test_a_run_that_was_killed_left_what_it_had_kept(scan, tmp_path, monkeypatch
     with pytest.raises(SystemExit):
         reconstruct(scan, folder, *OPTIONS, "--checkpoint-minutes", "1e-9", "--minutes", "1e-9")
     monkeypatch.undo()
-    assert [path.name for path in folder.iterdir()] == ["state.h5"]
+    assert {path.name for path in folder.iterdir()} == {"state.h5", "result.h5"}
     assert read_state(folder / "state.h5")["recipe"]["minutes"] == 1e-9
     assert reconstruct(scan, folder, *OPTIONS) == 2
     assert "--overwrite replaces the one there; --resume goes on with it" in capsys.readouterr().err
@@ -242,3 +242,14 @@ def test_mistakes_about_resuming_get_one_sentence(scan, tmp_path, monkeypatch, c
     assert "expected another file than the one that this run replaces" in capsys.readouterr().err
     assert reconstruct(scan, folder, *OPTIONS, "--overwrite") == 0
     assert not (folder / "state.h5").exists()
+
+
+def test_what_breaks_after_the_sweeps_loses_none_of_them(scan, tmp_path, monkeypatch, capsys):
+    def broken(*unused):
+        raise RuntimeError("no figures today")
+
+    folder = tmp_path / "run"
+    monkeypatch.setattr("sem.ptycho.comparison.scores_beside", broken)
+    assert reconstruct(scan, folder, *OPTIONS) == 1
+    assert capsys.readouterr().err == "sem: no figures today\n"
+    assert len(read_result(folder / "result.h5").losses["loss"]) == 9

@@ -6,6 +6,7 @@ import argparse
 import csv
 import io
 import json
+import shlex
 import time
 import zipfile
 from collections.abc import Callable
@@ -47,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from sem.hdf5 import library
+    from sem.ptycho import write_result
     from sem.ptycho.pictures import require_matplotlib
     from sem.ptycho.runs import Run
 
@@ -79,13 +81,14 @@ def run(options: argparse.Namespace) -> int:
     interrupted = _sweep(job, lambda: _keep(job, state, options), 60 * options.checkpoint_minutes)
     if not job.sweeps:
         raise ArithmeticError(f"{job.stopped}; nothing is kept")
+    if not job.ended:
+        _keep(job, state, options)
     result = job.result()
+    write_result(folder / RESULT, result)  # before anything is made of it: what goes wrong there loses nothing
     report = _report(job, result, truth, interrupted)
-    written = _write_numbers(folder, result, report)
+    written = [RESULT, *_write_numbers(folder, result, report)]
     if job.ended:
         state.unlink(missing_ok=True)
-    else:
-        _keep(job, state, options)
     if not options.no_pictures:
         written += _draw(folder, result, truth if "scores" in report else None)
     for name in PICTURES:  # of a result that was replaced
@@ -94,7 +97,9 @@ def run(options: argparse.Namespace) -> int:
     _conclude(report)
     print(f"{folder}: {', '.join(written)}")
     if not job.ended:
-        print(f"go on with: sem ptycho reconstruct {options.file} --output {folder} --resume")
+        again = ["sem", "ptycho", "reconstruct", options.file, "--output", str(folder), "--resume"]
+        limit = "" if interrupted else ", and with other --minutes or --chi-squared, which ended it"
+        print(f"go on with: {shlex.join(again)}{limit}")
     if job.diverged:
         raise ArithmeticError(f"{job.stopped}; what sweep {len(job.sweeps)} left is kept in {folder}")
     return 0
@@ -202,16 +207,14 @@ def _report(job: Run, result: ResultFile, truth: Tensor | None, interrupted: boo
 
 def _write_numbers(folder: Path, result: ResultFile, report: dict[str, Any]) -> list[str]:
     from sem.files import write_text
-    from sem.ptycho import write_result
 
-    write_result(folder / RESULT, result)
     table = io.StringIO()
     lines = csv.writer(table, lineterminator="\n")
     lines.writerow(result.losses)
     lines.writerows([f"{value:.10g}" for value in sweep] for sweep in zip(*result.losses.values(), strict=True))
     write_text(folder / LOSSES, table.getvalue())
     write_text(folder / REPORT, json.dumps(report, indent=2, allow_nan=False) + "\n")
-    return [RESULT, LOSSES, REPORT]
+    return [LOSSES, REPORT]
 
 
 def _draw(folder: Path, result: ResultFile, truth: Tensor | None) -> list[str]:
