@@ -130,3 +130,17 @@ def test_what_cannot_be_is_a_sentence(words, complaint, folder, capsys):
     error = capsys.readouterr().err
     assert error.startswith(f"sem: {complaint}") and error.count("\n") == 1
     assert sorted(path.name for path in folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64])
+@pytest.mark.parametrize("name", ["b.h5", "b.cbf", "b.edf", "b.tif"])
+def test_counts_that_32_bits_do_not_hold_are_refused(name, dtype, folder, capsys):
+    large = 3_000_000_000 if dtype is np.int64 else 2**64 - 1
+    np.save("a.npy", np.array([[0, large], [2, 3]], dtype))
+    assert run("convert", "a.npy", name) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"sem: {name}: expected counts from -2147483648 to 2147483647, which fit in 32 bits, got 0")
+    assert error.count("\n") == 1 and not (folder / name).exists()
+    np.save("a.npy", np.array([[0, 2**31 - 1], [2, 3]], dtype))
+    assert run("convert", "a.npy", name) == 0
+    assert images.read_image(name).tolist() == [[0, 2**31 - 1], [2, 3]]

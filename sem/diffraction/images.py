@@ -228,7 +228,8 @@ def write_field(path: str | Path, panels: Sequence[Tensor], settings: Mapping[st
     Raises:
         ImportError: the library that the format needs is not installed.
         OSError: the file could not be written.
-        ValueError: no such format, several panels in one that holds one, CBF of what is not whole.
+        ValueError: no such format, several panels in one that holds one, CBF of what is not whole, counts that do not
+            fit in 32 bits.
     """
     from sem.diffraction.files.nexus import write_nexus
     from sem.diffraction.files.rasters import write_raster
@@ -237,12 +238,23 @@ def write_field(path: str | Path, panels: Sequence[Tensor], settings: Mapping[st
     if kind is None:
         raise ValueError(f"{path}: expected a name that ends in {', '.join(SUFFIXES)}")
     arrays = [_array(panel) for panel in panels]
-    arrays = [array.astype(np.int32 if array.dtype.kind in "biu" else np.float32) for array in arrays]
+    arrays = [_stored(path, array) for array in arrays]
     if kind == HDF5:
         return write_nexus(path, arrays, settings or {})
     if len(arrays) != 1:
         raise ValueError(f"{path}: expected one panel, which {kind} holds, got {len(arrays)}")
     return write_raster(path, arrays[0], kind, settings or {})
+
+
+def _stored(path: str | Path, array: np.ndarray) -> np.ndarray:
+    """Counts as int32, which all of the formats hold, other numbers as float32."""
+    if array.dtype.kind not in "biu":
+        return array.astype(np.float32)
+    bounds = np.iinfo(np.int32)
+    if array.size and (array.min() < bounds.min or array.max() > bounds.max):
+        wanted = f"counts from {bounds.min} to {bounds.max}, which fit in 32 bits"
+        raise ValueError(f"{path}: expected {wanted}, got {array.min()} to {array.max()}")
+    return array.astype(np.int32)
 
 
 def read_panels(path: str | Path, frame: int = 0) -> FieldImage:

@@ -94,7 +94,7 @@ def convert(
             raise ValueError(f"{target}: expected whole counts, which SMV holds, got others")
         images.write_smv(target, whole.to(torch.int64))
     elif suffix == ".bin":
-        images.write_float(target, panels[0].float())
+        images.write_float(target, torch.from_numpy(found.panels[0].astype(np.float32)))
     else:
         expected = ", ".join([*images.SUFFIXES, ".img", ".bin"])
         raise ValueError(f"{target}: expected a name that ends in {expected} for an image")
@@ -238,7 +238,7 @@ def _is_text(path: str | Path) -> bool:
 def _torch_dtype(array: np.ndarray) -> np.ndarray:
     """A writable copy whose dtype torch knows."""
     if array.dtype.kind in "iub" and array.dtype not in (np.int8, np.uint8, np.int16, np.int32, np.int64):
-        return array.astype(np.int64)
+        return np.minimum(array, np.iinfo(np.int64).max).astype(np.int64)  # uint64 would turn to negative numbers
     return array.astype(array.dtype.newbyteorder("="))
 
 
