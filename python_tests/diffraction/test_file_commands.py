@@ -144,3 +144,79 @@ def test_counts_that_32_bits_do_not_hold_are_refused(name, dtype, folder, capsys
     np.save("a.npy", np.array([[0, 2**31 - 1], [2, 3]], dtype))
     assert run("convert", "a.npy", name) == 0
     assert images.read_image(name).tolist() == [[0, 2**31 - 1], [2, 3]]
+
+
+def with_bad_pixels():
+    """Counts of two panels, which pixels are good, and the same in a file whose bad pixels hold counts."""
+    counts = torch.arange(1, 25, dtype=torch.int32).view(2, 3, 4)
+    good = torch.ones(2, 3, 4, dtype=torch.bool)
+    good[0, 1], good[1, 2, 3], good[1, 0, 0] = False, False, False
+    images.write_field("a.h5", list(counts), {"pixel": 0.1}, list(good))
+    with h5py.File("a.h5") as file:
+        assert file["entry/instrument/detector/pixel_mask"][()].tolist() == (~good).int().tolist()
+    return counts, good
+
+
+def test_bad_pixels_from_hdf5_to_cbf_and_back(capsys):
+    counts, good = with_bad_pixels()
+    assert convert("a.h5", "b.nxs") == "2 panels of 3 x 4, bad pixels: 6"
+    assert np.array_equal(images.read_panels("b.nxs").good, good)
+    assert np.array_equal(images.read_panels("b.nxs").panels, counts)
+    assert run("convert", "a.h5", "b.cbf", "--panel", "1") == 0
+    assert "wrote b.cbf: 1 panel of 3 x 4, bad pixels: 2" in capsys.readouterr().out
+    assert convert("b.cbf", "c.h5") == "1 panel of 3 x 4, bad pixels: 2"
+    for name in ("b.cbf", "c.h5"):
+        found = images.read_panels(name)
+        assert np.array_equal(found.good[0], good[1])
+        assert np.array_equal(found.panels[0], torch.where(good[1], counts[1], -1))
+
+
+def test_gaps_and_bad_pixels_of_cbf_to_hdf5_and_back():
+    counts = torch.arange(1, 13, dtype=torch.int32).view(3, 4)
+    counts[1], counts[0, 2] = -1, -2
+    images.write_field("a.cbf", [counts])
+    assert convert("a.cbf", "b.h5") == "1 panel of 3 x 4, bad pixels: 5"
+    assert np.array_equal(images.read_panels("b.h5").good[0], counts > 0)
+    convert("b.h5", "c.cbf")
+    assert np.array_equal(images.read_panels("c.cbf").panels[0], counts)
+
+
+@pytest.mark.parametrize(
+    ("name", "written", "said"),
+    [("b.edf", -1, "below 0"), ("b.tif", -1, "below 0"), ("b.img", 0, "as 0"), ("b.bin", -1, "below 0")],
+)
+def test_formats_that_mark_no_bad_pixels_say_what_became_of_them(name, written, said):
+    counts = torch.arange(1, 17, dtype=torch.int32).view(4, 4)
+    good = counts != 6
+    images.write_field("a.h5", [counts], {}, [good])
+    suffix = name[1:]
+    assert convert("a.h5", name) == f"1 panel of 4 x 4, bad pixels: 1, which {suffix} does not mark, written {said}"
+    assert torch.equal(images.read_image(name), torch.where(good, counts, written).double())
+
+
+@pytest.mark.parametrize("name", ["b.h5", "b.cbf", "b.tif", "b.img"])
+def test_the_largest_number_that_beamlines_mark_bad_pixels_with_is_no_count(name):
+    with h5py.File("a.h5", "w") as file:
+        file["entry/data/data"] = np.array([[[5, 2**32 - 1], [7, 8]]], np.uint32)
+        file["entry/instrument/detector/pixel_mask"] = np.array([[0, 1], [0, 0]], np.uint32)
+    convert("a.h5", name)
+    assert images.read_image(name).tolist() == [[5, 0 if name == "b.img" else -1], [7, 8]]
+    if name in ("b.h5", "b.cbf"):
+        assert images.read_panels(name).good[0].tolist() == [[True, False], [True, True]]
+
+
+def test_a_mask_of_another_shape_is_refused(folder):
+    with pytest.raises(ValueError, match=r"good: expected the shapes of the 1 panels, got \[2, 3\]"):
+        images.write_field("b.h5", [torch.ones(3, 4)], {}, [torch.ones(2, 3, dtype=torch.bool)])
+    assert not (folder / "b.h5").exists()
+
+
+@pytest.mark.parametrize("dtype", [">u2", "u1", "u4", ">i4", "u8", "?"])
+def test_whole_numbers_of_every_kind_are_counts(dtype):
+    counts = np.array([[0, 1], [1, 100]]).astype(dtype)
+    np.save("a.npy", counts)
+    convert("a.npy", "b.h5")
+    found = images.read_panels("b.h5").panels[0]
+    assert found.dtype == np.int32 and np.array_equal(found, counts)
+    images.write_field("c.cbf", [torch.tensor([[5, 255]], dtype=torch.uint8)], {}, [torch.tensor([[True, False]])])
+    assert images.read_image("c.cbf").tolist() == [[5, -1]]

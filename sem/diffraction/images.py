@@ -22,6 +22,7 @@ _LARGEST_SMV_HEADER = 1 << 20
 _PGM_HEADER = 4096  # bytes in which a header ends
 OVERLOAD = 65535
 ADC_OFFSET = 40.0
+BAD = -1  # what a bad pixel is written as where nothing else can mark it
 AUTOMATIC_MAXIMUM = 55000.0
 """The count that the brightest pixel of an SMV image is scaled to when no scale is given."""
 
@@ -212,11 +213,19 @@ def check_output(path: str | Path, *, whole: bool) -> None:
         raise ValueError(f"{path}: expected another format than CBF, which holds whole counts, for an image of floats")
 
 
-def write_field(path: str | Path, panels: Sequence[Tensor], settings: Mapping[str, Any] | None = None) -> None:
+def write_field(
+    path: str | Path,
+    panels: Sequence[Tensor],
+    settings: Mapping[str, Any] | None = None,
+    good: Sequence[Tensor] = (),
+) -> None:
     """Images ``[slow, fast]`` in the format that the name ends in: CBF, EDF, TIFF of one panel, HDF5 (NXmx) of several.
 
     Whole counts become int32, others float32. ``settings`` are those of
     :class:`sem.diffraction.files.field_image.FieldImage`, of which TIFF holds none.
+
+    ``good``, bool of the panels' shapes, is False where a pixel is bad: HDF5 keeps it as ``pixel_mask``; elsewhere a
+    bad pixel is written below 0, as it is or as -1, which CBF alone takes for a mark.
 
     Example:
         >>> import tempfile
@@ -228,8 +237,8 @@ def write_field(path: str | Path, panels: Sequence[Tensor], settings: Mapping[st
     Raises:
         ImportError: the library that the format needs is not installed.
         OSError: the file could not be written.
-        ValueError: no such format, several panels in one that holds one, CBF of what is not whole, counts that do not
-            fit in 32 bits.
+        ValueError: no such format, several panels in one that holds one, CBF of what is not whole, counts of good
+            pixels that do not fit in 32 bits, ``good`` of other shapes than the panels.
     """
     from sem.diffraction.files.nexus import write_nexus
     from sem.diffraction.files.rasters import write_raster
@@ -238,19 +247,44 @@ def write_field(path: str | Path, panels: Sequence[Tensor], settings: Mapping[st
     if kind is None:
         raise ValueError(f"{path}: expected a name that ends in {', '.join(SUFFIXES)}")
     arrays = [_array(panel) for panel in panels]
-    arrays = [_stored(path, array) for array in arrays]
+    masks = [_array(mask).astype(bool) for mask in good]
+    if masks and [mask.shape for mask in masks] != [array.shape for array in arrays]:
+        got = ", ".join(str(list(mask.shape)) for mask in masks)
+        raise ValueError(f"good: expected the shapes of the {len(arrays)} panels, got {got}")
+    if kind != HDF5:
+        arrays = [marked(array, mask) for array, mask in zip(arrays, masks, strict=True)] if masks else arrays
+    arrays = [_stored(path, array, masks[number] if masks else None) for number, array in enumerate(arrays)]
     if kind == HDF5:
-        return write_nexus(path, arrays, settings or {})
+        return write_nexus(path, arrays, settings or {}, masks)
     if len(arrays) != 1:
         raise ValueError(f"{path}: expected one panel, which {kind} holds, got {len(arrays)}")
     return write_raster(path, arrays[0], kind, settings or {})
 
 
-def _stored(path: str | Path, array: np.ndarray) -> np.ndarray:
-    """Counts as int32, which all of the formats hold, other numbers as float32."""
+def marked(array: np.ndarray, good: np.ndarray, value: int = BAD) -> np.ndarray:
+    """Pixels ``[slow, fast]`` of which bad ones that are not below 0 became ``value``; unsigned ones become int64."""
+    array = signed(array)
+    return np.where(good | (array < 0), array, np.asarray(value, array.dtype))
+
+
+def signed(array: np.ndarray) -> np.ndarray:
+    """``array``, or int64 of bool and of unsigned numbers, of which those past its range become its largest."""
+    if array.dtype.kind not in "bu":
+        return array
+    largest = np.iinfo(np.int64).max
+    return (np.minimum(array, np.uint64(largest)) if array.dtype.itemsize == 8 else array).astype(np.int64)
+
+
+def _stored(path: str | Path, array: np.ndarray, good: np.ndarray | None = None) -> np.ndarray:
+    """Counts as int32, which all of the formats hold, other numbers as float32.
+
+    What a bad pixel holds and int32 does not, such as the largest number of an unsigned one, becomes -1.
+    """
     if array.dtype.kind not in "biu":
         return array.astype(np.float32)
-    bounds = np.iinfo(np.int32)
+    bounds, array = np.iinfo(np.int32), signed(array)
+    if good is not None:
+        array = np.where(good | ((array >= bounds.min) & (array <= bounds.max)), array, np.asarray(BAD, array.dtype))
     if array.size and (array.min() < bounds.min or array.max() > bounds.max):
         wanted = f"counts from {bounds.min} to {bounds.max}, which fit in 32 bits"
         raise ValueError(f"{path}: expected {wanted}, got {array.min()} to {array.max()}")

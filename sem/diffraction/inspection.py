@@ -13,7 +13,7 @@ from sem.diffraction.cell import require_cell
 from sem.diffraction.files.dxtbx import DxtbxExperiment
 from sem.diffraction.files.dxtbx_document import read_experiments
 from sem.diffraction.files.field_image import FieldImage
-from sem.diffraction.files.kinds import CIF, EXPERIMENTS, MTZ, UNKNOWN, kind_of
+from sem.diffraction.files.kinds import CBF, CIF, EXPERIMENTS, HDF5, MTZ, UNKNOWN, kind_of
 from sem.diffraction.files.reflection_list import ReflectionList, open_reflections, write_mtz
 from sem.diffraction.reflections import Reflections
 from sem.files import write_text
@@ -83,23 +83,39 @@ def convert(
     found = images.read_panels(source, frame)
     if panel is not None or suffix not in (".h5", ".hdf5", ".nxs"):
         number = found.panel(panel, source)
-        found = FieldImage((found.panels[number],), settings=found.settings)
+        found = FieldImage((found.panels[number],), found.good[number : number + 1], found.settings)
     panels = [torch.from_numpy(_torch_dtype(array)) for array in found.panels]
     if suffix in images.SUFFIXES:
         images.check_output(target, whole=not panels[0].is_floating_point())
-        images.write_field(target, panels, found.settings)
+        images.write_field(target, panels, found.settings, [torch.from_numpy(good.copy()) for good in found.good])
     elif suffix == ".img":
-        whole = panels[0].double()
+        whole = torch.from_numpy(_with_bad(found, 0))
         if not bool((whole == whole.round()).all()):
             raise ValueError(f"{target}: expected whole counts, which SMV holds, got others")
         images.write_smv(target, whole.to(torch.int64))
     elif suffix == ".bin":
-        images.write_float(target, torch.from_numpy(found.panels[0].astype(np.float32)))
+        images.write_float(target, torch.from_numpy(_with_bad(found, images.BAD)))
     else:
         expected = ", ".join([*images.SUFFIXES, ".img", ".bin"])
         raise ValueError(f"{target}: expected a name that ends in {expected} for an image")
     shown = " x ".join(map(str, panels[0].shape))
-    return f"{len(panels)} panel{'s' if len(panels) > 1 else ''} of {shown}"
+    return f"{len(panels)} panel{'s' if len(panels) > 1 else ''} of {shown}{_said_of_bad(found, suffix)}"
+
+
+def _with_bad(found: FieldImage, value: int) -> np.ndarray:
+    """The one panel of an image with its bad pixels as ``value``."""
+    array = found.panels[0].astype(np.float64)
+    return np.where(found.good[0], array, value) if found.good else array
+
+
+def _said_of_bad(found: FieldImage, suffix: str) -> str:
+    """How many bad pixels there are, and what they were written as where the format does not mark them."""
+    number = sum(good.size - int(np.count_nonzero(good)) for good in found.good)
+    if not number:
+        return ""
+    if images.SUFFIXES.get(suffix) in (CBF, HDF5):
+        return f", bad pixels: {number}"
+    return f", bad pixels: {number}, which {suffix} does not mark, written {'as 0' if suffix == '.img' else 'below 0'}"
 
 
 def _convert_reflections(
@@ -237,9 +253,7 @@ def _is_text(path: str | Path) -> bool:
 
 def _torch_dtype(array: np.ndarray) -> np.ndarray:
     """A writable copy whose dtype torch knows."""
-    if array.dtype.kind in "iub" and array.dtype not in (np.int8, np.uint8, np.int16, np.int32, np.int64):
-        return np.minimum(array, np.iinfo(np.int64).max).astype(np.int64)  # uint64 would turn to negative numbers
-    return array.astype(array.dtype.newbyteorder("="))
+    return images.signed(array.astype(array.dtype.newbyteorder("=")))
 
 
 def _numbers(values: Sequence[float] | np.ndarray) -> str:

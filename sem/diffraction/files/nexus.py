@@ -210,8 +210,12 @@ def read_nexus(path: str | Path, frame: int = 0) -> FieldImage:
         return FieldImage(panels, good, _settings(source, entry, instrument, detector), frames)
 
 
-def write_nexus(path: str | Path, panels: Sequence[np.ndarray], settings: Mapping[str, Any]) -> None:
+def write_nexus(
+    path: str | Path, panels: Sequence[np.ndarray], settings: Mapping[str, Any], good: Sequence[np.ndarray] = ()
+) -> None:
     """One exposure as NXmx: ``entry/data/data`` ``[1, slow, fast]``, or ``[1, panels, slow, fast]``, compressed.
+
+    ``good``, bool of the panels' shapes, becomes the detector's ``pixel_mask``: 1 where it is False.
 
     Raises:
         ImportError: h5py is not installed.
@@ -230,6 +234,9 @@ def write_nexus(path: str | Path, panels: Sequence[np.ndarray], settings: Mappin
         instrument = _made(entry, "instrument", "NXinstrument")
         beam, detector = _made(instrument, "beam", "NXbeam"), _made(instrument, "detector", "NXdetector")
         detector["data"] = file["entry/data/data"]
+        if good:
+            mask = (~np.stack(good)).astype(np.uint32)
+            put(file, "entry/instrument/detector/pixel_mask", mask[0] if len(panels) == 1 else mask)
         if "wavelength" in settings:
             _put_number(beam, "incident_wavelength", settings["wavelength"], "angstrom")
         for name, factor in (("distance", 1e-3), ("pixel", 1e-3)):
