@@ -109,6 +109,10 @@ def test_all_panels_go_where_there_is_room_for_them():
         ("convert a.mtz a.cbf", "a.cbf: expected a name that ends in .mtz, .hkl, .txt for reflections"),
         ("convert a.mtz b.mtz --cell 1 2 3 90 90 90", "a.mtz: expected no cell, which the file has itself"),
         ("convert a.mtz b.mtz --space-group nonsense", "b.mtz: expected a space group by its symbol, got 'nonsense'"),
+        ("convert a.mtz b.hkl --space-group P1", "b.hkl: expected no space group, which MTZ alone is given, got 'P1'"),
+        ("convert a.h5 b.h5 --space-group P1", "b.h5: expected no space group, which MTZ alone is given, got 'P1'"),
+        ("convert a.hkl b.hkl --column F", "a.hkl: expected MTZ or CIF to go with column 'F', got another file"),
+        ("convert far.hkl b.hkl", "far.hkl: expected whole indices of at most 32768, got 1 -9e+09 2"),
         ("convert a.mtz b.mtz --column FP", "a.mtz: expected a column of amplitudes or intensities that is one of F"),
         ("convert a.h5 b.cbf", "a.h5: expected a panel from 0 to 1 to be chosen, got none"),
         ("convert a.h5 b.cbf --panel 0", "b.cbf: expected another format than CBF"),
@@ -125,6 +129,7 @@ def test_what_cannot_be_is_a_sentence(words, complaint, folder, capsys):
     convert("a.hkl", "a.mtz", cell=(30, 40, 50, 90, 90, 90))
     images.write_field("a.h5", [torch.rand(3, 4), torch.rand(3, 4)])
     write_experiments("a.expt", [experiment_of(Crystal((30, 40, 50, 90, 90, 90)), Beam(), [Detector((8, 8))])])
+    (folder / "far.hkl").write_text("1 -9e9 2 5\n0 0 1 5\n")
     before = sorted(path.name for path in folder.iterdir())
     assert run(*words.split()) == 2
     error = capsys.readouterr().err
@@ -220,3 +225,20 @@ def test_whole_numbers_of_every_kind_are_counts(dtype):
     assert found.dtype == np.int32 and np.array_equal(found, counts)
     images.write_field("c.cbf", [torch.tensor([[5, 255]], dtype=torch.uint8)], {}, [torch.tensor([[True, False]])])
     assert images.read_image("c.cbf").tolist() == [[5, -1]]
+
+
+def test_reflections_of_amplitude_0_are_kept(folder):
+    (folder / "z.hkl").write_text("2 0 0 5\n1 2 3 7.25\n0 0 4 0\n1 2 3 0\n-1 0 0 0.0\n")
+    assert convert("z.hkl", "y.hkl") == "4 reflections in P1, from column F"
+    rows = [list(map(float, line.split())) for line in (folder / "y.hkl").read_text().splitlines()]
+    assert rows == [[-1, 0, 0, 0], [0, 0, 4, 0], [1, 2, 3, 0], [2, 0, 0, 5]]  # of one given twice the last counts
+    found = dict(inspect("z.hkl"))
+    assert found["reflections"] == "4" and found["amplitudes"] == "0 to 5" and found["indices"].startswith("h -1 to 2")
+    convert("z.hkl", "z.mtz", cell=(30, 40, 50, 90, 90, 90))
+    convert("z.mtz", "x.hkl")
+    assert (folder / "x.hkl").read_text().count(" 0.0\n") == 6 and Reflections.read("z.mtz", 9.0).table.eq(0).sum() == 6
+
+
+def test_rows_that_are_all_0_are_reflections(folder):
+    (folder / "z.hkl").write_text("2 0 0 0\n")
+    assert dict(inspect("z.hkl"))["reflections"] == "1"

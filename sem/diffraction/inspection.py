@@ -14,8 +14,14 @@ from sem.diffraction.files.dxtbx import DxtbxExperiment
 from sem.diffraction.files.dxtbx_document import read_experiments
 from sem.diffraction.files.field_image import FieldImage
 from sem.diffraction.files.kinds import CBF, CIF, EXPERIMENTS, HDF5, MTZ, UNKNOWN, kind_of
-from sem.diffraction.files.reflection_list import ReflectionList, open_reflections, write_mtz
-from sem.diffraction.reflections import Reflections
+from sem.diffraction.files.reflection_list import (
+    LARGEST_INDEX,
+    ReflectionList,
+    open_reflections,
+    unique_reflections,
+    write_mtz,
+)
+from sem.diffraction.reflections import read_reflection_rows
 from sem.files import write_text
 
 Row = tuple[str, str]
@@ -66,7 +72,7 @@ def convert(
     Args:
         column: of MTZ or CIF, as :meth:`sem.diffraction.Reflections.read` takes it.
         cell: of rows ``h k l F``, which have none; MTZ needs one.
-        space_group: of the MTZ file; P 1 if None.
+        space_group: of the MTZ file, for no other target; P 1 if None.
         panel: of an image with several, for a format that holds one.
         frame: exposure of an HDF5 file.
 
@@ -78,6 +84,8 @@ def convert(
     kind, suffix = kind_of(source), Path(target).suffix.lower()
     if kind == EXPERIMENTS:
         raise ValueError(f"{source}: expected reflections or an image, got {kind}")
+    if space_group is not None and suffix != ".mtz":
+        raise ValueError(f"{target}: expected no space group, which MTZ alone is given, got {space_group!r}")
     if kind in (MTZ, CIF) or (kind == UNKNOWN and (suffix == ".mtz" or suffix in TEXT_SUFFIXES)):
         return _convert_reflections(source, target, kind, column, cell, space_group)
     found = images.read_panels(source, frame)
@@ -141,8 +149,10 @@ def _convert_reflections(
             raise ValueError(f"{target}: expected a cell, which {source} does not have")
         a, b, c, alpha, beta, gamma = cell or (1, 1, 1, 90, 90, 90)
         require_cell((a, b, c, alpha, beta, gamma))
-        table = Reflections.read(source, 0.0, column)
-        listed = table.listed((a, b, c, alpha, beta, gamma), space_group or "P 1")
+        if column is not None:
+            raise ValueError(f"{source}: expected MTZ or CIF to go with column {column!r}, got another file")
+        rows = _listed_rows(source)
+        listed = ReflectionList(*rows, (a, b, c, alpha, beta, gamma), space_group or "P 1")
     if suffix == ".mtz":
         write_mtz(target, listed)
     else:
@@ -173,11 +183,19 @@ def _reflections(path: str | Path, kind: str) -> Iterator[Row]:
 
 
 def _rows_of_text(path: str | Path) -> Iterator[Row]:
-    table = Reflections.read(path)
-    listed = table.listed((1, 1, 1, 90, 90, 90))
+    indices, amplitudes = _listed_rows(path)
     yield "format", "rows h k l F"
-    yield "reflections", str(len(listed.indices))
-    yield from _of_list(listed.indices, listed.amplitudes)
+    yield "reflections", str(len(indices))
+    yield from _of_list(indices, amplitudes)
+
+
+def _listed_rows(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """Indices int32 ``[n, 3]``, sorted, and amplitudes of rows ``h k l F``, 0 too; of several the last counts."""
+    indices, amplitudes = read_reflection_rows(path)
+    if np.abs(indices).max() > LARGEST_INDEX:
+        shown = " ".join(f"{value:g}" for value in indices[int(np.abs(indices).max(axis=1).argmax())])
+        raise ValueError(f"{path}: expected whole indices of at most {LARGEST_INDEX}, got {shown}")
+    return unique_reflections(indices.astype(np.int32), amplitudes)
 
 
 def _of_list(indices: np.ndarray, amplitudes: np.ndarray) -> Iterator[Row]:

@@ -23,6 +23,21 @@ SMALL_TABLE, SPARSEST = 2**24, 4096
 """A table may have ``SMALL_TABLE`` entries, more only where one in ``SPARSEST`` is given: not 8 GiB for two lines."""
 
 
+def read_reflection_rows(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """Indices ``[n, 3]``, whole, and amplitudes ``[n]`` of rows ``h k l F``, both float64, as they stand in the file.
+
+    Raises:
+        ValueError: the file cannot be read, has no row, or has one that is not three whole numbers and an amplitude.
+    """
+    rows = read_rows(path, "h k l F", least=4)
+    indices = np.rint(rows[:, :3])
+    wrong = np.abs(indices - rows[:, :3]).max(axis=1) > 1e-6
+    if wrong.any():
+        shown = " ".join(f"{value:g}" for value in rows[int(wrong.argmax()), :4])
+        raise ValueError(f"{path}: expected whole numbers h k l in each row, got {shown}")
+    return indices, rows[:, 3]
+
+
 class Reflections(nn.Module):
     """Amplitudes on a dense grid of indices, and ``default`` for every reflection outside of it.
 
@@ -84,12 +99,7 @@ class Reflections(nn.Module):
         elif column is not None:
             raise ValueError(f"{path}: expected MTZ or CIF to go with column {column!r}, got another file")
         else:
-            rows = read_rows(path, "h k l F", least=4)
-            indices, amplitudes = np.rint(rows[:, :3]), rows[:, 3]
-            wrong = np.abs(indices - rows[:, :3]).max(axis=1) > 1e-6
-            if wrong.any():
-                shown = " ".join(f"{value:g}" for value in rows[int(wrong.argmax()), :4])
-                raise ValueError(f"{path}: expected whole numbers h k l in each row, got {shown}")
+            indices, amplitudes = read_reflection_rows(path)
         lowest, highest = indices.min(axis=0), indices.max(axis=0)
         shape = tuple(int(size) for size in highest - lowest + 1)
         largest = min(LARGEST_TABLE, max(SMALL_TABLE, len(indices) * SPARSEST))
