@@ -109,3 +109,41 @@ def test_wrong_use_is_a_sentence_and_status_2(arguments, sentence, tmp_path, mon
     images.write_float("a.bin", torch.ones(4, 4))
     assert main(["diffraction", "compare", *arguments]) == 2
     assert capsys.readouterr().err == f"sem: {sentence}\n"
+
+
+def test_pixels_that_are_bad_in_either_image_are_left_out(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = (1000 * spots((10, 20, 20), (5, 40, 44), (3, 12, 50))).round().int()
+    second = 2 * first
+    good, also = torch.ones(2, 64, 64, dtype=torch.bool)
+    good[:, 30:33], also[5, 6], also[32, 31] = False, False, False
+    expected = compare(first.where(good & also, 0), second.where(good & also, 0))
+    hot = second.where(also, 900_000)  # bad pixels that would be the highest peaks and the largest difference
+    images.write_field("a.cbf", [first], {}, [good])
+    images.write_field("b.h5", [hot], {}, [also])
+    assert main(["diffraction", "compare", "a.cbf", "b.h5", "--json", "c.json", "--plot", "c.png"]) == 0
+    assert "bad pixels left out" in capsys.readouterr().out
+    figures = json.loads((tmp_path / "c.json").read_text())
+    assert figures["left_out"] == 3 * 64 + 1
+    for name in ("peaks", "matched", "largest_difference", "maximum", "sum_ratio"):
+        assert figures[name] == json.loads(json.dumps(expected.to_mapping()))[name]
+    assert figures["correlation"] == pytest.approx(1) and figures["matched"] == 3
+    kept = first[good & also].double()
+    assert figures["rmse"] == pytest.approx(kept.square().mean().sqrt().item())
+    assert (tmp_path / "c.png").exists()
+
+
+def test_bad_pixels_hide_neither_peaks_nor_numbers_that_are_none():
+    image = spots((10, 20, 20))
+    good = torch.ones(64, 64, dtype=torch.bool)
+    good[20, 21], good[31, 31] = False, False
+    spoilt = image.where(good, float("nan"))
+    result = compare(image, spoilt, good=good)
+    assert (result.peaks, result.matched, result.left_out, result.largest_difference) == ((1, 1), 1, 2, 0)
+    assert result.plateau[0] == result.plateau[1]
+    for wrong, complaint in (
+        (~good & good, "images: expected pixels that are good in both, got none"),
+        (good[1:], r"good: expected shape \[64, 64\] as the images, got \[63, 64\]"),
+    ):
+        with pytest.raises(ValueError, match=complaint):
+            compare(image, image, good=wrong)

@@ -74,13 +74,15 @@ def _compare(options: argparse.Namespace) -> int:
         raise ValueError(f"--peaks: expected a whole number >= 1, got {options.peaks}")
     if not options.radius >= 0:
         raise ValueError(f"--radius: expected a number of pixels >= 0, got {options.radius:g}")
-    first, second = images.read_image(options.first), images.read_image(options.second)
-    result = comparison.compare(first, second, peaks=options.peaks, radius=options.radius)
+    (first, good), (second, also) = images.read_pixels(options.first), images.read_pixels(options.second)
+    both = good & also if good.shape == also.shape else None  # other shapes are refused by what compares
+    result = comparison.compare(first, second, peaks=options.peaks, radius=options.radius, good=both)
     _print_comparison(result, (options.first, options.second))
     if options.json is not None:
         document = {"images": [options.first, options.second], **result.to_mapping()}
         write_text(options.json, json.dumps(document, indent=2, allow_nan=False) + "\n")
     if options.plot is not None:
+        first, second = (image.where(good & also, 0) for image in (first, second))
         comparison.plot_difference(first, second, options.plot, (options.first, options.second))
     return 0
 
@@ -199,6 +201,8 @@ def _print_comparison(result: object, names: tuple[str, str]) -> None:
     table.add_row("largest difference", "", f"{result.largest_difference:.4g}")
     table.add_row("  over the maximum", "", f"{result.relative_difference:.3g}")
     table.add_row("ratio of the sums", "", f"{result.sum_ratio:.9g}")
+    if result.left_out:
+        table.add_row("bad pixels left out", "", str(result.left_out))
     Console().print(table)
 
 

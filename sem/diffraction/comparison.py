@@ -23,7 +23,7 @@ class Comparison:
     """Figures of two images of one shape; a field of two holds the first image's and the second's."""
 
     correlation: float
-    """Pearson's, of all pixels; NaN for an image of one value."""
+    """Pearson's, of all good pixels; NaN for an image of one value."""
     rmse: float
     """Square root of the mean squared difference."""
     largest_difference: float
@@ -39,6 +39,8 @@ class Comparison:
     radius: float
     plateau: tuple[int, int]
     """Distinct float32 values in the middle of the image."""
+    left_out: int = 0
+    """Pixels that are bad in either image, of which no figure knows."""
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain values by name, for JSON: NaN and infinities as None."""
@@ -77,14 +79,20 @@ def matches(first: Tensor, second: Tensor, radius: float) -> int:
     return found
 
 
-def distinct_values(image: Tensor, side: int = PLATEAU) -> int:
-    """Distinct float32 values in the square of ``side`` pixels in the middle of ``image``."""
+def distinct_values(image: Tensor, side: int = PLATEAU, good: Tensor | None = None) -> int:
+    """Distinct float32 values in the square of ``side`` pixels in the middle of ``image``, of ``good`` pixels."""
     slow, fast = (max((size - side + 1) // 2, 0) for size in image.shape)
-    return len(image[slow : slow + side, fast : fast + side].to(torch.float32).unique())
+    middle = slice(slow, slow + side), slice(fast, fast + side)
+    values = image[middle] if good is None else image[middle][good[middle]]
+    return len(values.to(torch.float32).unique())
 
 
-def compare(first: Tensor, second: Tensor, *, peaks: int = 50, radius: float = 0.5) -> Comparison:
+def compare(
+    first: Tensor, second: Tensor, *, peaks: int = 50, radius: float = 0.5, good: Tensor | None = None
+) -> Comparison:
     """Compare two images ``[slow, fast]``; differences are second less first.
+
+    ``good``, bool of their shape, is False at pixels that are left out of every figure.
 
     Example:
         >>> image = torch.rand(32, 32)
@@ -92,19 +100,29 @@ def compare(first: Tensor, second: Tensor, *, peaks: int = 50, radius: float = 0
         2.0
 
     Raises:
-        ValueError: images of different shapes, without pixels, or with NaN or infinite ones.
+        ValueError: images of different shapes, without pixels or good ones, with good ones that are NaN or infinite, or
+            ``good`` of another shape.
     """
     for name, image in (("first image", first), ("second image", second)):
         if image.dim() != 2 or not image.numel():
             raise ValueError(f"{name}: expected pixels in two dimensions, got shape {list(image.shape)}")
-        if not bool(image.isfinite().all()):
-            raise ValueError(f"{name}: expected finite pixels, got {int((~image.isfinite()).sum())} that are not")
     if first.shape != second.shape:
         raise ValueError(f"second image: expected shape {list(first.shape)} as the first, got {list(second.shape)}")
-    one, two = first.to(torch.float64), second.to(torch.float64)
+    good = torch.ones_like(first, dtype=torch.bool) if good is None else good
+    if good.shape != first.shape:
+        raise ValueError(f"good: expected shape {list(first.shape)} as the images, got {list(good.shape)}")
+    if not bool(good.any()):
+        raise ValueError("images: expected pixels that are good in both, got none")
+    for name, image in (("first image", first), ("second image", second)):
+        wrong = good & ~image.isfinite()
+        if bool(wrong.any()):
+            raise ValueError(f"{name}: expected finite pixels, got {int(wrong.sum())} that are not")
+    # peaks and plateaus need the images' shape; a pixel of minus infinity is no peak, and hides none
+    images = [image.to(torch.float64).where(good, -math.inf) for image in (first, second)]
+    found = [local_maxima(image, peaks) for image in images]
+    one, two = (image[good] for image in images)
     difference = two - one
     largest, maximum = float(difference.abs().max()), float(one.max())
-    found = local_maxima(one, peaks), local_maxima(two, peaks)
     return Comparison(
         correlation=_correlation(one, two),
         rmse=float(difference.square().mean().sqrt()),
@@ -113,9 +131,10 @@ def compare(first: Tensor, second: Tensor, *, peaks: int = 50, radius: float = 0
         maximum=(maximum, float(two.max())),
         sum_ratio=float(two.sum() / one.sum()) if float(one.sum()) else math.nan,
         peaks=(len(found[0]), len(found[1])),
-        matched=matches(*found, radius),
+        matched=matches(found[0], found[1], radius),
         radius=radius,
-        plateau=(distinct_values(one), distinct_values(two)),
+        plateau=(distinct_values(images[0], good=good), distinct_values(images[1], good=good)),
+        left_out=int((~good).sum()),
     )
 
 

@@ -327,8 +327,22 @@ def read_image(path: str | Path, panel: int | None = None) -> Tensor:
     Raises:
         ImportError, ValueError: as :func:`read_panels`; several panels of which none is chosen.
     """
+    return read_pixels(path, panel)[0]
+
+
+def read_pixels(path: str | Path, panel: int | None = None) -> tuple[Tensor, Tensor]:
+    """One panel of an image as :func:`read_image` gives it, and which pixels are good, bool ``[slow, fast]``.
+
+    Good are all that the file does not call bad.
+
+    Raises:
+        ImportError, ValueError: as :func:`read_image`.
+    """
     found = read_panels(path)
-    return torch.from_numpy(found.panels[found.panel(panel, path)].astype(np.float64))
+    number = found.panel(panel, path)
+    image = torch.from_numpy(found.panels[number].astype(np.float64))
+    good = torch.from_numpy(found.good[number].astype(bool)) if found.good else torch.ones_like(image, dtype=torch.bool)
+    return image, good
 
 
 def poisson(image: Tensor, seed: int) -> Tensor:
