@@ -105,7 +105,14 @@ def test_all_panels_go_where_there_is_room_for_them():
     ("words", "complaint"),
     [
         ("convert a.hkl a.mtz", "a.mtz: expected a cell, which a.hkl does not have"),
-        ("convert a.hkl a.cbf", "a.hkl: expected a square image of 4-byte floats"),
+        ("convert a.hkl a.cbf", "a.cbf: expected a name that ends in .mtz, .hkl, .txt for reflections"),
+        ("convert a.hkl a.foo", "a.foo: expected a name that ends in .mtz, .hkl, .txt for reflections"),
+        (
+            "convert raw.bin a.foo",
+            "a.foo: expected a name that ends in .cbf, .edf, .tif, .tiff, .h5, .hdf5, .nxs, .img",
+        ),
+        ("convert raw.bin a.cbf", "raw.bin: expected a square image of 4-byte floats, got 12 bytes"),
+        ("convert a.h5 b.hkl", "b.hkl: expected a name that ends in .cbf"),
         ("convert a.mtz a.cbf", "a.cbf: expected a name that ends in .mtz, .hkl, .txt for reflections"),
         ("convert a.mtz b.mtz --cell 1 2 3 90 90 90", "a.mtz: expected no cell, which the file has itself"),
         ("convert a.mtz b.mtz --space-group nonsense", "b.mtz: expected a space group by its symbol, got 'nonsense'"),
@@ -129,6 +136,7 @@ def test_what_cannot_be_is_a_sentence(words, complaint, folder, capsys):
     convert("a.hkl", "a.mtz", cell=(30, 40, 50, 90, 90, 90))
     images.write_field("a.h5", [torch.rand(3, 4), torch.rand(3, 4)])
     write_experiments("a.expt", [experiment_of(Crystal((30, 40, 50, 90, 90, 90)), Beam(), [Detector((8, 8))])])
+    (folder / "raw.bin").write_bytes(np.ones(3, np.float32).tobytes())
     (folder / "far.hkl").write_text("1 -9e9 2 5\n0 0 1 5\n")
     before = sorted(path.name for path in folder.iterdir())
     assert run(*words.split()) == 2

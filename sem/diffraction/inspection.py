@@ -86,8 +86,12 @@ def convert(
         raise ValueError(f"{source}: expected reflections or an image, got {kind}")
     if space_group is not None and suffix != ".mtz":
         raise ValueError(f"{target}: expected no space group, which MTZ alone is given, got {space_group!r}")
-    if kind in (MTZ, CIF) or (kind == UNKNOWN and (suffix == ".mtz" or suffix in TEXT_SUFFIXES)):
+    of_reflections = suffix in (".mtz", *TEXT_SUFFIXES)
+    if kind in (MTZ, CIF) or (kind == UNKNOWN and (of_reflections or _is_text(source))):
         return _convert_reflections(source, target, kind, column, cell, space_group)
+    if suffix not in (*images.SUFFIXES, ".img", ".bin"):
+        expected = ", ".join([*images.SUFFIXES, ".img", ".bin"])
+        raise ValueError(f"{target}: expected a name that ends in {expected} for an image")
     found = images.read_panels(source, frame)
     if panel is not None or suffix not in (".h5", ".hdf5", ".nxs"):
         number = found.panel(panel, source)
@@ -101,11 +105,8 @@ def convert(
         if not bool((whole == whole.round()).all()):
             raise ValueError(f"{target}: expected whole counts, which SMV holds, got others")
         images.write_smv(target, whole.to(torch.int64))
-    elif suffix == ".bin":
-        images.write_float(target, torch.from_numpy(_with_bad(found, images.BAD)))
     else:
-        expected = ", ".join([*images.SUFFIXES, ".img", ".bin"])
-        raise ValueError(f"{target}: expected a name that ends in {expected} for an image")
+        images.write_float(target, torch.from_numpy(_with_bad(found, images.BAD)))
     shown = " x ".join(map(str, panels[0].shape))
     return f"{len(panels)} panel{'s' if len(panels) > 1 else ''} of {shown}{_said_of_bad(found, suffix)}"
 
