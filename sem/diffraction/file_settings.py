@@ -15,7 +15,7 @@ from sem.diffraction import conventions
 from sem.diffraction.files.field_image import FieldImage
 from sem.diffraction.files.kinds import CBF, EDF, HDF5, TIFF, kind_of
 from sem.diffraction.flags import CUSTOM
-from sem.diffraction.images import read_panels, read_smv
+from sem.diffraction.images import masked_in, read_panels, read_smv
 
 if TYPE_CHECKING:
     from sem.diffraction.files.dxtbx import DxtbxExperiment
@@ -64,9 +64,7 @@ def settings_of_files(given: Values) -> tuple[dict[str, Any], Tensor | None, lis
             alone = "experiments_file" in given and len(found.panels) == 1  # a mask of the one panel that is computed
             number = found.panel(None if alone else given.get("panel"), source)
             said = _of_image(found, number, given.get("convention", "MOSFLM"))
-            # a mask of NeXus marks what is no pixel, any other image what is computed
-            good = found.good[number] if kind == HDF5 and found.good else found.panels[number] > 0
-            mask = torch.from_numpy(good.copy()) if is_mask else mask
+            mask = torch.from_numpy(masked_in(found, number, kind).copy()) if is_mask else mask
         else:
             pixels, header = read_smv(source)
             said = _of_header(header, pixels, flipped=is_mask, source=source)

@@ -321,6 +321,16 @@ def read_panels(path: str | Path, frame: int = 0) -> FieldImage:
     return FieldImage((pixels.numpy(),))
 
 
+def masked_in(found: FieldImage, panel: int, kind: str) -> np.ndarray:
+    """Which pixels of a panel a mask lets through, bool ``[slow, fast]``; ``kind`` is that of its file.
+
+    An HDF5 file with a ``pixel_mask`` says it there, whatever it counted; any other image by its pixels above 0.
+    """
+    if kind == HDF5 and found.good:
+        return found.good[panel].astype(bool)
+    return found.panels[panel] > 0
+
+
 def read_image(path: str | Path, panel: int | None = None) -> Tensor:
     """One panel of an image as :func:`read_panels` reads it, float64 ``[slow, fast]``.
 

@@ -2,11 +2,14 @@
 
 import json
 import math
+from dataclasses import replace
 
+import h5py
 import pytest
 import torch
 from refinement_problems import BACKGROUND, FLAGS, TRUTH, beside, noisy, shot_of, simulator_at
 
+from sem.diffraction import experiment_from
 from sem.diffraction.images import counts as whole_counts
 from sem.diffraction.images import write_field, write_float, write_smv
 from sem.diffraction.refinement import (
@@ -146,6 +149,22 @@ def test_pixels_that_a_beamlines_file_calls_bad_are_left_out(tmp_path):
     assert torch.equal(read.used, pixels >= 0) and read.counts[3, 4] == 70000
     with pytest.raises(ValueError, match="expected a panel from 0 to 0, got 1"):
         read_shot(tmp_path / "shot.cbf", simulator_at(), RefinementSettings(("crystal.misset",), panel=1))
+
+
+def test_a_mask_of_nexus_is_its_own_pixel_mask(tmp_path):
+    pixels = noisy(simulator_at(), 6)
+    write_float(tmp_path / "shot.bin", pixels)
+    dark = torch.ones(40, 40, dtype=torch.int32)
+    dark[0, :] = 0  # nothing counted, and no bad pixel
+    write_field(tmp_path / "mask.nxs", [dark])
+    bad = torch.zeros(40, 40, dtype=torch.bool)
+    bad[3:6, 8] = True
+    with h5py.File(tmp_path / "mask.nxs", "r+") as file:
+        file["entry/instrument/detector/pixel_mask"] = bad.numpy().astype("uint32")
+    used = read_shot(tmp_path / "shot.bin", simulator_at(), replace(MISSET, mask=str(tmp_path / "mask.nxs"))).used
+    assert torch.equal(used, ~bad)
+    simulated = experiment_from([*FLAGS, "-mask", str(tmp_path / "mask.nxs")]).simulator.computed()
+    assert torch.equal(simulated, ~bad)
 
 
 @pytest.mark.parametrize(

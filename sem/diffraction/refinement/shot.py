@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sem.diffraction.images import OVERLOAD, read_panels
+from sem.diffraction.files.field_image import FieldImage
+from sem.diffraction.files.kinds import kind_of
+from sem.diffraction.images import OVERLOAD, masked_in, read_panels
 from sem.diffraction.refinement.settings import RefinementSettings
 from sem.diffraction.simulator import Simulator
 
@@ -62,8 +64,8 @@ def read_shot(path: str | Path, simulator: Simulator, settings: RefinementSettin
     lowest, highest = settings.trusted or _trusted(counts[good], settings)
     used = good & counts.isfinite() & (counts >= lowest) & (counts <= highest) & simulator.computed()
     if settings.mask is not None:
-        mask, _ = _image_of(settings.mask, shape, settings.panel)
-        used &= mask > 0
+        found, chosen = _panels_of(settings.mask, shape, settings.panel)
+        used &= torch.from_numpy(masked_in(found, chosen, kind_of(settings.mask)))
     variance = None
     if isinstance(settings.variance, str):
         variance, known = _image_of(settings.variance, shape, settings.panel)
@@ -83,11 +85,18 @@ def _trusted(counts: Tensor, settings: RefinementSettings) -> tuple[float, float
 
 def _image_of(path: str | Path, shape: tuple[int, int], panel: int | None) -> tuple[Tensor, Tensor]:
     """One panel's numbers, float64, and which of them the file does not call bad, both ``[slow, fast]``."""
-    found = read_panels(path)
-    chosen = found.panel(panel, path)
+    found, chosen = _panels_of(path, shape, panel)
     image = torch.from_numpy(found.panels[chosen].astype(np.float64))
-    if tuple(image.shape) != shape:
-        wanted = f"{shape[0]} x {shape[1]} pixels, slow and fast, as the experiment's detector has"
-        raise ValueError(f"{path}: expected {wanted}, got {' x '.join(map(str, image.shape))}")
     good = torch.from_numpy(found.good[chosen].astype(bool)) if found.good else torch.ones(shape, dtype=torch.bool)
     return image, good
+
+
+def _panels_of(path: str | Path, shape: tuple[int, int], panel: int | None) -> tuple[FieldImage, int]:
+    """An image, and which of its panels is meant, of the detector's shape."""
+    found = read_panels(path)
+    chosen = found.panel(panel, path)
+    got = found.panels[chosen].shape
+    if got != shape:
+        wanted = f"{shape[0]} x {shape[1]} pixels, slow and fast, as the experiment's detector has"
+        raise ValueError(f"{path}: expected {wanted}, got {' x '.join(map(str, got))}")
+    return found, chosen
