@@ -5,8 +5,10 @@ import os
 import signal
 import sys
 import threading
+from dataclasses import replace
 
 import pytest
+import torch
 from refinement_problems import FLAGS, noisy, simulator_at, write_shots
 
 from sem.cli import main
@@ -56,6 +58,22 @@ def test_what_changed_is_refused_by_name(tmp_path):
     (tmp_path / "mine" / "file").touch()
     with pytest.raises(ValueError, match="expected a new folder or one of an earlier refinement"):
         refine_shots(tasks, SETTINGS, tmp_path / "mine")
+
+
+@pytest.mark.parametrize("name", ["mask", "variance"])
+def test_a_file_of_the_settings_that_changed_is_refused_by_name(tmp_path, name):
+    tasks = tasks_from(*write_shots(tmp_path, 1))
+    path = tmp_path / f"{name}.bin"
+    image = torch.full((40, 40), 4.0)
+    write_float(path, image)
+    likelihood = "gaussian" if name == "variance" else "poisson"
+    settings = replace(SETTINGS, likelihood=likelihood, **{name: str(path)})
+    refine_shots(tasks, settings, tmp_path / "out")
+    assert not refine_shots(tasks, settings, tmp_path / "out").left
+    image[0, 0] = 0
+    write_float(path, image)
+    with pytest.raises(ValueError, match=rf"{name}.bin: changed since s0 was refined"):
+        refine_shots(tasks, settings, tmp_path / "out")
 
 
 def test_a_shot_that_fails_is_reported_and_tried_again(tmp_path, monkeypatch, capsys):

@@ -15,7 +15,7 @@ from typing import Any
 from sem.diffraction.refinement.fit import CONVERGED, DIVERGED
 from sem.diffraction.refinement.model_file import FORMAT, read_model, write_model
 from sem.diffraction.refinement.settings import RefinementSettings
-from sem.diffraction.refinement.shots import FAILED, Result, Task, source_of
+from sem.diffraction.refinement.shots import FAILED, Result, Task, files_of, source_of
 from sem.diffraction.refinement.workers import refine_here, refine_with_dask
 from sem.files import replacing, write_text
 
@@ -136,6 +136,7 @@ def _done(folder: Path, tasks: Sequence[Task], settings: RefinementSettings) -> 
             raise ValueError(
                 f"{folder}: its shots were refined with {name} = {was!r}, got {now!r}: name another folder"
             )
+    files = files_of(settings)
     found: dict[str, Mapping[str, Any]] = {}
     for task in tasks:
         path = folder / SHOTS / f"{task.name}.json"
@@ -143,9 +144,10 @@ def _done(folder: Path, tasks: Sequence[Task], settings: RefinementSettings) -> 
         if document is None or document.get("format") != FORMAT:
             continue
         kept = read_model(path).fit
-        for name, value in source_of(task).items():
+        for name, value in {**source_of(task), **files}.items():
             if name != "image" and kept.get("source", {}).get(name) != value:
-                what = task.image if name == "image_sha256" else task.experiment
+                named = {"image": task.image, "mask": settings.mask, "variance": settings.variance}
+                what = named.get(name.removesuffix("_sha256"), task.experiment)
                 raise ValueError(
                     f"{what}: changed since {task.name} was refined: name another folder, or delete {path}"
                 )

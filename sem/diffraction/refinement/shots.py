@@ -100,6 +100,16 @@ def source_of(task: Task) -> dict[str, str]:
     }
 
 
+def files_of(settings: RefinementSettings) -> dict[str, str]:
+    """The hashes of the files that settings name, by what they are.
+
+    Raises:
+        ValueError: one cannot be read.
+    """
+    named = {"mask": settings.mask, "variance": settings.variance}
+    return {f"{name}_sha256": digest_of(path) for name, path in named.items() if isinstance(path, str)}
+
+
 def refine_task(
     task: Task,
     settings: RefinementSettings,
@@ -114,7 +124,7 @@ def refine_task(
     """
     started = time.process_time()
     try:
-        source = source_of(task)
+        source = {**source_of(task), **files_of(settings)}
         model = read_model(task.experiment)
         simulator = model.simulator()
         shot = read_shot(task.image, simulator, settings)
