@@ -153,6 +153,16 @@ def test_a_library_that_is_not_there_ends_the_run(tmp_path, monkeypatch, library
     assert not list((tmp_path / "out" / "shots").iterdir())
 
 
+def test_a_library_that_workers_do_not_have_ends_the_run(tmp_path, monkeypatch):
+    (tmp_path / "first" / "scipy").mkdir(parents=True)
+    (tmp_path / "first" / "scipy" / "__init__.py").write_text("raise ImportError('none here')\n")
+    monkeypatch.syspath_prepend(tmp_path / "first")  # processes that start now look there first
+    tasks = tasks_from(*write_shots(tmp_path, 2))
+    with pytest.raises(ImportError, match="refinement needs scipy: pip install"):
+        refine_shots(tasks, SETTINGS, tmp_path / "out", workers=2)
+    assert not list((tmp_path / "out" / "shots").iterdir())
+
+
 def test_a_list_names_models_of_its_own(tmp_path):
     (tmp_path / "list.txt").write_text("a.bin own.json  # this one knows better\n\nb.bin\n")
     own, common = tasks_from(tmp_path / "start.json", tmp_path / "list.txt")

@@ -50,7 +50,7 @@ def refine_with_dask(
     processes on this machine, which ends with the shots. Ends early once ``stopped`` says True.
 
     Raises:
-        ImportError: dask.distributed is not there.
+        ImportError: dask.distributed is not there, or a library that a worker needs.
         OSError: no scheduler answers.
     """
     try:
@@ -92,6 +92,8 @@ def refine_with_dask(
                 yield future.result()
             except KilledWorker:
                 yield Result(task.name, FAILED, "every worker that took it died")
+            except ImportError:  # what no other shot would do without either
+                raise
             except Exception as error:
                 yield Result(task.name, FAILED, f"{type(error).__name__}: {error}")
         if waiting:
