@@ -157,10 +157,34 @@ def test_a_library_that_workers_do_not_have_ends_the_run(tmp_path, monkeypatch):
     (tmp_path / "first" / "scipy").mkdir(parents=True)
     (tmp_path / "first" / "scipy" / "__init__.py").write_text("raise ImportError('none here')\n")
     monkeypatch.syspath_prepend(tmp_path / "first")  # processes that start now look there first
-    tasks = tasks_from(*write_shots(tmp_path, 2))
+    tasks = tasks_from(*write_shots(tmp_path, 1))
     with pytest.raises(ImportError, match="refinement needs scipy: pip install"):
         refine_shots(tasks, SETTINGS, tmp_path / "out", workers=2)
     assert not list((tmp_path / "out" / "shots").iterdir())
+
+
+def test_pictures_that_cannot_be_drawn_are_said_before_the_fit(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_shots(tmp_path, 1)
+    arguments = ["diffraction", "refine", "start.json", "images/s0.bin", "--refine", "crystal.misset", "--stages", "1"]
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "matplotlib", None)
+        assert main(arguments) != 0
+        assert "--no-pictures, need matplotlib: pip install" in capsys.readouterr().err
+        assert not (tmp_path / "refined").exists()
+        assert main([*arguments, "--no-pictures"]) == 0
+        assert main(arguments) == 0  # nothing is left to draw
+
+
+def test_a_fit_outlives_pictures_that_cannot_be_written(tmp_path):
+    tasks = tasks_from(*write_shots(tmp_path, 1))
+    (tmp_path / "out" / "pictures" / "s0-before.png").mkdir(parents=True)
+    (tmp_path / "out" / "shots").mkdir()
+    settings = {"format": "sem diffraction refinement 1", "settings": SETTINGS.to_mapping()}
+    (tmp_path / "out" / "settings.json").write_text(json.dumps(settings))
+    with pytest.raises(OSError, match="s0-before"):
+        refine_shots(tasks, SETTINGS, tmp_path / "out", pictures=True)
+    assert values_of(tmp_path / "out").keys() == {"s0.json"}
 
 
 def test_a_list_names_models_of_its_own(tmp_path):

@@ -25,15 +25,26 @@ def fit_pictures(shot: Shot, fit: Fit, title: str) -> dict[str, bytes]:
     }
 
 
-def _picture(shot: Shot, model: Tensor, sigma: Tensor, title: str) -> bytes:
+def require_matplotlib() -> None:
+    """Before a fit whose pictures would fail.
+
+    Raises:
+        ImportError: matplotlib is not there.
+    """
     try:
-        from matplotlib import colormaps
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.colors import LogNorm
-        from matplotlib.figure import Figure
+        import matplotlib  # noqa: F401
     except ImportError:
-        raise ImportError(f"pictures of a fit need matplotlib: {how_to_install('crystallography')}") from None
+        hint = how_to_install("crystallography")
+        raise ImportError(f"pictures of a fit, left out by --no-pictures, need matplotlib: {hint}") from None
+
+
+def _picture(shot: Shot, model: Tensor, sigma: Tensor, title: str) -> bytes:
+    require_matplotlib()
     import numpy as np
+    from matplotlib import colormaps
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.colors import LogNorm
+    from matplotlib.figure import Figure
 
     figure = Figure(figsize=(15, 4.9), layout="constrained")
     FigureCanvasAgg(figure)

@@ -14,6 +14,7 @@ from typing import Any
 
 from sem.diffraction.refinement.fit import CONVERGED, DIVERGED
 from sem.diffraction.refinement.model_file import FORMAT, read_model, write_model
+from sem.diffraction.refinement.pictures import require_matplotlib
 from sem.diffraction.refinement.settings import RefinementSettings
 from sem.diffraction.refinement.shots import FAILED, Result, Task, files_of, source_of
 from sem.diffraction.refinement.workers import refine_here, refine_with_dask
@@ -65,17 +66,20 @@ def refine_shots(
         tell: told of each result, with the number of shots done and of all.
 
     Raises:
+        ImportError: a library is not there that the fits or their pictures need.
         ValueError: settings or files of which the folder has other results.
         OSError: the folder cannot be written.
     """
     folder = Path(folder)
     started = time.monotonic()
     done = _done(folder, tasks, settings)
+    left = [task for task in tasks if task.name not in done]
+    if left and pictures:
+        require_matplotlib()
     for place in (folder, folder / SHOTS, *([folder / PICTURES] if pictures else ())):
         place.mkdir(parents=True, exist_ok=True)
     document = {"format": _SETTINGS_FORMAT, "settings": settings.to_mapping()}
     write_text(folder / SETTINGS, json.dumps(document, indent=1) + "\n")
-    left = [task for task in tasks if task.name not in done]
     results: Iterable[Result] = ()
     if left and workers == 1 and scheduler is None:
         results = refine_here(left, settings, pictures=pictures, stopped=stopped)
@@ -157,14 +161,14 @@ def _done(folder: Path, tasks: Sequence[Task], settings: RefinementSettings) -> 
 
 def _write(folder: Path, result: Result) -> None:
     path = folder / SHOTS / f"{result.name}.json"
-    for name, drawn in result.pictures.items():
+    if result.model is None:
+        document = {"format": _FAILURE_FORMAT, "status": result.status, "reason": result.reason}
+        write_text(path, json.dumps(document, indent=1) + "\n")
+    else:
+        write_model(path, result.model)
+    for name, drawn in result.pictures.items():  # after what they show, which took longer
         with replacing(folder / PICTURES / f"{result.name}-{name}.png") as file:
             file.write(drawn)
-    if result.model is not None:
-        write_model(path, result.model)
-        return
-    document = {"format": _FAILURE_FORMAT, "status": result.status, "reason": result.reason}
-    write_text(path, json.dumps(document, indent=1) + "\n")
 
 
 def _summary_of(result: Result) -> dict[str, Any]:
