@@ -21,13 +21,17 @@ MANY = 1  # more shots than this get pictures only when asked
 
 def refine(options: argparse.Namespace) -> int:
     """Run ``sem diffraction refine``: 0 if some shot converged (or the run was stopped), else 1."""
-    from sem.diffraction.refinement import CONVERGED, refine_shots, tasks_from
+    from pathlib import Path
+
+    from sem.diffraction.refinement import CONVERGED, read_model, refine_shots, tasks_from
     from sem.signals import stop_on_signals
 
     settings = _settings(options)
     if options.workers < 1:
         raise ValueError(f"--workers: expected a whole number >= 1, got {options.workers}")
     tasks = tasks_from(options.experiment, options.data)
+    if any(task.experiment == str(Path(options.experiment).absolute()) for task in tasks):
+        read_model(options.experiment)  # what is wrong with it is no shot's own failure
     pictures = options.pictures if options.pictures is not None else len(tasks) <= MANY
     with stop_on_signals() as request:
         summary = refine_shots(

@@ -170,6 +170,7 @@ def test_a_mask_of_nexus_is_its_own_pixel_mask(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"refine": ("detector.distance",) * 2}, "refine: expected each parameter once, got detector.distance several"),
         ({"refine": ()}, "refine: expected the name of a parameter, got none"),
         ({"likelihood": "cauchy"}, "likelihood: expected one of poisson, gaussian"),
         ({"variance": 1.0}, "variance: expected likelihood gaussian"),

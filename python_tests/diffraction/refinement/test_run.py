@@ -187,6 +187,23 @@ def test_a_fit_outlives_pictures_that_cannot_be_written(tmp_path):
     assert values_of(tmp_path / "out").keys() == {"s0.json"}
 
 
+def test_a_mistaken_command_does_not_bind_the_corrected_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_shots(tmp_path, 1)
+    command = ["diffraction", "refine"]
+    rest = ["--refine", "crystal.misset", "--stages", "1", "--no-pictures"]
+    assert main([*command, "strat.json", "images/s0.bin", *rest]) == 2
+    assert "strat.json: cannot be read (No such file or directory)" in capsys.readouterr().err
+    assert main([*command, "start.json", "images/s0.bin", *rest, "--mask", "maks.bin"]) == 2
+    assert "maks.bin: cannot be read (No such file or directory)" in capsys.readouterr().err
+    assert not (tmp_path / "refined").exists()
+    assert main([*command, "start.json", "images/s1.bin", *rest, "--background", "none"]) == 1
+    assert "s1 failed" in capsys.readouterr().out
+    assert main([*command, "start.json", "images/s0.bin", *rest]) == 0
+    assert main([*command, "start.json", "images/s1.bin", *rest, "--background", "none"]) == 2  # of another image
+    assert "refined with background = 'flat', got 'none'" in capsys.readouterr().err
+
+
 def test_a_list_names_models_of_its_own(tmp_path):
     (tmp_path / "list.txt").write_text("a.bin own.json  # this one knows better\n\nb.bin\n")
     own, common = tasks_from(tmp_path / "start.json", tmp_path / "list.txt")

@@ -67,12 +67,12 @@ def refine_shots(
 
     Raises:
         ImportError: a library is not there that the fits or their pictures need.
-        ValueError: settings or files of which the folder has other results.
+        ValueError: settings or files of which the folder has other results, a file of the settings that is not there.
         OSError: the folder cannot be written.
     """
     folder = Path(folder)
     started = time.monotonic()
-    done = _done(folder, tasks, settings)
+    done = _done(folder, tasks, settings, files_of(settings))
     left = [task for task in tasks if task.name not in done]
     if left and pictures:
         require_matplotlib()
@@ -120,11 +120,13 @@ def metrics(summary: Summary) -> dict[str, Any]:
     }
 
 
-def _done(folder: Path, tasks: Sequence[Task], settings: RefinementSettings) -> dict[str, Mapping[str, Any]]:
-    """What the folder holds of ``tasks``, by name.
+def _done(
+    folder: Path, tasks: Sequence[Task], settings: RefinementSettings, files: Mapping[str, str]
+) -> dict[str, Mapping[str, Any]]:
+    """What the folder holds of ``tasks``, by name; ``files`` are the hashes of those that the settings name.
 
     Raises:
-        ValueError: it was made with other settings, or of other files.
+        ValueError: its fits were made with other settings, or of other files.
     """
     before = _read(folder / SETTINGS)
     if before is None:
@@ -134,13 +136,12 @@ def _done(folder: Path, tasks: Sequence[Task], settings: RefinementSettings) -> 
     if before.get("format") != _SETTINGS_FORMAT or not isinstance(before.get("settings"), dict):
         raise ValueError(f"{folder / SETTINGS}: expected {_SETTINGS_FORMAT!r} as its format")
     wanted = json.loads(json.dumps(settings.to_mapping()))
-    for name in wanted:
-        if before["settings"].get(name) != wanted[name]:
-            was, now = before["settings"].get(name), wanted[name]
+    for name, now in wanted.items():
+        was = before["settings"].get(name)
+        if was != now and _any_fit(folder):
             raise ValueError(
                 f"{folder}: its shots were refined with {name} = {was!r}, got {now!r}: name another folder"
             )
-    files = files_of(settings)
     found: dict[str, Mapping[str, Any]] = {}
     for task in tasks:
         path = folder / SHOTS / f"{task.name}.json"
@@ -157,6 +158,11 @@ def _done(folder: Path, tasks: Sequence[Task], settings: RefinementSettings) -> 
                 )
         found[task.name] = _told(task.name, kept)
     return found
+
+
+def _any_fit(folder: Path) -> bool:
+    """Whether the folder holds a fit of any shot; settings under which all of them failed bind no later run."""
+    return any((_read(path) or {}).get("format") == FORMAT for path in (folder / SHOTS).glob("*.json"))
 
 
 def _write(folder: Path, result: Result) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -67,6 +68,8 @@ class RefinementSettings:
             choice("refine", name, tuple(REFINABLE))
             if REFINABLE[name].in_scale:
                 raise ValueError(f"refine: expected a parameter that does more than the scale does, got {name}")
+        if twice := [name for name, times in Counter(self.refine).items() if times > 1]:
+            raise ValueError(f"refine: expected each parameter once, got {twice[0]} several times")
         if not self.refine:
             raise ValueError("refine: expected the name of a parameter, got none")
         choice("likelihood", self.likelihood, LIKELIHOODS)
