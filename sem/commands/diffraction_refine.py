@@ -99,6 +99,7 @@ def _add_arguments(parser: Parser) -> None:
     add("--gain", type=float, default=1.0, metavar="COUNTS", help="counts per photon (default: 1)")
     add("--trusted", nargs=2, type=float, metavar=("LOW", "HIGH"), help="counts that are compared")
     add("--panel", type=int, metavar="N", help="which one of images with several; the experiment has its own -panel")
+    add("--frame", type=int, metavar="N", help="which exposure of HDF5 files with several, from 0")
     add("--mask", metavar="FILE", help="image whose pixels above 0 are compared")
     explained = "share of the misfit that the model must explain (default: 0.5)"
     add("--explained", type=float, default=0.5, metavar="SHARE", help=explained)
@@ -139,6 +140,7 @@ def _settings(options: argparse.Namespace) -> RefinementSettings:
         gain=options.gain,
         trusted=None if options.trusted is None else (options.trusted[0], options.trusted[1]),
         panel=options.panel,
+        frame=options.frame,
         mask=None if options.mask is None else str(Path(options.mask).absolute()),
         explained=options.explained,
     )

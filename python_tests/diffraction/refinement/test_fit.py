@@ -9,6 +9,7 @@ import pytest
 import torch
 from refinement_problems import BACKGROUND, FLAGS, TRUTH, beside, noisy, shot_of, simulator_at
 
+from sem.cli import main
 from sem.diffraction import experiment_from
 from sem.diffraction.images import counts as whole_counts
 from sem.diffraction.images import write_field, write_float, write_smv
@@ -165,6 +166,31 @@ def test_a_mask_of_nexus_is_its_own_pixel_mask(tmp_path):
     assert torch.equal(used, ~bad)
     simulated = experiment_from([*FLAGS, "-mask", str(tmp_path / "mask.nxs")]).simulator.computed()
     assert torch.equal(simulated, ~bad)
+
+
+def test_one_of_several_exposures_is_chosen(tmp_path, capsys):
+    path = tmp_path / "shots.h5"
+    exposures = torch.stack([noisy(simulator_at(), seed) for seed in range(3)])
+    write_field(path, [exposures[0].to(torch.int32)])
+    with h5py.File(path, "r+") as file:
+        del file["entry/data/data"]
+        file["entry/data/data"] = exposures.numpy().astype("int32")
+    with pytest.raises(ValueError, match=r"shots.h5: expected one exposure, .* got 3 exposures"):
+        read_shot(path, simulator_at(), MISSET)
+    read = read_shot(path, simulator_at(), replace(MISSET, frame=2))
+    assert torch.equal(read.counts, exposures[2])
+    with pytest.raises(ValueError, match="expected an exposure from 0 to 2, got 3"):
+        read_shot(path, simulator_at(), replace(MISSET, frame=3))
+    (tmp_path / "start.flags").write_text(" ".join(FLAGS))
+    files = [str(tmp_path / "start.flags"), str(path), "--out", str(tmp_path / "out")]
+    assert main(["diffraction", "refine", *files, "--refine", "crystal.misset", "--frame", "4"]) == 1
+    assert "expected an exposure from 0 to 2, got 4" in capsys.readouterr().out
+    write_float(tmp_path / "shot.bin", exposures[0])
+    with pytest.raises(ValueError, match="expected an exposure from 0 to 0, got 1"):
+        read_shot(tmp_path / "shot.bin", simulator_at(), replace(MISSET, frame=1))
+    variances = RefinementSettings(("crystal.misset",), likelihood="gaussian", variance=str(path))
+    with pytest.raises(ValueError, match="got 3 exposures"):
+        read_shot(tmp_path / "shot.bin", simulator_at(), variances)
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ class RefinementSettings:
         trusted: lowest and highest count that is compared, both included; None for -inf (Gaussian) or ``offset``
             (Poisson) to 65534 in images of whole numbers up to 65535, infinity in others.
         panel: which one of an image with several; None for the only one.
+        frame: which exposure of an HDF5 file, from 0; None for the only one.
         mask: an image file whose pixels > 0 are compared; None for all.
         explained: share of what the background leaves unexplained, noise apart, that the model must explain for the fit
             not to count as lost.
@@ -60,6 +61,7 @@ class RefinementSettings:
     gain: float = 1.0
     trusted: tuple[float, float] | None = None
     panel: int | None = None
+    frame: int | None = None
     mask: str | None = None
     explained: float = 0.5
 

@@ -60,7 +60,7 @@ def read_shot(path: str | Path, simulator: Simulator, settings: RefinementSettin
     """
     detector = simulator.detector
     shape = detector.slow_pixels, detector.fast_pixels
-    counts, good = _image_of(path, shape, settings.panel)
+    counts, good = _image_of(path, shape, settings.panel, settings.frame)
     lowest, highest = settings.trusted or _trusted(counts[good], settings)
     used = good & counts.isfinite() & (counts >= lowest) & (counts <= highest) & simulator.computed()
     if settings.mask is not None:
@@ -83,17 +83,26 @@ def _trusted(counts: Tensor, settings: RefinementSettings) -> tuple[float, float
     return settings.offset if settings.likelihood == "poisson" else -math.inf, OVERLOAD - 1 if whole else math.inf
 
 
-def _image_of(path: str | Path, shape: tuple[int, int], panel: int | None) -> tuple[Tensor, Tensor]:
+def _image_of(
+    path: str | Path, shape: tuple[int, int], panel: int | None, frame: int | None = None
+) -> tuple[Tensor, Tensor]:
     """One panel's numbers, float64, and which of them the file does not call bad, both ``[slow, fast]``."""
-    found, chosen = _panels_of(path, shape, panel)
+    found, chosen = _panels_of(path, shape, panel, frame)
+    if frame is None and found.frames > 1:
+        wanted = "one exposure, or --frame that says which of an image is meant"
+        raise ValueError(f"{path}: expected {wanted}, got {found.frames} exposures")
     image = torch.from_numpy(found.panels[chosen].astype(np.float64))
     good = torch.from_numpy(found.good[chosen].astype(bool)) if found.good else torch.ones(shape, dtype=torch.bool)
     return image, good
 
 
-def _panels_of(path: str | Path, shape: tuple[int, int], panel: int | None) -> tuple[FieldImage, int]:
+def _panels_of(
+    path: str | Path, shape: tuple[int, int], panel: int | None, frame: int | None = None
+) -> tuple[FieldImage, int]:
     """An image, and which of its panels is meant, of the detector's shape."""
-    found = read_panels(path)
+    found = read_panels(path, frame or 0)
+    if frame is not None and not 0 <= frame < found.frames:
+        raise ValueError(f"{path}: expected an exposure from 0 to {found.frames - 1}, got {frame}")
     chosen = found.panel(panel, path)
     got = found.panels[chosen].shape
     if got != shape:
