@@ -113,7 +113,7 @@ def _settings(options: argparse.Namespace) -> RefinementSettings:
 
     from sem.diffraction.refinement import RefinementSettings
 
-    kind, _, knots = options.background.partition(":")
+    kind, knots = _background(options.background)
     restraints = {}
     for text in options.restrain:
         name, _, sigma = text.partition("=")
@@ -130,7 +130,7 @@ def _settings(options: argparse.Namespace) -> RefinementSettings:
         likelihood=options.likelihood,
         variance=variance,
         background=kind,
-        background_terms=int(_number("--background", knots)) if knots else 5,
+        background_terms=RefinementSettings.background_terms if knots is None else knots,
         system=options.system,
         restrain=restraints,
         stages=stages,
@@ -144,6 +144,19 @@ def _settings(options: argparse.Namespace) -> RefinementSettings:
         mask=None if options.mask is None else str(Path(options.mask).absolute()),
         explained=options.explained,
     )
+
+
+def _background(text: str) -> tuple[str, int | None]:
+    """The kind of background, and the knots of a radial one where they are given."""
+    kind, colon, knots = text.partition(":")
+    if not colon:
+        return kind, None
+    if kind != "radial":
+        raise ValueError(f"--background: expected none, flat or radial:KNOTS, got {text!r}")
+    number = _number("--background", knots)
+    if not number.is_integer():  # nor are infinity and NaN
+        raise ValueError(f"--background: expected a whole number of knots, got {knots!r}")
+    return kind, int(number)
 
 
 def _number(name: str, text: str) -> float:

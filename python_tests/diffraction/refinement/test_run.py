@@ -216,6 +216,10 @@ def test_a_list_names_models_of_its_own(tmp_path):
     [
         (["--workers", "0"], "--workers: expected a whole number >= 1, got 0"),
         (["--background", "radial:x"], "--background: expected a number, got 'x'"),
+        (["--background", "radial:nan"], "--background: expected a whole number of knots, got 'nan'"),
+        (["--background", "radial:2.7"], "--background: expected a whole number of knots, got '2.7'"),
+        (["--background", "radial:1"], "background terms: expected a whole number >= 2, got 1"),
+        (["--background", "flat:9"], "--background: expected none, flat or radial:KNOTS, got 'flat:9'"),
         (["--restrain", "crystal.misset"], "--restrain crystal.misset: expected a number, got ''"),
     ],
 )
