@@ -69,30 +69,33 @@ def test_a_step_is_momentum_with_a_look_ahead_then_the_polar_factor(kind, monkey
     torch.testing.assert_close(weight.detach(), expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(("kind", "shape"), [("filters", (6, 2, 1, 2)), ("modes", (6, 4, 2, 3, 2))])
+AS_MAPS = {  # of a convolution's weight, the same maps as matrices, and how muon calls those
+    "filters": (lambda weight: weight.flatten(1), "real"),
+    "transposed": (lambda weight: weight.flatten(1).mT, "real"),
+    "modes": (lambda weight: weight.flatten(2, 3).permute(2, 0, 1, 3), "complex"),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"), [("filters", (6, 2, 1, 2)), ("transposed", (4, 3, 2, 1)), ("modes", (6, 4, 2, 3, 2))]
+)
 def test_convolutions_take_the_steps_of_the_maps_that_they_hold(kind, shape, monkeypatch):
     monkeypatch.setattr("sem.training.muon.product_dtype", lambda maps: maps.dtype)
     torch.manual_seed(1)
+    as_maps, of_matrices = AS_MAPS[kind]
     weight = nn.Parameter(torch.randn(shape))
-    # the same maps as matrices: a filter a row, of modes a matrix for each
-    plain = weight.detach().flatten(1) if kind == "filters" else weight.detach().flatten(2, 3).permute(2, 0, 1, 3)
-    plain = nn.Parameter(plain.clone())
-    groups = (
-        [{"params": [weight], "linear_map": kind}],
-        [{"params": [plain], "linear_map": "real" if kind == "filters" else "complex"}],
-    )
+    plain = nn.Parameter(as_maps(weight.detach()).clone())
+    groups = [{"params": [weight], "linear_map": kind}], [{"params": [plain], "linear_map": of_matrices}]
     optimizers = [MuonWithAdamW(group, lr=0.1) for group in groups]
     for _ in range(2):
         weight.grad = torch.randn(shape)
-        as_maps = weight.grad.flatten(1) if kind == "filters" else weight.grad.flatten(2, 3).permute(2, 0, 1, 3)
-        plain.grad = as_maps.clone()
+        plain.grad = as_maps(weight.grad).clone()
         before = weight.detach().clone()
         for optimizer in optimizers:
             optimizer.step()
-    found = weight.detach().flatten(1) if kind == "filters" else weight.detach().flatten(2, 3).permute(2, 0, 1, 3)
-    torch.testing.assert_close(found, plain.detach())
-    step = (weight.detach() - before) / 0.1
-    maps = step.flatten(1) if kind == "filters" else torch.view_as_complex(step).flatten(2).permute(2, 0, 1)
+    torch.testing.assert_close(as_maps(weight.detach()), plain.detach())
+    maps = as_maps((weight.detach() - before) / 0.1)
+    maps = torch.view_as_complex(maps.contiguous()) if kind == "modes" else maps
     values = singular_values_of(maps) / (max(1, maps.shape[-2] / maps.shape[-1])) ** 0.5
     assert float(values.min()) > 0.8 and float(values.max()) < 1.1
 
@@ -169,6 +172,6 @@ def test_rates_are_set_apart():
 
 def test_unknown_kinds_are_errors():
     with pytest.raises(
-        ValueError, match=r"linear_map: expected one of real, complex, filters, modes, None, got 'unitary'"
+        ValueError, match=r"linear_map: expected one of real, complex, filters, transposed, modes, None, got 'unitary'"
     ):
         MuonWithAdamW([{"params": [nn.Parameter(torch.ones(2, 2))], "linear_map": "unitary"}], lr=0.1)

@@ -15,7 +15,7 @@ from torch.optim.adamw import adamw
 # one before leaves the singular values, the first on [0.02, 1]: N. Amsel et al., "The Polar Express", 2025.
 _ROUNDS = ((7.7110, -22.1138, 16.2487), (3.2153, -2.4112, 0.5013), (2.2183, -1.5940, 0.4107))
 _LEAST_NORM = 1e-7
-KINDS = ("real", "complex", "filters", "modes")
+KINDS = ("real", "complex", "filters", "transposed", "modes")
 """How a parameter holds a linear map, or several: see :class:`MuonWithAdamW`."""
 
 
@@ -68,14 +68,14 @@ class MuonWithAdamW(Optimizer):
 
     Of a linear map, the momentum's polar factor is the step: every direction is learned as fast as the largest. A
     *complex* map, ``[..., out, in, 2]`` with real and imaginary part last, has the polar factor of its complex
-    gradient; leading dimensions are a batch of maps. Convolutions keep their outputs first: ``filters`` are one map,
-    ``[out, ...]``, and ``modes``, ``[out, in, ..., 2]``, a complex one for each index in between, as for each frequency
-    of a spectrum. With momentum buffer ``m <- mu m + (1 - mu) g`` and Nesterov's look ahead ``g + mu (m - g)``,
-    ``W <- (1 - lr wd) W - lr sqrt(max(1, out / in)) polar(...)``.
+    gradient; leading dimensions are a batch of maps. The ``filters`` of a convolution are one map, ``[out, ...]``, as
+    are those of a ``transposed`` one, ``[in, ...]``, and ``modes``, ``[out, in, ..., 2]``, a complex map for each index
+    in between, as for each frequency of a spectrum. With momentum buffer ``m <- mu m + (1 - mu) g`` and Nesterov's look
+    ahead ``g + mu (m - g)``, ``W <- (1 - lr wd) W - lr sqrt(max(1, out / in)) polar(...)``.
 
     Args:
         groups: dicts with ``params``, ``weight_decay`` and ``linear_map``: ``"real"`` (``[..., out, in]``),
-            ``"complex"``, ``"filters"``, ``"modes"``, or None for AdamW.
+            ``"complex"``, ``"filters"``, ``"transposed"``, ``"modes"``, or None for AdamW.
         lr: learning rate of every group that names none.
         betas, eps: of AdamW.
         momentum: ``mu``.
@@ -174,6 +174,8 @@ def _maps(tensor: Tensor, kind: str) -> Tensor:
     """``tensor`` as a batch of matrices ``[n, out, in]``."""
     if kind == "filters":
         return tensor.flatten(1).unsqueeze(0)
+    if kind == "transposed":
+        return tensor.flatten(1).mT.unsqueeze(0)
     matrices = torch.view_as_complex(tensor) if kind in ("complex", "modes") else tensor
     if kind == "modes":
         return matrices.flatten(2).permute(2, 0, 1)
@@ -183,4 +185,6 @@ def _maps(tensor: Tensor, kind: str) -> Tensor:
 def _as_parameter(maps: Tensor, kind: str, parameter: Tensor) -> Tensor:
     """What :func:`_maps` made of a tensor of the parameter's shape, in that shape again."""
     blocks = torch.view_as_real(maps) if maps.is_complex() else maps
-    return (blocks.permute(1, 2, 0, 3) if kind == "modes" else blocks).reshape(parameter.shape)
+    if kind == "modes":
+        blocks = blocks.permute(1, 2, 0, 3)
+    return (blocks.mT if kind == "transposed" else blocks).reshape(parameter.shape)

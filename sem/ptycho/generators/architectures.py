@@ -210,7 +210,9 @@ def _name_maps(network: Generator) -> None:
     for module in network.modules():
         if id(module) in ends:
             continue
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        if isinstance(module, nn.Conv2d):
             module.weight._linear_map = "filters"  # type: ignore[attr-defined]
+        elif isinstance(module, nn.ConvTranspose2d):
+            module.weight._linear_map = "transposed"  # type: ignore[attr-defined]
         elif isinstance(module, SpectralConv2d):
             module.weight._linear_map = "modes"  # type: ignore[attr-defined]
