@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 import time
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from sem.command_line import Command, Parser
@@ -62,6 +60,8 @@ class _Progress:
         self._here = 0
 
     def __call__(self, result: Result, done: int, total: int) -> None:
+        from sem.training.progress import clock
+
         self._here += 1
         fit = {} if result.model is None else result.model.fit
         goodness = fit.get("goodness")
@@ -70,7 +70,7 @@ class _Progress:
         line = f"{done} of {total}: {result.name} {result.status}{shown}{reason}"
         if total > 1:
             rate = self._here / max(time.monotonic() - self._started, 1e-9)
-            line += f" ({rate:.3g} shots/s, {timedelta(seconds=math.ceil((total - done) / rate))} left)"
+            line += f" ({rate:.3g} shots/s, {clock((total - done) / rate)} left)"
         print(line, flush=True)
 
 

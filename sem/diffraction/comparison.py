@@ -44,7 +44,7 @@ class Comparison:
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain values by name, for JSON: NaN and infinities as None."""
-        return {name: _plain(value) for name, value in dataclasses.asdict(self).items()}
+        return {name: plain(value) for name, value in dataclasses.asdict(self).items()}
 
 
 def local_maxima(image: Tensor, count: int) -> Tensor:
@@ -177,7 +177,8 @@ def _correlation(one: Tensor, two: Tensor) -> float:
     return float((a * b).sum()) / scale if scale else math.nan
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """``value`` as JSON holds it: lists for tuples, null for what is no finite number."""
     if isinstance(value, tuple):
-        return [_plain(part) for part in value]
+        return [plain(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sem.diffraction.comparison import plain
 from sem.diffraction.refinement.background import background_terms
 from sem.diffraction.refinement.coordinates import Coordinates
 from sem.diffraction.refinement.likelihood import Profile
@@ -91,7 +92,7 @@ class Fit:
         """Plain values by name, without the images, for JSON: infinities as None."""
         found = {name: value for name, value in vars(self).items() if not isinstance(value, Tensor)}
         found["goodness"] = self.goodness
-        return {name: _plain(value) for name, value in found.items()}
+        return {name: plain(value) for name, value in found.items()}
 
     @property
     def goodness(self) -> float:
@@ -349,9 +350,3 @@ def _expected(simulator: Simulator, coordinates: Coordinates, at: Tensor, profil
 
 def _tensor(x: Any) -> Tensor:
     return torch.from_numpy(np.array(x, dtype=np.float64))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return [_plain(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
