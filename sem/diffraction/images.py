@@ -349,10 +349,8 @@ def read_pixels(path: str | Path, panel: int | None = None) -> tuple[Tensor, Ten
         ImportError, ValueError: as :func:`read_image`.
     """
     found = read_panels(path)
-    number = found.panel(panel, path)
-    image = torch.from_numpy(found.panels[number].astype(np.float64))
-    good = torch.from_numpy(found.good[number].astype(bool)) if found.good else torch.ones_like(image, dtype=torch.bool)
-    return image, good
+    image, good = found.pixels(found.panel(panel, path))
+    return torch.from_numpy(image), torch.from_numpy(good)
 
 
 def poisson(image: Tensor, seed: int) -> Tensor:

@@ -38,3 +38,8 @@ class FieldImage:
         if number is not None and not 0 <= number <= last:
             raise ValueError(f"{source}: expected a panel from 0 to {last}, got {number}")
         return number or 0
+
+    def pixels(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """A panel's counts, float64, and which of them the file does not call bad, bool, both ``[slow, fast]``."""
+        image = self.panels[number].astype(np.float64)
+        return image, self.good[number].astype(bool) if self.good else np.ones(image.shape, bool)

@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -91,9 +90,8 @@ def _image_of(
     if frame is None and found.frames > 1:
         wanted = "one exposure, or --frame that says which of an image is meant"
         raise ValueError(f"{path}: expected {wanted}, got {found.frames} exposures")
-    image = torch.from_numpy(found.panels[chosen].astype(np.float64))
-    good = torch.from_numpy(found.good[chosen].astype(bool)) if found.good else torch.ones(shape, dtype=torch.bool)
-    return image, good
+    image, good = found.pixels(chosen)
+    return torch.from_numpy(image), torch.from_numpy(good)
 
 
 def _panels_of(
