@@ -192,12 +192,7 @@ class Run:
         """
         path, before = os.fspath(path), self._last
         state = read_state(path)
-        stored, own = _of_run(path, state)["recipe"], self.recipe.to_mapping()
-        for name in own:
-            if name not in LIMITS and stored.get(name) != own[name]:
-                raise ValueError(
-                    f"{name}: expected {stored.get(name)!r}, as the run of {path} has it, got {own[name]!r}"
-                )
+        _check_settings(path, _of_run(path, state)["recipe"], self.recipe.to_mapping())
         for name, digest in self._digests().items():
             if state["digests"].get(name) != digest:
                 raise ValueError(f"{name}: expected the same as the run of {path} began with, got another")
@@ -362,10 +357,15 @@ def saved_recipe(path: str | os.PathLike[str], given: Mapping[str, Any]) -> dict
     """
     path = os.fspath(path)
     stored = dict(_of_run(path, read_state(path))["recipe"])
+    _check_settings(path, stored, given)
+    return stored | {name: given[name] for name in LIMITS if name in given}
+
+
+def _check_settings(path: str, stored: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """That what is given is as the run of ``path`` has it, but for when to stop."""
     for name, value in given.items():
         if name not in LIMITS and stored.get(name) != value:
             raise ValueError(f"{name}: expected {stored.get(name)!r}, as the run of {path} has it, got {value!r}")
-    return stored | {name: given[name] for name in LIMITS if name in given}
 
 
 def _of_run(path: str, state: Mapping[str, Any]) -> Mapping[str, Any]:
