@@ -155,6 +155,7 @@ class TrainingConfig(RunSettings):
     max_steps: int = with_default(RunSettings, "max_steps", 100_000)
     decay_steps: int = with_default(RunSettings, "decay_steps", 10_000)
     lr_min_ratio: float = with_default(RunSettings, "lr_min_ratio", 0.1)
+    adapt_threads: bool = with_default(RunSettings, "adapt_threads", True)
     unitary_lambda: float = setting(0.01, "weight of the unitary divergence in the loss", ge=0)
     eval_batches: int = setting(20, "batches per validation", ge=1)
     final_eval_batches: int | None = setting(

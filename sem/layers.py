@@ -45,7 +45,11 @@ class _BlockMap(nn.Module):
         return complex_of(functional.linear(interleaved(z), self.matrix(scale)).float())
 
     def _scaled(self, scale: Tensor | None) -> Tensor:
-        return self.weight if scale is None else scale * self.weight
+        if scale is None:
+            return self.weight
+        # A column of the scalar: its gradient is summed row by row, then over rows, in an order that does not depend on
+        # the number of threads. Torch splits one long sum among them.
+        return scale.expand(len(self.weight)).view(-1, *[1] * (self.weight.dim() - 1)) * self.weight
 
 
 class ComplexLinear(_BlockMap):

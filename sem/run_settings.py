@@ -31,6 +31,7 @@ class RunSettings(OptimizationSettings):
     seed: int = setting(0, "seed of initialisation and of every random draw", ge=0, le=SEED_LIMIT)
     device: str = setting("auto", "where to compute", pattern=r"auto|cpu|(cuda|xpu)(:\d+)?")
     num_threads: int | None = setting(None, "CPU threads; null: torch's own choice", ge=1)
+    adapt_threads: bool = setting(False, "on fewer CPU threads while other programs take cores")
     engine: Literal["loop", "lightning"] = setting("loop", "what drives the training")
     devices: int = setting(1, "processes per machine, one device each (lightning; torchrun counts its own)", ge=1)
     num_nodes: int = setting(1, "machines (lightning; torchrun counts its own)", ge=1)

@@ -91,6 +91,7 @@ def run_config(base: SEMConfig, entrant: Entrant, minutes: float, seed: int, thr
         f"training.seed={seed}",
         f"data.shuffle_seed={seed}",
         f"training.num_threads={threads}",
+        "training.adapt_threads=false",
     )
 
 

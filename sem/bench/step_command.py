@@ -30,7 +30,9 @@ def run(options: argparse.Namespace) -> int:
     from sem.training.devices import threads
     from sem.training.memory import keep_freed_memory
 
-    config = config_from_arguments(options).with_overrides(f"training.num_threads={options.threads}")
+    config = config_from_arguments(options).with_overrides(
+        f"training.num_threads={options.threads}", "training.adapt_threads=false"
+    )
     keep_freed_memory()
     with threads(options.threads):
         where = {**report.machine(), "load_before": report.load_average()}

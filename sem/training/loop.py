@@ -32,6 +32,7 @@ from sem.training.progress import ProgressDisplay
 from sem.training.random_state import random_state, restore_random_state
 from sem.training.schedules import START, Plateau, Schedule
 from sem.training.step import Objective, StepResult, training_step
+from sem.training.thread_count import AdaptiveThreads
 
 CHECKPOINT_FORMAT = 1
 
@@ -122,6 +123,7 @@ class TrainingLoop:
         display: what the user sees, or None.
         autocast: makes the context of each forward pass.
         backward: differentiates a loss.
+        threads: chooses the CPU threads of each step by the time of those before it; None leaves them alone.
         ranks: the processes that train together. All of them run the same loop; the first alone writes and shows.
     """
 
@@ -140,6 +142,7 @@ class TrainingLoop:
     display: ProgressDisplay | None = None
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
     backward: Callable[[Tensor], Any] = Tensor.backward
+    threads: AdaptiveThreads | None = None
     ranks: OneProcess = ALONE
 
     def __post_init__(self) -> None:
@@ -220,10 +223,10 @@ class TrainingLoop:
         self._count_skipped(result)
         if self.averages is not None and not result.skipped:
             self.averages.update()
+        self.measured = recorder is not None
         self._count_speed(result, started)
 
         figures = self._step_figures(result, learning_rate)
-        self.measured = recorder is not None
         return figures | recorder.summary() if recorder is not None else figures
 
     @property
@@ -401,8 +404,11 @@ class TrainingLoop:
         return totals
 
     def _count_speed(self, result: StepResult, started: float) -> None:
-        self._window_items += result.totals.get("items_sum", 0.0)
-        self._window_seconds += time.monotonic() - started
+        items, seconds = result.totals.get("items_sum", 0.0), time.monotonic() - started
+        self._window_items += items
+        self._window_seconds += seconds
+        if self.threads is not None and not self.measured:
+            self.threads.after_step(seconds / (items or 1.0))
 
     def _count_skipped(self, result: StepResult) -> None:
         self.state.skipped_in_row = self.state.skipped_in_row + 1 if result.skipped else 0

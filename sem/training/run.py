@@ -34,6 +34,7 @@ from sem.training.run_folder import (
 from sem.training.run_lock import RunLock
 from sem.training.schedules import build_schedule
 from sem.training.step import Objective
+from sem.training.thread_count import AdaptiveThreads
 
 
 @dataclass(frozen=True)
@@ -164,6 +165,8 @@ class RunTrainer:
                 interrupted_by = self._drive(loop)
             finally:
                 self.train_loader.close()
+                if loop.threads is not None:
+                    loop.threads.restore()
                 if first:
                     save_precision(self.folder, self.model, self.precision)
                 for log in loop.logs:
@@ -198,6 +201,7 @@ class RunTrainer:
             "validate": self.validate,
             "extra": {"config": self.config.to_dict()},
             "autocast": self.precision.forward_context,
+            "threads": adaptive_threads(self.config.training, self.device),
             "ranks": self.ranks,
         }
         self.loop = TrainingLoop(**(parts | self.loop_parts() | options))
@@ -258,6 +262,14 @@ class RunTrainer:
         if self.device_note is not None:
             display.message(self.device_note)
         save_precision(self.folder, self.model, self.precision)
+
+
+def adaptive_threads(training: Any, device: torch.device) -> AdaptiveThreads | None:
+    """What chooses the threads of a run on a CPU, if ``training.adapt_threads`` asks for it: as many as there are now, or
+    fewer. A compiled model keeps its number, which is part of its code."""
+    if device.type != "cpu" or not training.adapt_threads or getattr(training, "compile", False):
+        return None
+    return AdaptiveThreads(torch.get_num_threads())
 
 
 def build_settings(config: Any, world_size: int = 1) -> LoopSettings:

@@ -21,7 +21,7 @@ from sem.training.lightning.data import SEMDataModule
 from sem.training.lightning.processes import processes_of
 from sem.training.loop import TrainingLoop
 from sem.training.optim import build_optimizer
-from sem.training.run import build_settings
+from sem.training.run import adaptive_threads, build_settings
 from sem.training.schedules import build_schedule
 from sem.training.step import Objective
 
@@ -108,6 +108,12 @@ class SEMLightningModule(LightningModule):
         self.loop.schedule.require_validation(self.loop.validate is not None or self.trainer.enable_validation)
         self.loop.begin()
 
+    def teardown(self, stage: str) -> None:
+        """Give the process back the number of threads that it had; also where the training was cut short."""
+        loop = getattr(self, "loop", None)
+        if loop is not None and loop.threads is not None:
+            loop.threads.restore()
+
     def training_step(self, micro_batches: list[Any], batch_idx: int) -> None:
         # The Trainer opens autocast around the whole step; the loop opens it around each forward pass alone.
         with torch.autocast(self.device.type, enabled=False):
@@ -161,5 +167,6 @@ class SEMLightningModule(LightningModule):
             criteria=wave_criteria(self.config),
             extra={"config": self.config.to_dict()},
             autocast=self.policy.forward_context,
+            threads=adaptive_threads(self.config.training, self.device),
             ranks=self.ranks,
         )
