@@ -68,6 +68,18 @@ def test_all_threads_work_again_once_the_others_have_gone(cores):
     assert machine.threads.count >= 7 / 8 * cores  # the last ones are worth less than the steps vary
 
 
+def test_a_pause_of_the_others_is_not_their_end():
+    machine = Machine(2)
+    machine.taken = 1
+    machine.run(30.0)
+    machine.taken = 0
+    while machine.threads.count == 1 or machine.threads._start is not None:
+        machine.run(machine.step)
+    machine.taken = 1  # what two threads take now is all that has been seen of them since
+    machine.run(5.0)
+    assert machine.threads.count == 1
+
+
 def test_a_machine_with_one_core_is_left_alone():
     machine = Machine(1)
     machine.taken = 1

@@ -104,8 +104,9 @@ class AdaptiveThreads:
         if len(self._tried) < TRIAL and not hopeless:
             return
         self._tried = []
-        if not hopeless and statistics.median(later) < GAIN * median:
-            self._best.pop(self.count, None)  # perhaps measured when less was free
+        found = statistics.median(later) if later else median
+        if not hopeless and found < GAIN * median:
+            self._best[self.count] = found  # what is known of it may be of a time when more was free
             self._candidates = _fewer(self.count) if self.count < count else []
             self._wait = PATIENCE[0]
         elif self._candidates:
