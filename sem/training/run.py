@@ -265,8 +265,8 @@ class RunTrainer:
 
 
 def adaptive_threads(training: Any, device: torch.device) -> AdaptiveThreads | None:
-    """What chooses the threads of a run on a CPU, if ``training.adapt_threads`` asks for it: as many as there are now, or
-    fewer. A compiled model keeps its number, which is part of its code."""
+    """What chooses the threads of a run on a CPU, if ``training.adapt_threads`` asks for it: as many as there are now,
+    or fewer. A compiled model keeps its number, which is part of its code."""
     if device.type != "cpu" or not training.adapt_threads or getattr(training, "compile", False):
         return None
     return AdaptiveThreads(torch.get_num_threads())

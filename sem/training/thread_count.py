@@ -1,7 +1,7 @@
 """How many CPU threads a training uses on a machine that it does not have for itself.
 
-OpenMP's threads wait for each other by spinning. Where another program holds one of the cores, the thread that shares it
-is late at every barrier, and a step takes several times as long as on one thread less. No setting of the environment
+OpenMP's threads wait for each other by spinning. Where another program holds one of the cores, the thread that shares
+it is late at every barrier, and a step takes several times as long as on one thread less. No setting of the environment
 helps without slowing a quiet machine down, so the count follows what the steps themselves say.
 """
 
