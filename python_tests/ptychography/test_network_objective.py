@@ -214,3 +214,16 @@ def test_supervised_needs_a_truth():
     blind = type(data)("blind.h5", data.scan, data.probe, None)
     with pytest.raises(ValueError, match="training.loss = 'supervised': expected a known object in blind.h5"):
         objective(blind, "supervised")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("grouped", [False, True])
+def test_a_network_that_makes_no_numbers_has_no_loss_of_zero(kind, grouped):
+    data = small_scan()
+    batch = groups(data)[:5] if grouped else torch.arange(20).unsqueeze(1)
+    patches = true_patches(data, batch.flatten())
+    patches[7, 1, 2] = complex(float("nan"), 0.0)
+    total, each = objective(data, kind).compare(patches, batch)
+    assert total.isnan()
+    assert each.isnan().any()
+    assert each.isfinite().any()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sem.ops import Patches, ptychographic_loss
+from sem.ops import Patches, PatternStatus, ptychographic_loss
 from sem.ptycho.merging import merge_patches
 from sem.ptycho.stitching import moved
 from sem.ptycho.training.data import NetworkScan, root_mean_square
@@ -20,7 +21,8 @@ class PhysicsObjective:
     A batch is ``[groups, G]`` numbers of patterns. The patches of a group are merged by the probe's power, and all its
     patterns are computed from the merged object, at their positions; with ``G = 1`` every pattern stands alone. Losses
     are divided by a constant of the training set, never of the batch, so that a short batch weighs a pattern as a full
-    one does: the amplitude losses by what an object of zeros costs, Poisson's by the mean counts.
+    one does: the amplitude losses by what an object of zeros costs, Poisson's by the mean counts. A network that makes
+    NaN or Inf of a pattern has a loss that is not a number.
 
     Args:
         data: the scan.
@@ -93,7 +95,10 @@ class PhysicsObjective:
             subpixel="fourier" if self.between_pixels and not alone else "nearest",
         )
         unit = 1.0 if self.kind == "amplitude_mae" else self.unit_loss
-        return found.total / unit, found.loss / unit
+        # The operator leaves out what is no number; a network that makes no numbers at all would have no loss at all.
+        lost = found.status == PatternStatus.NONFINITE
+        total = torch.where(lost.any(), math.nan, found.total)
+        return total / unit, torch.where(lost, math.nan, found.loss) / unit
 
     def _strip(self, patches: Tensor) -> tuple[Tensor, Tensor]:
         """The patches below each other, and where they begin. In its probe's frame, a patch is at whole pixels."""
