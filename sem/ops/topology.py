@@ -115,6 +115,7 @@ class Topology:
 
     @property
     def num_edges(self) -> int:
+        """``E``, how many weights the operators expect: each undirected edge counts once."""
         return self.edges.shape[0]
 
     @property
