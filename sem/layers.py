@@ -106,6 +106,7 @@ class RealReadout(nn.Linear):
         return Affine(self.weight.unflatten(1, (2, -1)).transpose(1, 2).flatten(1), self.bias)
 
     def forward(self, z: Tensor) -> Tensor:
+        """``z``, complex ``[..., dim]``, to real ``[..., out_features]``."""
         return functional.linear(interleaved(z), *self.affine())
 
 
@@ -132,4 +133,5 @@ class ComplexRMSNorm(nn.Module):
         return NormWeights(self.gamma, self.eps)
 
     def forward(self, z: Tensor) -> Tensor:
+        """``z``, complex ``[..., dim]``, to complex64 of the same shape; in float32 whatever autocast says."""
         return complex_rms_norm(z, *self.weights())

@@ -76,6 +76,7 @@ class TrainLoader:
 
     @property
     def rows_per_epoch(self) -> int:
+        """Rows of ``seq_length`` tokens that the documents fill, over all ranks."""
         return len(self._rows)
 
     @property

@@ -123,6 +123,11 @@ class MeshSDREncoder(nn.Module):
         return cost
 
     def forward(self, tokens: Tensor, diagnostics: Diagnostics | None = None) -> Tensor:
+        """``[B, S]`` int64 tokens, the first at position 0, to complex64 ``[B, S, dim]``.
+
+        ``diagnostics`` gets ``sdr_sparsity`` (the share of zeros in the sparse plan), ``transport_iterations`` and
+        ``transport_unconverged`` per row. In training with ``frequency_weighting`` the tokens are counted, after
+        use."""
         log_kernel = nn.functional.embedding(tokens, self._log_kernel())
         with outside_autocast(tokens.device.type):
             transport = online_transport(log_kernel, _PRIOR_ROWS, self.tol, self.max_iter)

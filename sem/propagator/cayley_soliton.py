@@ -172,6 +172,9 @@ class CayleySolitonPropagator(nn.Module):
         return PropagatorWeights(potential, ring, ahead, self.kerr, strength, edge_weight, half_dt, graph)
 
     def forward(self, psi: Tensor, diagnostics: Diagnostics | None = None) -> Tensor:
+        """``psi``, complex64 ``[..., dim]``, after the layer. ``diagnostics`` gets residuals and iterations of the
+        solve, with ``pit_enabled`` the entropy of the phases before and after equalisation and, where it is
+        ``thorough``, the residual in float64."""
         weights = self.weights()
         if diagnostics is None:
             return self.step(psi, weights)

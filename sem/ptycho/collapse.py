@@ -258,6 +258,7 @@ class Verdict:
 
     @property
     def collapsed(self) -> bool:
+        """Whether there is any reason to say so."""
         return bool(self.reasons)
 
     def as_dict(self) -> dict[str, Any]:
@@ -265,6 +266,7 @@ class Verdict:
         return {"collapsed": self.collapsed, "reasons": list(self.reasons), **asdict(self)}
 
     def to_json(self) -> str:
+        """:meth:`as_dict` as indented JSON."""
         return json.dumps(self.as_dict(), allow_nan=False, indent=2)
 
     def __str__(self) -> str:

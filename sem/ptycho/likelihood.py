@@ -211,12 +211,14 @@ class MaximumLikelihood(Engine):
         )
 
     def stand_at(self, positions: Tensor) -> None:
+        """Also sets the positions that the optimizer moves, where it moves any."""
         super().stand_at(positions)
         if len(self.parameters) > 2:
             with torch.no_grad():
                 self.parameters[2].copy_(self.model.positions)
 
     def snapshot(self) -> dict[str, Any]:
+        """With the parameters and the optimizer's state, both copied: a step writes to them."""
         parameters = [parameter.detach().clone() for parameter in self.parameters]
         optimizer = copy.deepcopy(self.optimizer.state_dict())
         return {**super().snapshot(), "parameters": parameters, "optimizer": optimizer}

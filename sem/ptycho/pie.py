@@ -89,6 +89,7 @@ class PIE(Engine):
         return *self.constrain(object, probe), self.model.squares()
 
     def snapshot(self) -> dict[str, Any]:
+        """With the velocity, where there is momentum."""
         own = {} if self.velocity is None else {"velocity": self.velocity}
         return {**super().snapshot(), **own}
 

@@ -133,6 +133,7 @@ class Projections(Engine):
             self._far = fft(change(ifft(self._far)))
 
     def stand_at(self, positions: Tensor) -> None:
+        """Also moves the waves that are kept, so that each stays where its probe is within the patch."""
         before = self.model.shift
         super().stand_at(positions)
         # A wave stays with its probe, which moves within the patch by what the patch does not: a pixel where the whole
@@ -147,6 +148,7 @@ class Projections(Engine):
                 self._near = ifft(self._far)
 
     def snapshot(self) -> dict[str, Any]:
+        """With the waves of all patterns, in Fourier space."""
         return {**super().snapshot(), "waves": self._far}
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:

@@ -85,6 +85,7 @@ class Scan:
 
     @property
     def side(self) -> int:
+        """``N``, pixels along each side of a pattern."""
         return self.amplitudes.shape[-1]
 
     @property

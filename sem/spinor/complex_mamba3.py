@@ -142,6 +142,8 @@ class ComplexMamba3Layer(nn.Module):
         )
 
     def forward(self, psi: Tensor) -> Tensor:
+        """``psi``, complex64 ``[B, S, dim]``, after the layer; the convolution and the states begin at zero before
+        position 0."""
         out, _, _ = self.weights().mix(torch.view_as_real(psi.resolve_conj()))
         return torch.view_as_complex(out)
 
@@ -184,4 +186,6 @@ class CausalConv(nn.Module):
         return torch.stack(self.bias.chunk(2), -1)
 
     def forward(self, x: Tensor, theta: Tensor | None = None) -> Tensor:
+        """``x``, complex ``[B, S, dim]`` with zeros before it, convolved; ``theta``, real ``[dim]``, is the log of the
+        gate's rate."""
         return causal_conv(x, self.taps, self.offset(), theta)

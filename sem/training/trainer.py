@@ -42,7 +42,8 @@ class SEMTrainer(RunTrainer):
     """Trains an :class:`~sem.model.SEMModel` as ``config`` says.
 
     The run's folder ``training.output_dir`` gets ``config.yaml``, ``precision.json``, ``metrics.csv``,
-    ``tensorboard/``, ``checkpoints/``, a copy of the tokenizer's file and at the end ``curves.png`` and ``sample.txt``.
+    ``tensorboard/``, ``checkpoints/``, a copy of the tokenizer's file and at the end ``final.json``, ``curves.png`` and
+    ``sample.txt``.
 
     Args:
         config: the run's configuration.

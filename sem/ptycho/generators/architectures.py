@@ -41,6 +41,11 @@ class Generator(nn.Module):
         self._transform = _TRANSFORMS[settings.input_transform]
 
     def forward(self, amplitudes: Tensor) -> Tensor:
+        """Patches, complex ``[B, C, N, N]``, from ``amplitudes``, real and of that shape.
+
+        Raises:
+            ValueError: another number of channels, another side, or complex numbers.
+        """
         expected = (self.settings.channels, self.side, self.side)
         if amplitudes.dim() != 4 or amplitudes.shape[1:] != expected or amplitudes.is_complex():
             got = f"{amplitudes.dtype} {list(amplitudes.shape)}"
