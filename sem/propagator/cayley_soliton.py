@@ -44,6 +44,7 @@ def cayley_residual(
         float64 ``[min(N, max_tokens)]`` for ``N`` tokens; 0 where both waves are 0.
 
     Example:
+        >>> from sem.ops import cayley
         >>> graph, psi = Topology.small_world(16, degree=4), torch.randn(5, 16, dtype=torch.complex64)
         >>> weight = torch.ones(graph.num_edges)
         >>> out = cayley(psi, weight, graph, 0.05)

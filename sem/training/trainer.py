@@ -58,12 +58,13 @@ class SEMTrainer(RunTrainer):
     Example:
         >>> import tempfile
         >>> sizes = ("model.hidden_dim=16", "model.num_layers=1", "model.max_seq_length=32")
-        >>> run = ("training.max_steps=2", "training.eval_batches=1")
-        >>> folder = f"training.output_dir={tempfile.mkdtemp()}"
-        >>> config = SEMConfig().with_overrides(*sizes, *run, folder)
-        >>> SEMTrainer(config).fit().step  # doctest: +ELLIPSIS
-        step 1...
-        2
+        >>> run = ("training.max_steps=2", "training.eval_batches=1", "training.final_eval_batches=1")
+        >>> end = ("generation.max_new_tokens=8", f"training.output_dir={tempfile.mkdtemp()}")
+        >>> config = SEMConfig().with_overrides(*sizes, *run, *end)
+        >>> result = SEMTrainer(config).fit()  # doctest: +ELLIPSIS
+        precision 32-true on ...
+        >>> result.step, "val_bits_per_byte" in result.figures
+        (2, True)
     """
 
     shown = SHOWN
