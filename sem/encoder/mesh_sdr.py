@@ -54,6 +54,11 @@ class MeshSDREncoder(nn.Module):
             training batches per ``vocab_size`` tokens (a buffer, saved with the model, fixed in inference).
         direct: add a learned wave per token, of the same size at the start.
         carrier: turn each channel by its position, see :class:`Carrier`.
+
+    Example:
+        >>> encoder = MeshSDREncoder(260, 16, candidates=32, sparsity=8)
+        >>> encoder(torch.tensor([[1, 2, 1]])).shape
+        torch.Size([1, 3, 16])
     """
 
     token_counts: Tensor

@@ -91,7 +91,12 @@ def encoder_step(
 
 
 def sparsify(plan: Tensor, k: int) -> Tensor:
-    """Subtracts the k-th largest entry of each row and clips at 0: at most ``k - 1`` nonzeros."""
+    """Subtracts the k-th largest entry of each row and clips at 0: at most ``k - 1`` nonzeros.
+
+    Example:
+        >>> sparsify(torch.tensor([[0.5, 0.3, 0.2]]), 2)
+        tensor([[0.2000, 0.0000, 0.0000]])
+    """
     threshold = plan.topk(k, dim=-1).values.narrow(-1, k - 1, 1)
     return (plan - threshold).clamp_min(0)
 

@@ -276,7 +276,22 @@ def _worse(one: SolveInfo, other: SolveInfo) -> SolveInfo:
 
 
 class CayleySolitonStack(nn.Module):
-    """``num_layers`` :class:`CayleySolitonPropagator` in a row; other arguments are theirs, seeds differ per layer."""
+    """``num_layers`` :class:`CayleySolitonPropagator` in a row; other arguments are theirs, seeds differ per layer.
+
+    Args:
+        dim: ``D``, the complex width of a token.
+        num_layers: how many.
+        seed: of the first layer's graph; each further layer adds 1000.
+        layer: arguments of :class:`CayleySolitonPropagator`, the same for all.
+
+    Shapes: complex64 ``[..., dim]`` to the same.
+
+    Example:
+        >>> stack = CayleySolitonStack(32, 2, potential=True)
+        >>> psi = torch.randn(3, 5, 32, dtype=torch.complex64)
+        >>> torch.allclose(stack(psi).norm(dim=-1), psi.norm(dim=-1), rtol=1e-4)
+        True
+    """
 
     def __init__(self, dim: int, num_layers: int, *, seed: int = 0, **layer: object) -> None:
         super().__init__()

@@ -36,6 +36,17 @@ class MaximumLikelihood(Engine):
         batch: patterns of a step; None: 32, or all for L-BFGS, which compares losses of the same patterns.
         constraints: as :class:`Engine` takes them, and terms of the loss (:class:`sem.ptycho.Penalty`).
         Others: :class:`Engine`. complex64 alone.
+
+    Raises:
+        ValueError: a setting out of its range, or an object and a probe that do not fit the scan.
+        TypeError: the probe is not complex64.
+
+    Example:
+        >>> from sem.ptycho import disk_probe, lines_object, raster_scan, simulate
+        >>> scan, probe = simulate(lines_object(40, 10, seed=1), disk_probe(16), raster_scan(4, 4, 5))
+        >>> reports = MaximumLikelihood(scan, probe, kind="poisson", sweeps_planned=5).run(5).reports
+        >>> reports[-1].loss < reports[0].loss
+        True
     """
 
     LEAST = 0.1

@@ -24,6 +24,16 @@ class LSQML(Engine):
 
     Args:
         batch: patterns of a step. damping: ``d``. Others: :class:`Engine`.
+
+    Raises:
+        ValueError: a setting out of its range, or an object and a probe that do not fit the scan.
+
+    Example:
+        >>> from sem.ptycho import disk_probe, lines_object, raster_scan, simulate
+        >>> scan, probe = simulate(lines_object(40, 10, seed=1), disk_probe(16), raster_scan(4, 4, 5))
+        >>> reports = LSQML(scan, probe).run(5).reports
+        >>> reports[-1].loss < reports[0].loss
+        True
     """
 
     RIDGE = 1e-6  # of the system's trace

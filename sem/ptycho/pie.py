@@ -33,6 +33,16 @@ class PIE(Engine):
         period: patterns between two steps of the velocity, rounded up to whole batches.
         Others: :class:`Engine`.
         order: the order of every sweep's patterns, int64 ``[J]``; None: random.
+
+    Raises:
+        ValueError: a setting out of its range, or an object and a probe that do not fit the scan.
+
+    Example:
+        >>> from sem.ptycho import disk_probe, lines_object, raster_scan, simulate
+        >>> scan, probe = simulate(lines_object(40, 10, seed=1), disk_probe(16), raster_scan(4, 4, 5))
+        >>> reports = PIE(scan, probe, alpha=0.1).run(5).reports
+        >>> reports[-1].loss < reports[0].loss
+        True
     """
 
     SETTINGS: ClassVar[tuple[str, ...]] = (

@@ -20,6 +20,21 @@ class Projections(Engine):
     The overlap projection is ``O = sum conj(P) psi / sum |P|^2``, ``P = sum conj(O) psi / sum |O|^2``, ``inner`` times,
     and then what constraints make of both; with ``m = P O`` behind it, ``psi <- beta psi + (1 - 2 beta) m + beta F^-1[
     Pi_X F[2 m - psi]]``. It holds the waves of all patterns: :meth:`memory` says how much before it begins.
+
+    Args:
+        beta: above 0, at most 1.
+        inner: rounds of the overlap projection in a sweep, at least 1.
+        Others: :class:`Engine`.
+
+    Raises:
+        ValueError: a setting out of its range, or an object and a probe that do not fit the scan.
+
+    Example:
+        >>> from sem.ptycho import disk_probe, lines_object, raster_scan, simulate
+        >>> scan, probe = simulate(lines_object(40, 10, seed=1), disk_probe(16), raster_scan(4, 4, 5))
+        >>> reports = Projections(scan, probe, beta=0.8).run(5).reports
+        >>> reports[-1].loss < reports[0].loss
+        True
     """
 
     FLOOR = 1e-8

@@ -37,7 +37,12 @@ def after_seconds(seconds: float) -> Stop:
 
 def fits_noise(chi_squared: float = 1.0) -> Stop:
     """Once ``chi_squared`` is no larger: at 1 the reconstruction fits photon noise, and more sweeps fit the noise
-    itself."""
+    itself.
+
+    Example:
+        >>> fits_noise()([SweepReport(0, 1.0, 1.2, 1.0, 0.5)])
+        False
+    """
     if not chi_squared > 0:
         raise ValueError(f"chi_squared: expected a number > 0, got {chi_squared}")
     return lambda reports: reports[-1].chi_squared <= chi_squared

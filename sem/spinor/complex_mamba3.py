@@ -99,6 +99,12 @@ class ComplexMamba3Layer(nn.Module):
         num_layers: depth ``L`` of the stack; the residual branch starts at ``1 / sqrt(2 L)``.
 
     Shapes: complex64 ``[B, S, dim]`` to the same; position t sees positions up to t only.
+
+    Example:
+        >>> layer = ComplexMamba3Layer(32, block_size=8, state_dim=4, mimo_groups=4)
+        >>> psi = torch.randn(2, 6, 32, dtype=torch.complex64)
+        >>> torch.allclose(layer(psi)[:, :3], layer(psi[:, :3]), atol=1e-5)
+        True
     """
 
     def __init__(
