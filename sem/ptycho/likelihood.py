@@ -110,6 +110,8 @@ class MaximumLikelihood(Engine):
             )
 
     def sweep(self, object: Tensor, probe: Tensor, moves: bool) -> tuple[Tensor, Tensor, float]:
+        """As :meth:`Engine.sweep`: one step of the optimizer for each random batch. Positions follow where they are
+        among its parameters."""
         steps = math.ceil(len(self.scan) / self.batch)
         order = torch.randperm(len(self.scan), generator=self.generator)
         number = len(self.state.reports)
@@ -222,14 +224,15 @@ class MaximumLikelihood(Engine):
         )
 
     def stand_at(self, positions: Tensor) -> None:
-        """Also sets the positions that the optimizer moves, where it moves any."""
+        """As :meth:`Engine.stand_at`, also for the positions that the optimizer moves, if it moves any."""
         super().stand_at(positions)
         if len(self.parameters) > 2:
             with torch.no_grad():
                 self.parameters[2].copy_(self.model.positions)
 
     def snapshot(self) -> dict[str, Any]:
-        """With the parameters and the optimizer's state, both copied: a step writes to them."""
+        """As :meth:`Engine.snapshot`, with copies of the parameters and the optimizer's state: a step writes to
+        them."""
         parameters = [parameter.detach().clone() for parameter in self.parameters]
         optimizer = copy.deepcopy(self.optimizer.state_dict())
         return {**super().snapshot(), "parameters": parameters, "optimizer": optimizer}

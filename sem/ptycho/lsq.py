@@ -57,6 +57,7 @@ class LSQML(Engine):
         self.batch, self.damping = count("batch", batch, least=1), damping
 
     def sweep(self, object: Tensor, probe: Tensor, moves: bool) -> tuple[Tensor, Tensor, float]:
+        """As :meth:`Engine.sweep`: every pattern once, in random batches."""
         model = self.model
         for part in torch.randperm(len(self.scan), generator=self.generator).split(self.batch):
             part = part.sort().values

@@ -83,6 +83,7 @@ class PIE(Engine):
         self.order = order
 
     def sweep(self, object: Tensor, probe: Tensor, moves: bool) -> tuple[Tensor, Tensor, float]:
+        """As :meth:`Engine.sweep`: every pattern once, in a random order unless ``order`` gives one."""
         order = torch.randperm(len(self.scan), generator=self.generator) if self.order is None else self.order
         steps = _Steps(self, object, probe, moves)
         for part in order.split(self.period if self.velocity is not None else len(order)):
@@ -99,7 +100,7 @@ class PIE(Engine):
         return *self.constrain(object, probe), self.model.squares()
 
     def snapshot(self) -> dict[str, Any]:
-        """With the velocity, where there is momentum."""
+        """As :meth:`Engine.snapshot`, with the velocity where there is momentum."""
         own = {} if self.velocity is None else {"velocity": self.velocity}
         return {**super().snapshot(), **own}
 

@@ -75,6 +75,8 @@ class Projections(Engine):
         return None if self._far is None else ifft(self._far)
 
     def sweep(self, object: Tensor, probe: Tensor, moves: bool) -> tuple[Tensor, Tensor, float]:
+        """As :meth:`Engine.sweep`: both projections of all patterns at once. The loss is that of object and probe
+        behind the overlap projection."""
         model, blocks = self.model, self.model.blocks(len(probe))
         near = torch.empty(len(self.scan), *probe.shape, dtype=probe.dtype)
         if self._far is None:
@@ -141,6 +143,7 @@ class Projections(Engine):
         return torch.where(light > floor, sums / light.clamp_min(floor), before)
 
     def carry(self, change: Callable[[Tensor], Tensor]) -> None:
+        """As :meth:`Engine.carry`; during the overlap projection also for the waves that it works on."""
         if self._near is not None:
             self._near = change(self._near).contiguous()
             self._far = fft(self._near)
@@ -148,7 +151,8 @@ class Projections(Engine):
             self._far = fft(change(ifft(self._far)))
 
     def stand_at(self, positions: Tensor) -> None:
-        """Also moves the waves that are kept, so that each stays where its probe is within the patch."""
+        """As :meth:`Engine.stand_at`; the waves that are kept move too, so that each stays with its probe in the
+        patch."""
         before = self.model.shift
         super().stand_at(positions)
         # A wave stays with its probe, which moves within the patch by what the patch does not: a pixel where the whole
@@ -163,7 +167,7 @@ class Projections(Engine):
                 self._near = ifft(self._far)
 
     def snapshot(self) -> dict[str, Any]:
-        """With the waves of all patterns, in Fourier space."""
+        """As :meth:`Engine.snapshot`, with the waves of all patterns, in Fourier space."""
         return {**super().snapshot(), "waves": self._far}
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:

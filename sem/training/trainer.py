@@ -83,10 +83,12 @@ class SEMTrainer(RunTrainer):
         super().__init__(config)
 
     def build_model(self) -> nn.Module:
+        """The model that was given, else a new one."""
         model, _ = self._given
         return SEMModel(self.config) if model is None else model
 
     def build_data(self) -> tuple[Any, Any, Objective]:
+        """This process's two loaders, of the corpus if one was given, and the language model's loss."""
         _, corpus = self._given
         del self._given
         loaders = build_loaders(
@@ -100,9 +102,11 @@ class SEMTrainer(RunTrainer):
         return *loaders, LanguageModelObjective(self.device, compile=self.config.training.compile)
 
     def keep(self, display: ProgressDisplay) -> None:
+        """Copy the tokenizer's file, if there is one, into the run's folder, so that the run does not depend on it."""
         keep_tokenizer(self.tokenizer, self.folder)
 
     def check_processes(self, world_size: int) -> None:
+        """As :meth:`RunTrainer.check_processes`; also refuses several with ``encoder.frequency_weighting``."""
         super().check_processes(world_size)
         if self.config.encoder.frequency_weighting and world_size > 1:
             raise ValueError(
@@ -111,6 +115,7 @@ class SEMTrainer(RunTrainer):
             )
 
     def loop_parts(self) -> dict[str, Any]:
+        """The recorder of health measurements, and the ranges that they are held against."""
         return {"diagnostics": self.diagnostics, "criteria": wave_criteria(self.config)}
 
     def validate(self, *, final: bool = False) -> dict[str, float]:
@@ -132,6 +137,9 @@ class SEMTrainer(RunTrainer):
             return settings.prompt + "".join(pieces)
 
     def finish(self, display: ProgressDisplay, step: int) -> dict[str, float]:
+        """Score the held-out text, write ``final.json``, ``curves.png`` and ``sample.txt``, and return the scores.
+        Without matplotlib, or where the table of metrics is damaged, the curves are left out with a line that says
+        so."""
         display.message("scoring the held-out text")
         score = partial(self.validate, final=True)
         figures = score() | self.loop.of_averages(score)

@@ -149,6 +149,7 @@ class CNN(Generator):
         self.head = HEADS[settings.head](2 * settings.width, settings.channels, groups=2)
 
     def features(self, x: Tensor) -> Tensor:
+        """``[B, 2 width, N, N]``: what the two decoders give, side by side."""
         x = self.lift(x)
         for encode in self.encode:
             x = encode(x)
