@@ -14,7 +14,6 @@ HELP = "versions, back ends, instruction set, threads"
 
 def add_arguments(parser: Parser) -> None:
     """There are none."""
-    pass
 
 
 def run(options: Namespace) -> int:

@@ -144,6 +144,14 @@ class EvalLoader:
 
     Rows come in one fixed shuffled order, so the first few batches already are a fair sample of the text.
 
+    Args:
+        documents: the held-out text.
+        batch_size: rows per batch.
+        seq_length: tokens per row.
+
+    Raises:
+        ValueError: the text is too short for one row, or a size is not positive.
+
     Example:
         >>> loader = EvalLoader(Documents.from_bytes([b"some text"] * 9), batch_size=4, seq_length=8)
         >>> len(loader), sum(batch["bytes"] for batch in loader)

@@ -60,7 +60,6 @@ class Listed:
 
     def ended(self, run: Run, record: Record) -> None:
         """Nothing: what becomes of one run does not change the list."""
-        pass
 
     def unpromising(self, run: Run) -> str:
         """Empty: none of them is given up."""

@@ -45,7 +45,7 @@ class BestTrial:
 
     @property
     def text(self) -> str:
-        """The trial in one sentence: its overrides, the mean and the spread."""
+        """The trial in one line: its overrides, the mean and the spread."""
         return (
             f"{self.arm.name}: {' '.join(self.arm.overrides)}, {self.figure.label} {self.mean:.5g} in the mean of "
             f"{self.seeds} seed{'' if self.seeds == 1 else 's'} ({self.spread.low:.5g} to {self.spread.high:.5g})"
