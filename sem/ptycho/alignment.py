@@ -76,6 +76,9 @@ def registered(reconstruction: Tensor, truth: Tensor, crop: int = 0) -> tuple[Te
     Returns:
         complex128 ``[H, W]``, and the pixels along rows' number and columns' by which it was moved.
 
+    Raises:
+        ImportError: scikit-image is not installed.
+
     Example:
         >>> from sem.ptycho import lines_object
         >>> big = lines_object(72, 40, seed=1)

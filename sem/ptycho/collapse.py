@@ -142,6 +142,9 @@ def check_patches(patches: Tensor, truth: Tensor | None = None, light: Tensor | 
         truth: the true patches, where they are known.
         light: real ``[N, N]``, ``|P|^2``, to weight pixels in the correlation; None: all alike.
 
+    Raises:
+        ValueError: fewer than two patches, or shapes that do not fit.
+
     Example:
         >>> check_patches(torch.randn(1, 8, 8, generator=torch.Generator().manual_seed(0)).expand(5, 8, 8))
         PatchCheck(blind=True, twin=None, nonfinite=False, spread=0.0, correlation=None, twin_correlation=None)
@@ -202,6 +205,9 @@ def check_losses(
     Args:
         best_constant: the loss of the constant object that fits best.
         steps_planned: of the whole run; None: the history is all of it.
+
+    Raises:
+        ValueError: there are no losses.
 
     Example:
         >>> check_losses([1.0, 0.9, 0.5, 0.4, 0.4, 0.4, 2.0, 0.4, 0.3], best_constant=0.8)

@@ -73,6 +73,7 @@ def scores(reconstruction: Tensor, truth: Tensor, crop: int = 0, *, register: bo
     Raises:
         ValueError: images of different shapes, of fewer than 7 pixels inside, a truth of zeros, or numbers that are not
             finite.
+        ImportError: scikit-image is not installed.
 
     Example:
         >>> from sem.ptycho import lines_object
