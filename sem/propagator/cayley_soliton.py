@@ -97,6 +97,9 @@ class CayleySolitonPropagator(nn.Module):
 
     Shapes: complex64 ``[..., dim]`` to the same. Computed in float32 inside and outside autocast, with equal bits.
 
+    Raises:
+        ValueError: a setting out of its range, or ``kerr`` under both of its names.
+
     Example:
         >>> layer = CayleySolitonPropagator(dim=64)
         >>> psi = torch.randn(2, 16, 64, dtype=torch.complex64)

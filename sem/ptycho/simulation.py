@@ -258,6 +258,9 @@ def simulate(
     Returns:
         The scan, and the probe in units of counts, as which it belongs to it.
 
+    Raises:
+        ValueError: ``photons`` is not above 0, there is no light in the patterns, or as :func:`far_intensity`.
+
     Example:
         >>> truth, probe = lines_object(40, 10, seed=1), disk_probe(16)
         >>> scan, probe = simulate(truth, probe, raster_scan(4, 4, 6), photons=1e5, seed=3)

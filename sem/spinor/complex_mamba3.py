@@ -100,6 +100,9 @@ class ComplexMamba3Layer(nn.Module):
 
     Shapes: complex64 ``[B, S, dim]`` to the same; position t sees positions up to t only.
 
+    Raises:
+        ValueError: ``dim`` is no multiple of what it has to be divisible by.
+
     Example:
         >>> layer = ComplexMamba3Layer(32, block_size=8, state_dim=4, mimo_groups=4)
         >>> psi = torch.randn(2, 6, 32, dtype=torch.complex64)

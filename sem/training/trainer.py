@@ -106,7 +106,11 @@ class SEMTrainer(RunTrainer):
         keep_tokenizer(self.tokenizer, self.folder)
 
     def check_processes(self, world_size: int) -> None:
-        """As :meth:`RunTrainer.check_processes`; also refuses several with ``encoder.frequency_weighting``."""
+        """As :meth:`RunTrainer.check_processes`; also refuses several with ``encoder.frequency_weighting``.
+
+        Raises:
+            ValueError: so many processes cannot share a batch, or the tokens are counted.
+        """
         super().check_processes(world_size)
         if self.config.encoder.frequency_weighting and world_size > 1:
             raise ValueError(

@@ -72,7 +72,11 @@ class SEMLightningModule(LightningModule):
         self._resumed: dict[str, Any] | None = None
 
     def setup(self, stage: str) -> None:
-        """Hold the Trainer against the configuration, before anything is on the device."""
+        """Hold the Trainer against the configuration, before anything is on the device.
+
+        Raises:
+            ValueError: the Trainer has another precision, or the device cannot carry it out.
+        """
         mode = self.config.training.precision_mode
         if self.trainer.precision != mode:
             raise ValueError(
