@@ -62,6 +62,11 @@ class Parser(argparse.ArgumentParser):
         return options
 
     def error(self, message: str) -> NoReturn:
+        """Argparse's complaint ``message`` in the words of sem's own errors.
+
+        Raises:
+            ValueError: always.
+        """
         if found := _VALUE_ERROR.fullmatch(message):
             message = f"{found['option']} = {found['value']}: expected {_KINDS[found['kind']]}"
         elif found := _CHOICE_ERROR.fullmatch(message):
@@ -74,12 +79,15 @@ class Parser(argparse.ArgumentParser):
         raise ValueError(f"{self.prog}: {message}; see {self.prog} --help")
 
     def format_help(self) -> str:
+        """Argparse's help; the line of usage lists no options where there are many."""
         if self.usage is None and len(self._actions) > _MOST_IN_USAGE:
             last = "".join(f" {self._shown(action)}" for action in self._actions if not action.option_strings)
             self.usage = f"{self.prog} [OPTION ...]{last}".replace("%", "%%")
         return super().format_help()
 
     def print_help(self, file: Any = None) -> None:
+        """Print the help to ``file``, by default standard output; a closed pipe is an error here, which :func:`guarded`
+        takes."""
         print(self.format_help(), end="", file=file)  # argparse's own hides that nobody reads it
 
     @staticmethod

@@ -71,6 +71,8 @@ class MaskingStream:
         self._secrets: list[str] = []
 
     def write(self, text: str) -> int:
+        """Write ``text``, the known secrets in it replaced, and return its own length. A secret that is split over two
+        calls is not recognised."""
         known = len(_ADDED), "huggingface_hub" in sys.modules
         if known != self._known:
             self._known, self._secrets = known, known_secrets()
@@ -78,6 +80,7 @@ class MaskingStream:
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
+        """Write each of ``lines`` as :meth:`write` does."""
         for line in lines:
             self.write(line)
 

@@ -47,6 +47,12 @@ class SealingFile:
         self._held = b""  # the last bytes, of which the archive's end will be one part
 
     def write(self, data: Any) -> int:
+        """Write and digest ``data``, any buffer of bytes, but for the last few so far, which :meth:`seal` may have to
+        alter. Returns the number of bytes taken.
+
+        Raises:
+            OSError: the file could not be written; ``error`` keeps it.
+        """
         view = memoryview(data).cast("B")
         if len(view) < _END:
             joined = self._held + bytes(view)
@@ -59,6 +65,7 @@ class SealingFile:
         return len(view)
 
     def flush(self) -> None:
+        """Flush the file; the bytes that are held back stay so."""
         self._file.flush()
 
     def seal(self) -> None:

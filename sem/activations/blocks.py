@@ -19,6 +19,9 @@ class Block:
         body: a module whose first tensor argument is the block's input ``x``, and its output the block's ``y``.
         spectral, local: the modules of two branches.
         layerscale: the factors on the branch, any shape; magnitudes where they are complex.
+
+    Raises:
+        ValueError: one of ``spectral`` and ``local`` without the other.
     """
 
     body: nn.Module | None = None

@@ -1,3 +1,5 @@
+"""``python -m sem.bench``: what ``sem bench`` runs, its operators' timings."""
+
 import sys
 
 from sem.bench.command import main

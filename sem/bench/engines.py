@@ -76,6 +76,8 @@ class Known:
     crop: int
 
     def scores(self, object: Tensor) -> Scores:
+        """Of a reconstruction, which may be larger than the true object: what lies within that object, its edges
+        cropped."""
         height, width = self.truth.shape
         return scores(object[:height, :width], self.truth, self.crop)
 
@@ -129,16 +131,19 @@ class Wanted:
     complex_error: float = 1.0
 
     def said(self) -> str:
+        """The goal in a few words, as ``amp 0.9, phase 0.8, 20 s``; scores that nothing is asked of are left out."""
         parts = [f"amp {self.amp_ssim:g}"]
         parts += [f"phase {self.phase_ssim:g}"] if self.phase_ssim else []
         parts += [f"error {self.complex_error:g}"] if self.complex_error < 1 else []
         return ", ".join([*parts, f"{self.seconds:g} s"])
 
     def reached(self, found: Scores) -> bool:
+        """Whether the scores meet the goal; one that is None counts as 0. Seconds are judged apart."""
         amplitude, phase = found.amp_ssim or 0.0, found.phase_ssim or 0.0
         return amplitude >= self.amp_ssim and phase >= self.phase_ssim and found.complex_error <= self.complex_error
 
     def judge(self, goal: str, name: str, known: Known, engine: Engine, seconds: float) -> Result:
+        """The result of ``engine``, which has run for ``seconds``: its object's scores against this goal."""
         found, reports = known.scores(engine.state.object), engine.state.reports
         met, in_time = self.reached(found), seconds <= self.seconds
         return Result(goal, name, len(reports), seconds, found, reports[-1].chi_squared, self.said(), met, in_time)

@@ -65,6 +65,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def verdict(result: Result) -> str:
+    """``missed``, ``reached``, or ``reached, too slow``, which fails nothing."""
     if not result.reached:
         return "missed"
     return "reached" if result.in_time else "reached, too slow"
@@ -88,6 +89,7 @@ def _table(results: Sequence[Result]) -> Table:
 
 
 def add_arguments(parser: Parser) -> None:
+    """The options of ``sem bench engines``."""
     only = f"only these goals, of {', '.join(names.GOALS)}; may be repeated"
     parser.add_argument("--only", action="append", choices=names.GOALS, metavar="GOAL", help=only)
     parser.add_argument("--threads", type=at_least(1), default=1, metavar="N", help="CPU threads (default: 1)")

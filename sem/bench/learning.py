@@ -62,6 +62,7 @@ class Run:
 
     @property
     def tokens_per_second(self) -> float:
+        """Over the seconds of training alone."""
         return self.tokens / self.seconds
 
 

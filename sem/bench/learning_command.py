@@ -76,6 +76,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def add_arguments(parser: Parser) -> None:
+    """The options of ``sem bench learning``, and every setting of a configuration."""
     parser.description = f"{parser.description} Of the settings, the peers take data, device, precision and vocabulary."
     parser.add_argument("--minutes", type=_minutes, default=5.0, metavar="M", help="of training per run (default: 5)")
     seeds = "one run of each model per seed (default: 0 1 2)"

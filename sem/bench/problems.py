@@ -12,10 +12,12 @@ from sem.propagator import MultiScaleHamiltonian
 
 
 def generator(seed: int) -> torch.Generator:
+    """Random numbers of the CPU that depend on ``seed`` alone."""
     return torch.Generator().manual_seed(seed)
 
 
 def complex_normal(*shape: int, seed: int) -> Tensor:
+    """Complex64 noise of that shape on the CPU, of variance 1: half of it in each part."""
     return torch.randn(*shape, dtype=torch.complex64, generator=generator(seed))
 
 

@@ -47,6 +47,7 @@ class Check:
 
     @property
     def passed(self) -> bool:
+        """Whether the error is within the limit; an error that is NaN is not."""
         return self.error <= self.limit  # False for NaN
 
 
@@ -90,6 +91,7 @@ class Comparison:
     bar: float | None = None
 
     def meets_bar(self, ratio: float) -> bool | None:
+        """Whether ``ratio``, a quotient of times as the kind has it, meets the bar; None without one."""
         if self.bar is None:
             return None
         return ratio >= self.bar if self.kind == "speed-up" else ratio <= self.bar
@@ -126,6 +128,11 @@ class Registry:
             self.add(benchmark)
 
     def add(self, benchmark: Benchmark) -> None:
+        """Append ``benchmark``.
+
+        Raises:
+            ValueError: there is one of its name.
+        """
         if benchmark.name in self._benchmarks:
             raise ValueError(f"benchmark {benchmark.name!r} is registered already")
         self._benchmarks[benchmark.name] = benchmark

@@ -57,6 +57,10 @@ def document(lines: Sequence[Line], peaks: Peaks, where: dict[str, Any], setting
 def print_table(
     lines: Sequence[Line], peaks: Peaks, where: dict[str, Any], settings: dict[str, Any], console: Console
 ) -> None:
+    """Print the lines with the machine they were measured on, the bounds from its ``peaks``, and every check that
+    failed.
+
+    ``where`` is :func:`machine` and the load before and after, ``settings`` says ``threads`` and ``repeats``."""
     shared = f"; {peaks.local_bytes / 1e9:.0f} GB/s from shared memory follow" if peaks.local_bytes else ""
     console.print(
         f"sem {where['sem']}, torch {where['torch']}, {title_of(where, settings['threads'])}, "
@@ -211,6 +215,7 @@ def _speed_up(comparison: Comparison, value: float) -> float:
 
 
 def shown_load(value: float | None) -> str:
+    """Two decimals, or ``unknown`` where the system does not say."""
     return "unknown" if value is None else f"{value:.2f}"
 
 

@@ -25,6 +25,7 @@ class Line:
 
     @property
     def correct(self) -> bool:
+        """Whether every output of both contenders is within its limit."""
         return all(check.passed for check in (*self.subject_checks, *self.peer_checks))
 
     @property

@@ -35,6 +35,7 @@ class StepTime:
 
     @property
     def tokens_per_second(self) -> float:
+        """At the median step."""
         return self.tokens / self.seconds.median
 
 

@@ -66,6 +66,7 @@ def _document(result: StepTime, config: SEMConfig, where: dict[str, Any], settin
 
 
 def add_arguments(parser: Parser) -> None:
+    """The options of ``sem bench step``, and every setting of a configuration."""
     parser.add_argument("--threads", type=at_least(1), default=1, metavar="N", help="CPU threads (default: 1)")
     repeats = f"timed steps, at least {LEAST_REPEATS} (default: 9)"
     parser.add_argument("--repeats", type=at_least(LEAST_REPEATS), default=9, metavar="N", help=repeats)

@@ -39,6 +39,7 @@ COLUMNS = {
 
 
 def add_arguments(parser: Parser) -> None:
+    """A run or two files, which rows and layers, and what to write."""
     parser.add_argument("run", nargs="?", help="a run's folder, or a checkpoint")
     parser.add_argument("--checkpoint", metavar="WHERE", help="the checkpoint to take, in place of the run's newest")
     parser.add_argument("--samples", metavar="N", default="all", help="rows of held-out text, a number or 'all'")
@@ -51,6 +52,11 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(options: Namespace) -> int:
+    """Measure the run's layers on held-out text, or print what moved between two files.
+
+    Raises:
+        ValueError: neither a run nor two files, or both.
+    """
     if (options.run is None) == (options.compare is None):
         got = "neither" if options.run is None else "both"
         raise ValueError(f"activations: expected a run, or --compare with two files, got {got}")
@@ -160,6 +166,11 @@ def _blocks(model: SEMModel, layers: str) -> dict[str, Block]:
 
 
 def sample_count(text: str) -> int | None:
+    """``--samples`` as a number, None for ``all``.
+
+    Raises:
+        ValueError: neither ``all`` nor a whole number of at least 1.
+    """
     if text == "all":
         return None
     if not text.isdecimal() or int(text) < 1:
@@ -175,6 +186,8 @@ def _step(content: Mapping[str, Any]) -> int | None:
 
 
 def print_statistics(found: Activations) -> None:
+    """Print a table of the layers, one of the blocks, if there are any, and a line for each layer with numbers that are
+    not finite."""
     from rich.table import Table
 
     table = Table("layer", *COLUMNS.values())
@@ -193,6 +206,8 @@ def print_statistics(found: Activations) -> None:
 
 
 def compare_files(first: str, second: str) -> int:
+    """Print the largest changes from ``first`` to ``second``, and what only one of them has; status 0 whatever
+    moved."""
     from rich.table import Table
 
     from sem.activations import compare, read

@@ -21,6 +21,7 @@ WIDTH = 110
 
 
 def add_arguments(parser: Parser) -> None:
+    """Steps, folder and short forms, and every setting of a configuration."""
     parser.add_argument("--steps", type=int, default=50, help="training steps")
     parser.add_argument("--every", type=int, default=1, help="steps between health measurements")
     parser.add_argument("--precision", metavar="MODE", help="short for --training.precision_mode")
@@ -32,6 +33,12 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(options: Namespace) -> int:
+    """Train and judge; prints the table and leaves the evidence in the folder. Status 1 where a quantity failed, or
+    where Ctrl-C left nothing to judge.
+
+    Raises:
+        ValueError: wrong options, or a process that torchrun started.
+    """
     from sem.training.check import CheckDisplay, check_health, check_trainer, require_steps
     from sem.training.check.report import evidence, prepare_folder, write_report
     from sem.training.distributed import launched

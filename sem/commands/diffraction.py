@@ -25,6 +25,12 @@ DIVERGED = 1
 
 
 def simulate(arguments: Sequence[str]) -> int:
+    """``sem diffraction simulate`` with nanoBragg's flags: prints what is simulated and writes the images that they ask
+    for. ``-help`` and its other spellings list the flags and do nothing else.
+
+    Raises:
+        ValueError: flags that are unknown, do not fit each other, or name a file that does not hold what it should.
+    """
     if {"-h", "-help", "--help"} & set(arguments):
         _print_flags()  # without torch, and so at once
         return 0
@@ -61,6 +67,8 @@ def simulate(arguments: Sequence[str]) -> int:
 
 
 def compare(arguments: Sequence[str]) -> int:
+    """``sem diffraction compare`` of two images or, with ``--against-c``, of sem with the C program; then the other
+    words are flags."""
     if AGAINST_C in arguments:
         return compare_with_c(arguments)
     return perform(("sem", "diffraction", "compare"), COMPARE, arguments)
@@ -88,6 +96,8 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def compare_with_c(arguments: Sequence[str]) -> int:
+    """Run the C program and sem with the same flags, compare the images and, with ``-trace_pixel``, the traces. Status
+    1 where they do not agree."""
     import contextlib
     import tempfile
     from pathlib import Path

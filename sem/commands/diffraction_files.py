@@ -13,6 +13,7 @@ def _add_inspect_arguments(parser: Parser) -> None:
 
 
 def inspect(options: argparse.Namespace) -> int:
+    """Print what the file holds."""
     from rich.console import Console
     from rich.table import Table
 
@@ -37,6 +38,7 @@ def _add_convert_arguments(parser: Parser) -> None:
 
 
 def convert(options: argparse.Namespace) -> int:
+    """Write the target in the format that its name says, and print what was written."""
     from sem.diffraction import inspection
 
     said = inspection.convert(

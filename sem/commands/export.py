@@ -13,6 +13,7 @@ HELP = "write a run's model as a folder for the hub and transformers"
 
 
 def add_arguments(parser: Parser) -> None:
+    """The run, the folder to make, and whose parameters to take."""
     parser.add_argument("run", help="the run's folder, or a checkpoint")
     parser.add_argument("--checkpoint", help="a checkpoint; default: the run's newest")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder to make")
@@ -21,6 +22,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(options: Namespace) -> int:
+    """Write the folder; prints the number of parameters and the run's scores, or why there are none."""
     from sem.hub.export import export_run
 
     model = export_run(

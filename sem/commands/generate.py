@@ -26,6 +26,7 @@ SETTINGS = {
 
 
 def add_arguments(parser: Parser) -> None:
+    """The checkpoint, where to compute, and a short form of each setting of ``generation``."""
     from sem.config_sections import GenerationConfig
     from sem.settings import setting_infos
 
@@ -38,6 +39,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(options: Namespace) -> int:
+    """Print the prompt and its continuation as it is drawn; Ctrl-C ends the text, with status 0."""
     import torch
 
     from sem.data import tokenizer_of

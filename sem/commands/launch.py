@@ -15,6 +15,7 @@ HELP = "train on rented hardware of the Hugging Face Hub, as the section launch 
 
 
 def add_arguments(parser: Parser) -> None:
+    """What to do about a run that is there, and every setting of a configuration."""
     parser.add_argument("--dry-run", action="store_true", help="print what would be sent and send nothing")
     parser.add_argument("--follow", action="store_true", help="print the job's log until it ends")
     parser.add_argument("--resume", action="store_true", help="continue the run in launch.hub_repo, if there is one")
@@ -23,6 +24,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(options: Namespace) -> int:
+    """Send the job, or print what would be sent. Status 1 for a job that was followed and did not complete."""
     from sem.hub.job import build_job
     from sem.hub.launch import launch
 

@@ -17,11 +17,13 @@ HELP = "draw the curves of a run"
 
 
 def add_arguments(parser: Parser) -> None:
+    """The run's folder, and whether to score simple models."""
     parser.add_argument("run", help="the run's folder")
     parser.add_argument("--baselines", action="store_true", help="score simple models on the same text")
 
 
 def run(options: Namespace) -> int:
+    """Draw ``curves.png`` into the run's folder; prints bits per byte at the end and during training."""
     from sem.training.logging import read_csv
     from sem.training.plot import plot_curves
 

@@ -25,8 +25,10 @@ LANGUAGE_MODEL = sweeping.Wing(
 
 
 def add_arguments(parser: Parser) -> None:
+    """The options of a sweep, and every setting of a configuration."""
     sweeping.add_arguments(parser, LANGUAGE_MODEL)
 
 
 def run(options: Namespace) -> int:
+    """Run and judge the sweep, see :func:`sem.commands.sweeping.run`."""
     return sweeping.run(options, LANGUAGE_MODEL, ("sweep",))

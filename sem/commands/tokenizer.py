@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: Parser) -> None:
+    """The file to write, how much text to read, and every setting of a configuration."""
     parser.add_argument("--vocab_size", type=int, metavar="N", help="number of token ids; default: model.vocab_size")
     parser.add_argument("--output", default="tokenizer.json", metavar="FILE", help="the file to write (%(default)s)")
     documents = "most documents of the training text to read (%(default)s)"
@@ -22,6 +23,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(options: Namespace) -> int:
+    """Learn the vocabulary from documents that are not held out, and write it."""
     from sem.data.file_tokenizer import train_tokenizer
 
     if options.documents < 1:

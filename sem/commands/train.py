@@ -25,6 +25,7 @@ SHORT = {
 
 
 def add_arguments(parser: Parser) -> None:
+    """``--resume``, ``--overwrite``, short forms, and every setting of a configuration."""
     training_run.add_arguments(parser)
     for name, key in SHORT.items():
         option = name.replace("_", "-")
@@ -34,6 +35,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(options: Namespace) -> int:
+    """Train to the end or to Ctrl-C; prints the score of a finished run, else how to continue it."""
     from sem.training.memory import keep_freed_memory
 
     keep_freed_memory()

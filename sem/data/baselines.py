@@ -27,6 +27,9 @@ class ByteModel:
         order: bytes of context, 0 to 6.
         discount: d, between 0 and 1.
 
+    Raises:
+        ValueError: an order outside of 0 to 6, or a text that is not longer than it.
+
     Example:
         >>> text = np.frombuffer(b"ab" * 500, np.uint8)
         >>> ByteModel(text, order=1).bits_per_byte(text) < 0.1

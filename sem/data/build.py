@@ -32,6 +32,9 @@ def build_loaders(
         ValueError: text that is missing or too short, or a tokenizer that does not fit; see
             :func:`sem.data.corpus.load_corpus`, :func:`sem.data.source.open_source` and
             :func:`sem.data.tokenizer.tokenizer_of`.
+
+    Returns:
+        Two sources of batches as :mod:`sem.data.loader` describes them; that of training is endless and resumable.
     """
     data = config.data
     rows = config.training.batch_size if batch_size is None else batch_size

@@ -76,6 +76,7 @@ class TrainLoader:
 
     @property
     def rows_per_epoch(self) -> int:
+        """Rows of ``seq_length`` tokens that the documents fill, over all ranks."""
         return len(self._rows)
 
     @property
@@ -142,6 +143,14 @@ class EvalLoader:
     """The same batches at every pass, each row once; the last batch may have fewer rows.
 
     Rows come in one fixed shuffled order, so the first few batches already are a fair sample of the text.
+
+    Args:
+        documents: the held-out text.
+        batch_size: rows per batch.
+        seq_length: tokens per row.
+
+    Raises:
+        ValueError: the text is too short for one row, or a size is not positive.
 
     Example:
         >>> loader = EvalLoader(Documents.from_bytes([b"some text"] * 9), batch_size=4, seq_length=8)

@@ -49,6 +49,7 @@ class Fields:
 
     @property
     def names(self) -> list[str]:
+        """The fields to read: ``text``, and ``score`` where there is one."""
         return [self.text, *([] if self.score is None else [self.score])]
 
 

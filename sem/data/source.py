@@ -69,7 +69,8 @@ class Source(Protocol):
     @property
     def identity(self) -> dict[str, str]: ...
 
-    def read(self, shard: int, begin: Position) -> Iterator[Record]: ...
+    def read(self, shard: int, begin: Position) -> Iterator[Record]:
+        """The records of ``shard``, counted from 0, from the position ``begin`` on."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ class FileSource:
 
     @property
     def num_shards(self) -> int:
+        """One to a file."""
         return len(self.files)
 
     def read(self, shard: int, begin: Position) -> Iterator[Record]:
@@ -172,6 +174,7 @@ class Attempts:
         self._sleep = sleep
 
     def succeeded(self) -> None:
+        """Forget the failures so far: only those in a row count."""
         self.failures = 0
 
     def failed(self, error: Exception) -> None:

@@ -29,7 +29,7 @@ class StreamTrainLoader:
         rank, world_size: which process of a distributed run this is, of how many.
 
     Raises:
-        ValueError: a size is not positive.
+        ValueError: a size is not positive, or the rank is not one of the world's.
     """
 
     def __init__(

@@ -57,13 +57,17 @@ class Tokenizer(Protocol):
     @property
     def content(self) -> str | None: ...
 
-    def encode(self, text: str | bytes) -> list[int]: ...
+    def encode(self, text: str | bytes) -> list[int]:
+        """The ids of ``text``, without any boundary."""
 
-    def encode_batch(self, texts: Sequence[str | bytes]) -> list[list[int]]: ...
+    def encode_batch(self, texts: Sequence[str | bytes]) -> list[list[int]]:
+        """The ids of each text, as :meth:`encode` gives them."""
 
-    def decode_bytes(self, ids: Iterable[int]) -> bytes: ...
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """The bytes that ``ids`` stand for; marks are left out."""
 
-    def decode(self, ids: Iterable[int]) -> str: ...
+    def decode(self, ids: Iterable[int]) -> str:
+        """``ids`` as text; bytes that are not UTF-8 become U+FFFD."""
 
 
 class ByteTokenizer:

@@ -67,6 +67,7 @@ class Flag:
 
     @property
     def name(self) -> str:
+        """The first of its spellings, which messages use."""
         return self.names[0]
 
 

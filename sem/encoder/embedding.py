@@ -43,6 +43,8 @@ class TokenEmbedding(nn.Module):
         self.carrier = Carrier(dim, carrier)
 
     def forward(self, tokens: Tensor, diagnostics: Diagnostics | None = None) -> Tensor:
+        """``[B, S]`` int64 tokens, the first at position 0, to complex64 ``[B, S, dim]``. There is nothing to measure:
+        ``diagnostics`` stays as it is."""
         return self._wave(tokens, torch.arange(tokens.shape[1], device=tokens.device), self.weights())
 
     def start(self, batch: int) -> EmbeddingState:

@@ -54,6 +54,11 @@ class MeshSDREncoder(nn.Module):
             training batches per ``vocab_size`` tokens (a buffer, saved with the model, fixed in inference).
         direct: add a learned wave per token, of the same size at the start.
         carrier: turn each channel by its position, see :class:`Carrier`.
+
+    Example:
+        >>> encoder = MeshSDREncoder(260, 16, candidates=32, sparsity=8)
+        >>> encoder(torch.tensor([[1, 2, 1]])).shape
+        torch.Size([1, 3, 16])
     """
 
     token_counts: Tensor
@@ -123,6 +128,11 @@ class MeshSDREncoder(nn.Module):
         return cost
 
     def forward(self, tokens: Tensor, diagnostics: Diagnostics | None = None) -> Tensor:
+        """``[B, S]`` int64 tokens, the first at position 0, to complex64 ``[B, S, dim]``.
+
+        ``diagnostics`` gets ``sdr_sparsity`` (the share of zeros in the sparse plan), ``transport_iterations`` and
+        ``transport_unconverged`` per row. In training with ``frequency_weighting`` the tokens are counted, after
+        use."""
         log_kernel = nn.functional.embedding(tokens, self._log_kernel())
         with outside_autocast(tokens.device.type):
             transport = online_transport(log_kernel, _PRIOR_ROWS, self.tol, self.max_iter)

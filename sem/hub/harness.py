@@ -67,6 +67,7 @@ class SEMHarness(TemplateLM):
 
     @property
     def eot_token_id(self) -> int:
+        """The boundary between documents, which every text begins behind."""
         return self.model.tokenizer.eos
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:

@@ -78,6 +78,7 @@ class StateCache:
     is_linear: ClassVar[tuple[bool, ...]] = (True,)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
+        """The columns of ``input_ids`` that are done, whatever ``layer_idx``: the state is that of all layers."""
         return self.positions
 
     def reordered(self, rows: Tensor) -> StateCache:

@@ -147,6 +147,7 @@ def real_or_wave(name: str, value: object, nodes: int) -> tuple[Tensor, Callable
 
 
 def topology(value: object) -> Topology:
+    """``value``, which has to be a :class:`Topology`."""
     if not isinstance(value, Topology):
         raise TypeError(f"topology: expected a sem.ops.Topology, got {type(value).__name__}")
     return value
@@ -161,6 +162,7 @@ def edge_weight(value: object, graph: Topology, like: Tensor) -> Tensor:
 
 
 def same_device(name: str, tensor: Tensor, like: Tensor) -> None:
+    """Raise a ValueError where ``tensor`` is not on the device of ``like``, a call's first tensor."""
     if tensor.device != like.device:
         raise ValueError(f"{name}: expected device {like.device}, as the first argument, got {tensor.device}")
 
@@ -201,12 +203,14 @@ def double(name: str, value: object, shape: Shape | None = None, like: Tensor | 
 
 # Comparisons, not math.isfinite: under torch.compile(dynamic=True) a number is a symbol, which has only those.
 def finite(name: str, value: float) -> float:
+    """``value``, which may be neither infinite nor NaN."""
     if not -math.inf < value < math.inf:
         raise ValueError(f"{name}: expected a finite number, got {value}")
     return value
 
 
 def positive(name: str, value: object) -> float:
+    """``value`` as a float, which has to be a number, finite and above 0. A bool is no number."""
     number = _number(name, value, "> 0")
     if not 0 < number < math.inf:
         raise ValueError(f"{name}: expected a finite number > 0, got {value}")
@@ -214,6 +218,7 @@ def positive(name: str, value: object) -> float:
 
 
 def nonnegative(name: str, value: object) -> float:
+    """``value`` as a float, which has to be a number, finite and at least 0. A bool is no number."""
     number = _number(name, value, ">= 0")
     if not 0 <= number < math.inf:
         raise ValueError(f"{name}: expected a finite number >= 0, got {value}")
@@ -221,6 +226,7 @@ def nonnegative(name: str, value: object) -> float:
 
 
 def count(name: str, value: object, least: int = 0) -> int:
+    """``value``, which has to be an int (a bool is none) of at least ``least`` that fits the kernels' 32 bits."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
     if value < least:
@@ -231,6 +237,7 @@ def count(name: str, value: object, least: int = 0) -> int:
 
 
 def choice(name: str, value: object, allowed: Sequence[str]) -> str:
+    """``value``, which has to be one of the strings ``allowed``."""
     if value not in allowed:
         raise ValueError(f"{name}: expected one of {', '.join(map(repr, allowed))}, got {value!r}")
     return str(value)

@@ -59,9 +59,6 @@ def causal_conv(
     return restore(causal_conv_forward(inputs, past, weight, offset, rate))
 
 
-# Below, x is [B, S, C, 2], history [B, W - 1, C, 2], taps [W, C, 2], bias [C, 2] and theta [C], or [0] for no gate.
-
-
 # Below, x is float32 [B, S, C, 2], history [B, W - 1, C, 2], taps [W, C, 2], bias [C, 2]; theta is [C], or [0] for
 # none.
 _INPUTS = "Tensor x, Tensor history, Tensor taps, Tensor bias, Tensor theta"

@@ -23,11 +23,15 @@ LEAST_MEAN_INTENSITY = torch.finfo(torch.float32).tiny
 
 
 def complex_rms_norm_forward(z: Tensor, gamma: Tensor, eps: float) -> Tensor:
+    """``z [rows, D, 2]`` over its root mean square plus ``eps``, times ``gamma [D]``; the mean is over the entries of a
+    row whose ``|z|^2`` exceeds ``ACTIVE``."""
     scale, _ = _scale(z, eps)
     return (z * scale).mul_(gamma.unsqueeze(-1))
 
 
 def complex_rms_norm_backward(z: Tensor, gamma: Tensor, grad_out: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """The gradients to ``z`` and ``gamma``. A row whose mean intensity is below ``LEAST_MEAN`` is scaled by a
+    constant."""
     scale, slope = _scale(z, eps)
     grad_z = grad_out * gamma.unsqueeze(-1)
     along = grad_z * z
@@ -61,6 +65,9 @@ def encoder_step(
     tol: float,
     sparsity: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """One token of each sequence through the encoder: its wave ``[B, D, 2]``, and the columns' sums ``[B, rounds, M]``
+    and what rounding took from them, both with the token's rows added. ``csrc/include/sem/encoder_step.hpp`` has the
+    formulas."""
     rounds, columns = loads.shape[1:]
     before = loads + lost + prior_rows / columns
     shared = kernel * ((positions + (prior_rows + 1)) / columns).unsqueeze(-1)
@@ -84,12 +91,19 @@ def encoder_step(
 
 
 def sparsify(plan: Tensor, k: int) -> Tensor:
-    """Subtracts the k-th largest entry of each row and clips at 0: at most ``k - 1`` nonzeros."""
+    """Subtracts the k-th largest entry of each row and clips at 0: at most ``k - 1`` nonzeros.
+
+    Example:
+        >>> sparsify(torch.tensor([[0.5, 0.3, 0.2]]), 2)
+        tensor([[0.2000, 0.0000, 0.0000]])
+    """
     threshold = plan.topk(k, dim=-1).values.narrow(-1, k - 1, 1)
     return (plan - threshold).clamp_min(0)
 
 
 def gated_rotation_forward(x: Tensor, logits: Tensor, blocks: Tensor) -> Tensor:
+    """``x + sigmoid(GATE_SLOPE logits) (U x - x)`` for ``x [rows, D, 2]``, ``logits [rows, D]`` and ``U`` of
+    ``blocks [G, b, b, 2]``."""
     gate = (GATE_SLOPE * logits).sigmoid_().unsqueeze(-1)
     return _map_blocks(x, _turn(blocks).transpose(1, 2)).mul_(gate).add_(x)
 
@@ -97,6 +111,7 @@ def gated_rotation_forward(x: Tensor, logits: Tensor, blocks: Tensor) -> Tensor:
 def gated_rotation_backward(
     x: Tensor, logits: Tensor, blocks: Tensor, grad_out: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients to ``x``, ``logits`` and ``blocks``."""
     turn = _turn(blocks)
     gate = (GATE_SLOPE * logits).sigmoid_()
     steepness = torch.addcmul(gate, gate, gate, value=-1).mul_(GATE_SLOPE)
@@ -131,10 +146,12 @@ def _full_precision(tensor: Tensor) -> AbstractContextManager[Any]:
 
 
 def wave_gate_forward(psi: Tensor, logits: Tensor) -> Tensor:
+    """``psi [rows, D, 2]`` times ``silu(logits [rows, D])``."""
     return psi * torch.nn.functional.silu(logits).unsqueeze(-1)
 
 
 def wave_gate_backward(psi: Tensor, logits: Tensor, grad_out: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradients to ``psi`` and ``logits``."""
     opened = logits.sigmoid()
     silu = logits * opened
     slope = torch.addcmul(opened, silu, 1 - opened)
@@ -142,6 +159,8 @@ def wave_gate_backward(psi: Tensor, logits: Tensor, grad_out: Tensor) -> tuple[T
 
 
 def potential_step_forward(psi: Tensor, potential: Tensor, kerr: Tensor) -> Tensor:
+    """``psi [rows, D, 2]`` turned by ``potential [rows, D] + kerr [D] I``, in radians, ``I`` the intensity over its
+    mean in the row."""
     share, _, _ = _shares(psi)
     return torch.view_as_real(torch.view_as_complex(psi) * _phase_factor(torch.addcmul(potential, kerr, share)))
 
@@ -149,6 +168,8 @@ def potential_step_forward(psi: Tensor, potential: Tensor, kerr: Tensor) -> Tens
 def potential_step_backward(
     psi: Tensor, potential: Tensor, kerr: Tensor, grad_out: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients to ``psi``, ``potential`` and ``kerr``; that through the mean intensity ends where the mean is held
+    at ``LEAST_MEAN_INTENSITY``."""
     share, mean, inverse = _shares(psi)
     back = _phase_factor(torch.addcmul(potential, kerr, share).neg_()).mul_(torch.view_as_complex(grad_out))
     grad_potential = (torch.view_as_complex(psi).conj_physical() * back).imag.contiguous()
@@ -171,6 +192,8 @@ def _phase_factor(phase: Tensor) -> Tensor:
 
 
 def causal_conv_forward(x: Tensor, history: Tensor, taps: Tensor, bias: Tensor, theta: Tensor) -> Tensor:
+    """``x [B, S, C, 2]`` behind ``history [B, W - 1, C, 2]``, convolved per channel with ``taps [W, C, 2]``,
+    ``bias [C, 2]`` added, then gated by magnitude at the rates ``e^theta`` unless ``theta`` is empty."""
     wave = _convolved(x, history, taps, bias)
     if theta.numel():
         wave = wave * _passed(wave, theta)
@@ -180,6 +203,8 @@ def causal_conv_forward(x: Tensor, history: Tensor, taps: Tensor, bias: Tensor, 
 def causal_conv_backward(
     x: Tensor, history: Tensor, taps: Tensor, bias: Tensor, theta: Tensor, grad_out: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The gradients to ``x``, ``history``, ``taps``, ``bias`` and ``theta``; the convolution is computed again for the
+    gate's."""
     grad = torch.view_as_complex(grad_out)
     grad_theta = torch.empty_like(theta)
     if theta.numel():

@@ -16,11 +16,15 @@ def _pixels(corner: Tensor, side: int, width: int) -> Tensor:
 
 
 def exit_waves_forward(object: Tensor, probe: Tensor, corner: Tensor) -> Tensor:
+    """``[J, M, N, N, 2]``: every mode of ``probe [1 or J, M, N, N, 2]`` times the patch of ``object [H, W, 2]`` at each
+    of ``corner [J, 2]``."""
     patch = torch.view_as_complex(object).flatten()[_pixels(corner, probe.shape[2], object.shape[1])]
     return torch.view_as_real(torch.view_as_complex(probe) * patch.unsqueeze(1))
 
 
 def overlap_add(waves: Tensor, object: Tensor, probe: Tensor, corner: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """``waves [J, M, N, N, 2]`` back onto the object and the probe, conjugated by each other, then the sums that
+    normalise both: ``|P|^2`` per pixel of the object, and ``|O|^2`` per pixel of a patch."""
     pixels = _pixels(corner, probe.shape[2], object.shape[1])
     chi, modes = torch.view_as_complex(waves), torch.view_as_complex(probe)
     flat = torch.view_as_complex(object).flatten()
@@ -38,10 +42,12 @@ def overlap_add(waves: Tensor, object: Tensor, probe: Tensor, corner: Tensor) ->
 
 
 def shift_ramp_forward(spectrum: Tensor, shift: Tensor) -> Tensor:
+    """``spectrum [M, N, N, 2]`` times the phase ramp of each ``shift [J, 2]`` in pixels: ``[J, M, N, N, 2]``."""
     return torch.view_as_real(torch.view_as_complex(spectrum) * _ramp(shift, spectrum.shape[1]))
 
 
 def shift_ramp_backward(spectrum: Tensor, shift: Tensor, grad_out: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradients to ``spectrum`` and ``shift``."""
     grad, ramp = torch.view_as_complex(grad_out), _ramp(shift, spectrum.shape[1])
     to_spectrum = (ramp.conj_physical() * grad).sum(0)
     along = (grad.conj_physical() * (torch.view_as_complex(spectrum) * ramp)).imag.sum(1)
@@ -61,6 +67,9 @@ def _ramp(shift: Tensor, side: int) -> Tensor:
 def far_residual(
     psi: Tensor, data: Tensor, weight: Tensor, background: Tensor, kind: int, scale: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Per pattern the new waves or the gradient to them, loss, misfit and status, and the gradient to the background:
+    :func:`sem.ops.far_residual` with ``kind`` as its number in ``KINDS``, empty tensors for no weight and no
+    background. Also in float64."""
     w = torch.ones_like(data) if weight.numel() == 0 else weight.expand_as(data)
     waves = torch.view_as_complex(psi)
     intensity = psi.square().sum((-1, 1)) + (background if background.numel() else 0)

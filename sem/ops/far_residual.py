@@ -114,6 +114,8 @@ def masks_and_floor(data: Tensor, weight: Tensor | None, background: Tensor | No
 
 # Below, psi is float32 [J, M, N, N, 2], data [J, N, N], weight [0], [N, N] or [J, N, N], background [0] or [N, N].
 def residual_sizes(psi: Tensor, data: Tensor, weight: Tensor, *rest: Any) -> dict[str, int]:
+    """The kernel's sizes for these tensors; ``weights`` counts the arrays of weights: none, one for all patterns, or
+    one each."""
     weights = 0 if weight.numel() == 0 else 1 if weight.dim() == 2 else weight.shape[0]
     return {
         "patterns": psi.shape[0],

@@ -48,6 +48,10 @@ class Topology:
         ``long_range_share`` of the edge budget goes to long-range edges as far as the ring, which keeps the graph
         connected, leaves room; the rest widens the ring's neighbourhood.
 
+        Raises:
+            ValueError: no nodes, a degree below 1, a share outside [0, 1], or a seed of more than 64 bits.
+            TypeError: ``nodes``, ``degree`` or ``seed`` is no int, or the share no number.
+
         Example:
             >>> Topology.small_world(64, degree=8).num_edges
             256
@@ -91,6 +95,9 @@ class Topology:
         """At least three nodes in a circle: edge ``j`` joins node ``j`` to the next one, the last edge the last node to
         the first.
 
+        Raises:
+            ValueError: fewer than three nodes.
+
         Example:
             >>> Topology.ring(3).edges.tolist()
             [[0, 1], [1, 2], [0, 2]]
@@ -115,6 +122,7 @@ class Topology:
 
     @property
     def num_edges(self) -> int:
+        """``E``, how many weights the operators expect: each undirected edge counts once."""
         return self.edges.shape[0]
 
     @property

@@ -44,6 +44,7 @@ def cayley_residual(
         float64 ``[min(N, max_tokens)]`` for ``N`` tokens; 0 where both waves are 0.
 
     Example:
+        >>> from sem.ops import cayley
         >>> graph, psi = Topology.small_world(16, degree=4), torch.randn(5, 16, dtype=torch.complex64)
         >>> weight = torch.ones(graph.num_edges)
         >>> out = cayley(psi, weight, graph, 0.05)
@@ -95,6 +96,9 @@ class CayleySolitonPropagator(nn.Module):
         nonlinear_alpha: the old name of ``kerr``. State dicts with its old name, ``alpha``, load too.
 
     Shapes: complex64 ``[..., dim]`` to the same. Computed in float32 inside and outside autocast, with equal bits.
+
+    Raises:
+        ValueError: a setting out of its range, or ``kerr`` under both of its names.
 
     Example:
         >>> layer = CayleySolitonPropagator(dim=64)
@@ -172,6 +176,9 @@ class CayleySolitonPropagator(nn.Module):
         return PropagatorWeights(potential, ring, ahead, self.kerr, strength, edge_weight, half_dt, graph)
 
     def forward(self, psi: Tensor, diagnostics: Diagnostics | None = None) -> Tensor:
+        """``psi``, complex64 ``[..., dim]``, after the layer. ``diagnostics`` gets residuals and iterations of the
+        solve, with ``pit_enabled`` the entropy of the phases before and after equalisation and, where it is
+        ``thorough``, the residual in float64."""
         weights = self.weights()
         if diagnostics is None:
             return self.step(psi, weights)
@@ -272,7 +279,22 @@ def _worse(one: SolveInfo, other: SolveInfo) -> SolveInfo:
 
 
 class CayleySolitonStack(nn.Module):
-    """``num_layers`` :class:`CayleySolitonPropagator` in a row; other arguments are theirs, seeds differ per layer."""
+    """``num_layers`` :class:`CayleySolitonPropagator` in a row; other arguments are theirs, seeds differ per layer.
+
+    Args:
+        dim: ``D``, the complex width of a token.
+        num_layers: how many.
+        seed: of the first layer's graph; each further layer adds 1000.
+        layer: arguments of :class:`CayleySolitonPropagator`, the same for all.
+
+    Shapes: complex64 ``[..., dim]`` to the same.
+
+    Example:
+        >>> stack = CayleySolitonStack(32, 2, potential=True)
+        >>> psi = torch.randn(3, 5, 32, dtype=torch.complex64)
+        >>> torch.allclose(stack(psi).norm(dim=-1), psi.norm(dim=-1), rtol=1e-4)
+        True
+    """
 
     def __init__(self, dim: int, num_layers: int, *, seed: int = 0, **layer: object) -> None:
         super().__init__()

@@ -61,7 +61,15 @@ class MultiScaleHamiltonian(nn.Module):
 
 
 class GraphLaplacianHamiltonian(MultiScaleHamiltonian):
-    """:class:`MultiScaleHamiltonian` with a single scale."""
+    """:class:`MultiScaleHamiltonian` with a single scale.
+
+    Args:
+        dim, sparsity, long_range_share, seed: as :class:`MultiScaleHamiltonian` takes them.
+
+    Example:
+        >>> GraphLaplacianHamiltonian(64, sparsity=8).topology.num_edges
+        256
+    """
 
     def __init__(self, dim: int, sparsity: int = 8, long_range_share: float = 0.25, seed: int = 0) -> None:
         super().__init__(dim, sparsity, 1, long_range_share, seed)

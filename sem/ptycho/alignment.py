@@ -14,6 +14,16 @@ def aligned(reconstruction: Tensor, truth: Tensor, *, newton: int = 20) -> Tenso
     """``c p exp(i (a y + b x))`` with the ``c, a, b`` that bring it nearest to ``truth``; complex ``[H, W]`` both.
 
     The start is the peak of the 8-fold padded Fourier transform of ``t conj(p)``; Newton's steps follow.
+
+    Returns:
+        complex128 ``[H, W]``.
+
+    Example:
+        >>> from sem.ptycho import lines_object
+        >>> truth = lines_object(32, 20, seed=1)
+        >>> ramp = torch.polar(torch.ones(32), 0.3 * torch.arange(32.0))
+        >>> torch.allclose(aligned(2 * truth * ramp, truth).to(torch.complex64), truth, atol=1e-4)
+        True
     """
     p, t = reconstruction.to(torch.complex128), truth.to(torch.complex128)
     height, width = p.shape
@@ -65,6 +75,9 @@ def registered(reconstruction: Tensor, truth: Tensor, crop: int = 0) -> tuple[Te
 
     Returns:
         complex128 ``[H, W]``, and the pixels along rows' number and columns' by which it was moved.
+
+    Raises:
+        ImportError: scikit-image is not installed.
 
     Example:
         >>> from sem.ptycho import lines_object

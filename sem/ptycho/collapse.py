@@ -142,6 +142,9 @@ def check_patches(patches: Tensor, truth: Tensor | None = None, light: Tensor | 
         truth: the true patches, where they are known.
         light: real ``[N, N]``, ``|P|^2``, to weight pixels in the correlation; None: all alike.
 
+    Raises:
+        ValueError: fewer than two patches, or shapes that do not fit.
+
     Example:
         >>> check_patches(torch.randn(1, 8, 8, generator=torch.Generator().manual_seed(0)).expand(5, 8, 8))
         PatchCheck(blind=True, twin=None, nonfinite=False, spread=0.0, correlation=None, twin_correlation=None)
@@ -203,6 +206,9 @@ def check_losses(
         best_constant: the loss of the constant object that fits best.
         steps_planned: of the whole run; None: the history is all of it.
 
+    Raises:
+        ValueError: there are no losses.
+
     Example:
         >>> check_losses([1.0, 0.9, 0.5, 0.4, 0.4, 0.4, 2.0, 0.4, 0.3], best_constant=0.8)
         LossCheck(flat=False, diverged=False, spikes=(6,), best=0.3, last=0.3)
@@ -258,6 +264,7 @@ class Verdict:
 
     @property
     def collapsed(self) -> bool:
+        """Whether there is any reason to say so."""
         return bool(self.reasons)
 
     def as_dict(self) -> dict[str, Any]:
@@ -265,6 +272,7 @@ class Verdict:
         return {"collapsed": self.collapsed, "reasons": list(self.reasons), **asdict(self)}
 
     def to_json(self) -> str:
+        """:meth:`as_dict` as indented JSON."""
         return json.dumps(self.as_dict(), allow_nan=False, indent=2)
 
     def __str__(self) -> str:

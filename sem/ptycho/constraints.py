@@ -31,7 +31,11 @@ Pair = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class AmplitudeRange:
-    """Amplitudes of the object from ``least`` to ``most``; its phases stay, and where it is 0 they are taken as 0."""
+    """Amplitudes of the object from ``least`` to ``most``; its phases stay, and where it is 0 they are taken as 0.
+
+    Raises:
+        ValueError: not ``0 <= least <= most``.
+    """
 
     least: float = 0.0
     most: float = 1.0
@@ -76,7 +80,11 @@ class ProbeSupport:
 @dataclass(frozen=True)
 class ProbePower:
     """``sum |P|^2`` over pixels and modes as it was measured, in counts; the object takes the factor back, so that no
-    pattern changes: ``P -> c P, O -> O / c``."""
+    pattern changes: ``P -> c P, O -> O / c``.
+
+    Raises:
+        ValueError: ``counts`` is not finite or not above 0.
+    """
 
     counts: float
 
@@ -158,7 +166,11 @@ class RefinePositions:
 class AnnealPositions:
     """Positions by :meth:`Engine.anneal_positions` after sweeps ``begin`` to ``end``, with a radius that shrinks in a
     line from ``radius`` pixels to 0 at ``end``, and never farther than 1.5 ``radius`` from where the scan had them: for
-    errors of more than a pixel, of all positions or of some. :class:`RefinePositions` beside it does the rest."""
+    errors of more than a pixel, of all positions or of some. :class:`RefinePositions` beside it does the rest.
+
+    Raises:
+        ValueError: a radius that is not above 0, or not ``0 <= begin < end``.
+    """
 
     radius: float
     begin: int = 5
@@ -183,6 +195,9 @@ class AnnealPositions:
 class Penalty:
     """``weight function(object, probe)``, a 0-d tensor that torch differentiates, as a term of
     :class:`MaximumLikelihood`'s loss, which is the mean over patterns of their losses.
+
+    Raises:
+        ValueError: a negative weight.
 
     Example:
         >>> from sem.ptycho import MaximumLikelihood, disk_probe, lines_object, raster_scan, simulate

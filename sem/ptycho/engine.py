@@ -64,6 +64,10 @@ class Engine:
         seed: of the order of patterns.
         constraints: in this order after every sweep, each ``object, probe = constraint(engine, object, probe)``: those
             of :mod:`sem.ptycho.constraints`, or functions of one's own.
+
+    Raises:
+        ValueError: an empty scan, an object or a probe of another shape or dtype or with numbers that are not finite, a
+            probe of zeros, or a constraint that is no function.
     """
 
     SETTINGS: ClassVar[tuple[str, ...]] = ("probe_from",)

@@ -42,6 +42,7 @@ def ring_correlation(image: Tensor, other: Tensor) -> RingCorrelation:
 
     Raises:
         ValueError: images of different shapes, smaller than 8 pixels, or with numbers that are not finite.
+        ImportError: scipy is not installed.
 
     Example:
         >>> noise = torch.randn(2, 64, 64, generator=torch.Generator().manual_seed(0))

@@ -191,7 +191,25 @@ def try_axes(
     progress: Callable[[AxesTrial], None] | None = None,
 ) -> list[AxesTrial]:
     """A few sweeps of rPIE under each of :data:`AXES`, on the patterns nearest to the scan's middle; in the order of
-    :func:`best_first`. Half the sweeps keep the probe, half refine it."""
+    :func:`best_first`. Half the sweeps keep the probe, half refine it.
+
+    Args:
+        contents: the scan as it was read with ``+y+x``; without a probe, a disk is taken.
+        patterns: how many of them to try on.
+        sweeps: of each trial.
+        seed: of the order of patterns.
+        progress: called with each trial.
+
+    Raises:
+        ValueError: the probe gives no light on valid pixels.
+
+    Example:
+        >>> from sem.ptycho import Simulation
+        >>> contents = Simulation(side=16, rows=4, columns=4, lines=20, step=3).make()
+        >>> found = try_axes(contents, patterns=9, sweeps=4)
+        >>> len(found), found[0].axes
+        (8, '+y+x')
+    """
     scan = contents.scan
     near = _near_the_middle(scan.positions, patterns)
     weight = scan.weight if scan.weight is None or scan.weight.dim() == 2 else scan.weight[near]

@@ -36,6 +36,17 @@ class MaximumLikelihood(Engine):
         batch: patterns of a step; None: 32, or all for L-BFGS, which compares losses of the same patterns.
         constraints: as :class:`Engine` takes them, and terms of the loss (:class:`sem.ptycho.Penalty`).
         Others: :class:`Engine`. complex64 alone.
+
+    Raises:
+        ValueError: a setting out of its range, or an object and a probe that do not fit the scan.
+        TypeError: the probe is not complex64.
+
+    Example:
+        >>> from sem.ptycho import disk_probe, lines_object, raster_scan, simulate
+        >>> scan, probe = simulate(lines_object(40, 10, seed=1), disk_probe(16), raster_scan(4, 4, 5))
+        >>> reports = MaximumLikelihood(scan, probe, kind="poisson", sweeps_planned=5).run(5).reports
+        >>> reports[-1].loss < reports[0].loss
+        True
     """
 
     LEAST = 0.1
@@ -99,6 +110,8 @@ class MaximumLikelihood(Engine):
             )
 
     def sweep(self, object: Tensor, probe: Tensor, moves: bool) -> tuple[Tensor, Tensor, float]:
+        """As :meth:`Engine.sweep`: one step of the optimizer for each random batch. Positions follow where they are
+        among its parameters."""
         steps = math.ceil(len(self.scan) / self.batch)
         order = torch.randperm(len(self.scan), generator=self.generator)
         number = len(self.state.reports)
@@ -211,12 +224,15 @@ class MaximumLikelihood(Engine):
         )
 
     def stand_at(self, positions: Tensor) -> None:
+        """As :meth:`Engine.stand_at`, also for the positions that the optimizer moves, if it moves any."""
         super().stand_at(positions)
         if len(self.parameters) > 2:
             with torch.no_grad():
                 self.parameters[2].copy_(self.model.positions)
 
     def snapshot(self) -> dict[str, Any]:
+        """As :meth:`Engine.snapshot`, with copies of the parameters and the optimizer's state: a step writes to
+        them."""
         parameters = [parameter.detach().clone() for parameter in self.parameters]
         optimizer = copy.deepcopy(self.optimizer.state_dict())
         return {**super().snapshot(), "parameters": parameters, "optimizer": optimizer}

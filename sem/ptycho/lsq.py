@@ -24,6 +24,16 @@ class LSQML(Engine):
 
     Args:
         batch: patterns of a step. damping: ``d``. Others: :class:`Engine`.
+
+    Raises:
+        ValueError: a setting out of its range, or an object and a probe that do not fit the scan.
+
+    Example:
+        >>> from sem.ptycho import disk_probe, lines_object, raster_scan, simulate
+        >>> scan, probe = simulate(lines_object(40, 10, seed=1), disk_probe(16), raster_scan(4, 4, 5))
+        >>> reports = LSQML(scan, probe).run(5).reports
+        >>> reports[-1].loss < reports[0].loss
+        True
     """
 
     RIDGE = 1e-6  # of the system's trace
@@ -47,6 +57,7 @@ class LSQML(Engine):
         self.batch, self.damping = count("batch", batch, least=1), damping
 
     def sweep(self, object: Tensor, probe: Tensor, moves: bool) -> tuple[Tensor, Tensor, float]:
+        """As :meth:`Engine.sweep`: every pattern once, in random batches."""
         model = self.model
         for part in torch.randperm(len(self.scan), generator=self.generator).split(self.batch):
             part = part.sort().values

@@ -186,8 +186,11 @@ def _blocks(wave: Tensor) -> Tensor:
 
 
 def fft(waves: Tensor, out: Tensor | None = None) -> Tensor:
+    """The unitary Fourier transform of the last two dimensions, zero frequency at ``[0, 0]``; into ``out`` where
+    given."""
     return torch.fft.fft2(waves, norm="ortho", out=out)
 
 
 def ifft(waves: Tensor, out: Tensor | None = None) -> Tensor:
+    """The inverse of :func:`fft`."""
     return torch.fft.ifft2(waves, norm="ortho", out=out)

@@ -33,6 +33,16 @@ class PIE(Engine):
         period: patterns between two steps of the velocity, rounded up to whole batches.
         Others: :class:`Engine`.
         order: the order of every sweep's patterns, int64 ``[J]``; None: random.
+
+    Raises:
+        ValueError: a setting out of its range, or an object and a probe that do not fit the scan.
+
+    Example:
+        >>> from sem.ptycho import disk_probe, lines_object, raster_scan, simulate
+        >>> scan, probe = simulate(lines_object(40, 10, seed=1), disk_probe(16), raster_scan(4, 4, 5))
+        >>> reports = PIE(scan, probe, alpha=0.1).run(5).reports
+        >>> reports[-1].loss < reports[0].loss
+        True
     """
 
     SETTINGS: ClassVar[tuple[str, ...]] = (
@@ -73,6 +83,7 @@ class PIE(Engine):
         self.order = order
 
     def sweep(self, object: Tensor, probe: Tensor, moves: bool) -> tuple[Tensor, Tensor, float]:
+        """As :meth:`Engine.sweep`: every pattern once, in a random order unless ``order`` gives one."""
         order = torch.randperm(len(self.scan), generator=self.generator) if self.order is None else self.order
         steps = _Steps(self, object, probe, moves)
         for part in order.split(self.period if self.velocity is not None else len(order)):
@@ -89,6 +100,7 @@ class PIE(Engine):
         return *self.constrain(object, probe), self.model.squares()
 
     def snapshot(self) -> dict[str, Any]:
+        """As :meth:`Engine.snapshot`, with the velocity where there is momentum."""
         own = {} if self.velocity is None else {"velocity": self.velocity}
         return {**super().snapshot(), **own}
 

@@ -143,7 +143,16 @@ def trial_offsets(
 
 def affine_onto(positions: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
     """``positions`` by the affine map (shift, scale, rotation, shear) that brings them nearest to ``target``, both real
-    ``[J, 2]``, by least squares with ``weight >= 0``, ``[J]``; None: all alike."""
+    ``[J, 2]``, by least squares with ``weight >= 0``, ``[J]``; None: all alike.
+
+    Returns:
+        ``[J, 2]`` in the dtype of ``target``.
+
+    Example:
+        >>> corners = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+        >>> torch.allclose(affine_onto(corners, 2 * corners + 3), 2 * corners + 3, atol=1e-5)
+        True
+    """
     basis = torch.cat([positions.double(), torch.ones(len(positions), 1, dtype=torch.float64)], 1)
     root = torch.ones(len(basis), 1).double() if weight is None else weight.double().clamp_min(0).sqrt().unsqueeze(1)
     return (basis @ torch.linalg.lstsq(root * basis, root * target.double()).solution).to(target.dtype)

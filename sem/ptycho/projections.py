@@ -20,6 +20,21 @@ class Projections(Engine):
     The overlap projection is ``O = sum conj(P) psi / sum |P|^2``, ``P = sum conj(O) psi / sum |O|^2``, ``inner`` times,
     and then what constraints make of both; with ``m = P O`` behind it, ``psi <- beta psi + (1 - 2 beta) m + beta F^-1[
     Pi_X F[2 m - psi]]``. It holds the waves of all patterns: :meth:`memory` says how much before it begins.
+
+    Args:
+        beta: above 0, at most 1.
+        inner: rounds of the overlap projection in a sweep, at least 1.
+        Others: :class:`Engine`.
+
+    Raises:
+        ValueError: a setting out of its range, or an object and a probe that do not fit the scan.
+
+    Example:
+        >>> from sem.ptycho import disk_probe, lines_object, raster_scan, simulate
+        >>> scan, probe = simulate(lines_object(40, 10, seed=1), disk_probe(16), raster_scan(4, 4, 5))
+        >>> reports = Projections(scan, probe, beta=0.8).run(5).reports
+        >>> reports[-1].loss < reports[0].loss
+        True
     """
 
     FLOOR = 1e-8
@@ -60,6 +75,8 @@ class Projections(Engine):
         return None if self._far is None else ifft(self._far)
 
     def sweep(self, object: Tensor, probe: Tensor, moves: bool) -> tuple[Tensor, Tensor, float]:
+        """As :meth:`Engine.sweep`: both projections of all patterns at once. The loss is that of object and probe
+        behind the overlap projection."""
         model, blocks = self.model, self.model.blocks(len(probe))
         near = torch.empty(len(self.scan), *probe.shape, dtype=probe.dtype)
         if self._far is None:
@@ -126,6 +143,7 @@ class Projections(Engine):
         return torch.where(light > floor, sums / light.clamp_min(floor), before)
 
     def carry(self, change: Callable[[Tensor], Tensor]) -> None:
+        """As :meth:`Engine.carry`; during the overlap projection also for the waves that it works on."""
         if self._near is not None:
             self._near = change(self._near).contiguous()
             self._far = fft(self._near)
@@ -133,6 +151,8 @@ class Projections(Engine):
             self._far = fft(change(ifft(self._far)))
 
     def stand_at(self, positions: Tensor) -> None:
+        """As :meth:`Engine.stand_at`; the waves that are kept move too, so that each stays with its probe in the
+        patch."""
         before = self.model.shift
         super().stand_at(positions)
         # A wave stays with its probe, which moves within the patch by what the patch does not: a pixel where the whole
@@ -147,6 +167,7 @@ class Projections(Engine):
                 self._near = ifft(self._far)
 
     def snapshot(self) -> dict[str, Any]:
+        """As :meth:`Engine.snapshot`, with the waves of all patterns, in Fourier space."""
         return {**super().snapshot(), "waves": self._far}
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:

@@ -87,7 +87,11 @@ class Stage:
 
     @classmethod
     def parse(cls, text: str) -> Stage:
-        """Of ``ENGINE:SWEEPS[,NAME=VALUE...]``."""
+        """Of ``ENGINE:SWEEPS[,NAME=VALUE...]``.
+
+        Raises:
+            ValueError: another text, or as :class:`Stage`.
+        """
         head, *rest = text.split(",")
         engine, _, sweeps = head.partition(":")
         pairs = [part.partition("=") for part in rest]

@@ -70,7 +70,11 @@ class Scan:
     ) -> Scan:
         """From counts with the zero frequency at ``[0, 0]``; a detector has it in the middle, ``torch.fft.ifftshift``
         over the last two dimensions brings it here. What stands in pixels of weight 0 does not matter: detectors mark
-        dead ones by numbers such as -1."""
+        dead ones by numbers such as -1.
+
+        Raises:
+            ValueError: negative counts, or such that are not finite, in valid pixels; or as :class:`Scan`.
+        """
         exact = counts.to(torch.float64)  # unsigned integers, as detectors write them, know few operations
         if weight is None or weight.shape in (exact.shape[1:], exact.shape):
             bad = exact[_invalid(exact, weight)]
@@ -85,6 +89,7 @@ class Scan:
 
     @property
     def side(self) -> int:
+        """``N``, pixels along each side of a pattern."""
         return self.amplitudes.shape[-1]
 
     @property

@@ -60,7 +60,16 @@ def siemens_object(side: int, spokes: int, *, phase: bool = True) -> Tensor:
 
 def noise_object(side: int, bandwidth: float, *, seed: int) -> Tensor:
     """A phase of white noise up to ``bandwidth`` cycles per pixel, of standard deviation 1, and amplitude 1:
-    complex64 ``[side, side]``."""
+    complex64 ``[side, side]``.
+
+    Raises:
+        ValueError: ``bandwidth`` is below ``1 / side``, the lowest frequency there is.
+
+    Example:
+        >>> noise = noise_object(32, 0.1, seed=1)
+        >>> bool(torch.allclose(noise.abs(), torch.ones(32, 32))), round(float(noise.angle().std()), 2)
+        (True, 1.0)
+    """
     q = torch.fft.fftfreq(side, dtype=torch.float64)
     passed = (q.square().unsqueeze(1) + q.square()).sqrt() <= bandwidth
     passed[0, 0] = False  # the mean, which is a factor
@@ -91,6 +100,11 @@ def disk_probe(side: int, radius: float | None = None, *, edge: float = 0.5, def
         edge: width of its edge, ``1 / (1 + exp((|r| - radius) / edge))``.
         defocus: ``d`` of ``exp(-i pi d |q|^2)`` in Fourier space; None: ``60 (side / 64)^2``. At 0 the probe is real
             and symmetric, and every pattern has a twin.
+
+    Example:
+        >>> probe = disk_probe(32)
+        >>> probe.shape, round(float(probe.abs().square().sum()), 3)
+        (torch.Size([1, 32, 32]), 1.0)
     """
     radius = 0.22 * side if radius is None else radius
     defocus = 60 * (side / 64) ** 2 if defocus is None else defocus
@@ -112,6 +126,12 @@ def orthogonal_modes(probe: Tensor) -> Tensor:
 
     Returns:
         ``U^H P`` with ``<P_m, P_n> = U diag U^H``.
+
+    Example:
+        >>> probe = torch.cat([disk_probe(16), disk_probe(16, 5.0)])
+        >>> modes = orthogonal_modes(probe).flatten(1)
+        >>> bool((modes @ modes.mH)[0, 1].abs() < 1e-6)
+        True
     """
     flat = probe.flatten(1).to(torch.complex128)
     return (mixing_of_modes(probe) @ flat).to(probe.dtype).view(probe.shape)
@@ -126,7 +146,16 @@ def mixing_of_modes(probe: Tensor) -> Tensor:
 
 def with_hermite_modes(probe: Tensor, modes: int, share: float = 0.05) -> Tensor:
     """``probe [1, N, N]`` and further modes to start a mixed one from: it times low Hermite polynomials along rows and
-    columns, made orthogonal, each with ``share`` of its power."""
+    columns, made orthogonal, each with ``share`` of its power.
+
+    Raises:
+        ValueError: more than 16 modes.
+
+    Example:
+        >>> modes = with_hermite_modes(disk_probe(32), 3, share=0.1)
+        >>> [round(power, 2) for power in modes.abs().square().sum((1, 2)).tolist()]
+        [0.8, 0.1, 0.1]
+    """
     side = probe.shape[-1]
     along = torch.arange(side, dtype=torch.float64) - side // 2
     weight = probe[0].abs().square().double()
@@ -149,7 +178,15 @@ def with_hermite_modes(probe: Tensor, modes: int, share: float = 0.05) -> Tensor
 
 def raster_scan(rows: int, columns: int, step: float, *, jitter: int = 1, seed: int = 0) -> Tensor:
     """Positions of a raster, each moved by up to ``jitter`` whole pixels each way, float32 ``[rows * columns, 2]``; the
-    smallest is 0. Without jitter the raster's own period shows in a reconstruction."""
+    smallest is 0. Without jitter the raster's own period shows in a reconstruction.
+
+    Example:
+        >>> raster_scan(2, 2, 5, jitter=0)
+        tensor([[0., 0.],
+                [0., 5.],
+                [5., 0.],
+                [5., 5.]])
+    """
     grid = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).float() * step
     generator = torch.Generator().manual_seed(seed)
     moved = grid + torch.randint(-jitter, jitter + 1, grid.shape, generator=generator)
@@ -158,7 +195,13 @@ def raster_scan(rows: int, columns: int, step: float, *, jitter: int = 1, seed: 
 
 def spiral_scan(count: int, spacing: float) -> Tensor:
     """Positions on a Fermat spiral, ``r = spacing sqrt(k)`` at ``137.508 k`` degrees, float32 ``[count, 2]``; the
-    smallest is 0."""
+    smallest is 0.
+
+    Example:
+        >>> positions = spiral_scan(50, 3.0)
+        >>> positions.shape, positions.amin(0).tolist()
+        (torch.Size([50, 2]), [0.0, 0.0])
+    """
     k = torch.arange(count, dtype=torch.float64)
     angle = math.radians(137.508) * k
     spiral = spacing * k.sqrt().unsqueeze(1) * torch.stack([angle.sin(), angle.cos()], 1)
@@ -166,7 +209,21 @@ def spiral_scan(count: int, spacing: float) -> Tensor:
 
 
 def far_intensity(object: Tensor, probe: Tensor, positions: Tensor) -> Tensor:
-    """What a detector expects without background, in counts of the probe's units, ``[J, N, N]`` float32."""
+    """What a detector expects without background, in counts of the probe's units, ``[J, N, N]`` float32.
+
+    Args:
+        object: complex64 ``[H, W]``. probe: complex64 ``[M, N, N]``, the same for all patterns.
+        positions: ``[J, 2]`` real, in pixels of the object; fractions of a pixel move the probe.
+
+    Raises:
+        ValueError: shapes that do not fit, positions that are not finite, or a patch that leaves the object.
+
+    Example:
+        >>> probe = disk_probe(16)
+        >>> far = far_intensity(torch.ones(20, 24) + 0j, probe, torch.tensor([[0.0, 0.0], [2.5, 3.0]]))
+        >>> torch.allclose(far.sum((1, 2)), probe.abs().square().sum())
+        True
+    """
     if probe.dim() != 3 or probe.shape[1] != probe.shape[2]:
         raise ValueError(f"probe: expected shape [M, N, N], got {list(probe.shape)}")
     if positions.dim() != 2 or positions.shape[1] != 2 or len(positions) == 0:
@@ -200,6 +257,9 @@ def simulate(
 
     Returns:
         The scan, and the probe in units of counts, as which it belongs to it.
+
+    Raises:
+        ValueError: ``photons`` is not above 0, there is no light in the patterns, or as :func:`far_intensity`.
 
     Example:
         >>> truth, probe = lines_object(40, 10, seed=1), disk_probe(16)

@@ -51,6 +51,7 @@ def begin_from(result: ResultFile, scan: Scan, geometry: Geometry | None = None)
     Raises:
         ValueError: the result is of other positions, its pixels cannot be compared, its object does not hold its
             patches, or is dark.
+        ImportError: the object has to be interpolated and scipy is not installed.
 
     Example:
         >>> from sem.ptycho import PIE, disk_probe, lines_object, raster_scan, simulate

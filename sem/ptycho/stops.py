@@ -26,6 +26,9 @@ def after_sweeps(sweeps: int) -> Stop:
 def after_seconds(seconds: float) -> Stop:
     """Once the sweeps have taken so many seconds in all; the last is finished.
 
+    Raises:
+        ValueError: a negative number.
+
     Example:
         >>> after_seconds(1.0)([SweepReport(0, 1.0, 1.0, 1.0, 0.5)])
         False
@@ -37,7 +40,15 @@ def after_seconds(seconds: float) -> Stop:
 
 def fits_noise(chi_squared: float = 1.0) -> Stop:
     """Once ``chi_squared`` is no larger: at 1 the reconstruction fits photon noise, and more sweeps fit the noise
-    itself."""
+    itself.
+
+    Raises:
+        ValueError: a number that is not above 0.
+
+    Example:
+        >>> fits_noise()([SweepReport(0, 1.0, 1.2, 1.0, 0.5)])
+        False
+    """
     if not chi_squared > 0:
         raise ValueError(f"chi_squared: expected a number > 0, got {chi_squared}")
     return lambda reports: reports[-1].chi_squared <= chi_squared
@@ -45,6 +56,9 @@ def fits_noise(chi_squared: float = 1.0) -> Stop:
 
 def plateau(sweeps: int = 5, share: float = 1e-3) -> Stop:
     """Once the least loss of the last ``sweeps`` is less than ``share`` below the least of those before.
+
+    Raises:
+        ValueError: fewer than one sweep, or a share that is not in [0, 1).
 
     Example:
         >>> stop = plateau(sweeps=1)

@@ -39,6 +39,15 @@ class BornHead(nn.Module):
 
     A floor of 1e-6 of the mean probability keeps the gradient of rare tokens alive; a learned bias acts in the log.
     No ``[tokens, vocab]`` tensor outlives a chunk in :meth:`loss`.
+
+    Args:
+        dim: channels of the wave. vocab_size: ``V``.
+        chunk_tokens: tokens whose ``[chunk, V]`` amplitudes exist at a time in :meth:`loss`.
+
+    Example:
+        >>> head, psi = BornHead(16, 260), torch.randn(2, 5, 16, dtype=torch.complex64)
+        >>> head(psi).exp().sum(-1).allclose(torch.ones(2, 5))
+        True
     """
 
     def __init__(self, dim: int, vocab_size: int, chunk_tokens: int = 2048) -> None:

@@ -99,6 +99,15 @@ class ComplexMamba3Layer(nn.Module):
         num_layers: depth ``L`` of the stack; the residual branch starts at ``1 / sqrt(2 L)``.
 
     Shapes: complex64 ``[B, S, dim]`` to the same; position t sees positions up to t only.
+
+    Raises:
+        ValueError: ``dim`` is no multiple of what it has to be divisible by.
+
+    Example:
+        >>> layer = ComplexMamba3Layer(32, block_size=8, state_dim=4, mimo_groups=4)
+        >>> psi = torch.randn(2, 6, 32, dtype=torch.complex64)
+        >>> torch.allclose(layer(psi)[:, :3], layer(psi[:, :3]), atol=1e-5)
+        True
     """
 
     def __init__(
@@ -142,6 +151,8 @@ class ComplexMamba3Layer(nn.Module):
         )
 
     def forward(self, psi: Tensor) -> Tensor:
+        """``psi``, complex64 ``[B, S, dim]``, after the layer; the convolution and the states begin at zero before
+        position 0."""
         out, _, _ = self.weights().mix(torch.view_as_real(psi.resolve_conj()))
         return torch.view_as_complex(out)
 
@@ -184,4 +195,6 @@ class CausalConv(nn.Module):
         return torch.stack(self.bias.chunk(2), -1)
 
     def forward(self, x: Tensor, theta: Tensor | None = None) -> Tensor:
+        """``x``, complex ``[B, S, dim]`` with zeros before it, convolved; ``theta``, real ``[dim]``, is the log of the
+        gate's rate."""
         return causal_conv(x, self.taps, self.offset(), theta)

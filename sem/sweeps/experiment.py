@@ -77,6 +77,7 @@ class Budget:
 
     @property
     def text(self) -> str:
+        """The limits in words, as ``90 seconds, at most 400 steps``."""
         if self.seconds is None:
             return f"{self.steps} steps"
         return f"{self.seconds:g} seconds, at most {self.steps} steps"
@@ -144,10 +145,12 @@ class Run:
 
     @property
     def key(self) -> tuple[str, int]:
+        """The arm's name and the seed, which no two runs of a sweep share."""
         return self.arm.name, self.seed
 
     @property
     def name(self) -> str:
+        """What messages call the run: ``base seed 0``."""
         return f"{self.arm.name} seed {self.seed}"
 
     @property

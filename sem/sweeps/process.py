@@ -92,6 +92,7 @@ class RunProcess:
 
     @property
     def running(self) -> bool:
+        """Whether the command is still at work; of an adopted one, whether anybody holds the folder's lock."""
         if self._process is not None:
             return self._process.poll() is None
         return at_work(self.folder)

@@ -53,6 +53,7 @@ class Record:
 
 
 def new_record(run: Run) -> Record:
+    """The record of a run that has not begun."""
     return Record(run.identity, plain(run.settings), run.command)
 
 

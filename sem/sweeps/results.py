@@ -62,10 +62,12 @@ class RunResult:
 
     @property
     def best_validation(self) -> float | None:
+        """The lowest validation loss that is a number; None without one."""
         return min((value for _, value in self.validation if not math.isnan(value)), default=None)
 
     @property
     def final_validation(self) -> float | None:
+        """The last validation loss; None without one."""
         return self.validation[-1][1] if self.validation else None
 
 

@@ -51,15 +51,18 @@ class Listed:
 
     @property
     def waiting(self) -> int:
+        """Runs that were not handed out yet."""
         return len(self._queue)
 
     def next(self) -> Run | None:
+        """The next of the list; None once it is through."""
         return self._queue.popleft() if self._queue else None
 
     def ended(self, run: Run, record: Record) -> None:
-        pass
+        """Nothing: what becomes of one run does not change the list."""
 
     def unpromising(self, run: Run) -> str:
+        """Empty: none of them is given up."""
         return ""
 
 

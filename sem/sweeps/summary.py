@@ -45,6 +45,7 @@ class BestTrial:
 
     @property
     def text(self) -> str:
+        """The trial in one line: its overrides, the mean and the spread."""
         return (
             f"{self.arm.name}: {' '.join(self.arm.overrides)}, {self.figure.label} {self.mean:.5g} in the mean of "
             f"{self.seeds} seed{'' if self.seeds == 1 else 's'} ({self.spread.low:.5g} to {self.spread.high:.5g})"
@@ -94,18 +95,22 @@ class Summary:
 
     @property
     def finished(self) -> int:
+        """Runs of all arms that are done."""
         return sum(row.finished for row in self.rows)
 
     @property
     def planned(self) -> int:
+        """Runs of all arms, done or not."""
         return sum(row.planned for row in self.rows)
 
     @property
     def failed(self) -> list[RunResult]:
+        """Every run that failed."""
         return [run for runs in self.results for run in runs if run.state == "failed"]
 
     @property
     def warnings(self) -> list[str]:
+        """What speaks against a comparison: budgets or threads that differ, too few seeds. One sentence each."""
         told = budget_warnings(self.rows, self.budget)
         threads = sorted({run.threads for runs in self.results for run in runs if run.state == "finished"})
         if len(threads) > 1:

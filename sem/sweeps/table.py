@@ -43,6 +43,7 @@ class Spread:
         return f"{self.median:.5g} ({self.low:.5g} to {self.high:.5g})"
 
     def to_mapping(self) -> dict[str, float]:
+        """``median``, ``min`` and ``max``, for JSON."""
         return {"median": self.median, "min": self.low, "max": self.high}
 
 

@@ -85,15 +85,19 @@ class TrialSource:
 
     @property
     def waiting(self) -> int:
+        """Runs that can still come: those of open trials, and all seeds of the trials that are not asked for yet."""
         held_back = sum(run.key not in self._given for trial in self._open for run in trial.runs)
         return len(self._queue) + held_back + (self._again + max(0, self.trials - len(self._slots))) * len(self.seeds)
 
     def next(self) -> Run | None:
+        """A run of an open trial, else of a new one that the study is asked for; None where neither has one."""
         while not self._queue and (self._again or len(self._slots) < self.trials):
             self._ask()
         return self._queue.popleft() if self._queue else None
 
     def ended(self, run: Run, record: Record) -> None:
+        """Note how a run ended; with it a trial hands out its other seeds, or tells the study its value or that it
+        failed."""
         self._records[run.key] = record
         for trial in [trial for trial in self._open if any(run.key == own.key for own in trial.runs)]:
             if self.search.pruning is not None and run.key == trial.runs[0].key:
@@ -101,6 +105,8 @@ class TrialSource:
             self._advance(trial)
 
     def unpromising(self, run: Run) -> str:
+        """A sentence where the search prunes and the first seed of a trial does worse than earlier trials did; else
+        empty."""
         if self.search.pruning is None:
             return ""
         for trial in self._open:

@@ -85,6 +85,7 @@ class SameRuns:
 
     @property
     def sentences(self) -> list[str]:
+        """One sentence for each entry of ``arms`` and of ``seeds``."""
         told = [
             f"same run: {a} and {b} agree in every digit of their loss curves ({_seeds(seeds)}); what sets them apart "
             "did not arrive, and neither is ranked against the other"

@@ -33,7 +33,7 @@ def parse_c_trace(lines: Iterable[str]) -> Trace:
     Example:
         >>> trace = parse_c_trace(["wave=1e-10", "TRACE_C: F_cell 29", "TRACE_C_PHI phi_tic=1 phi_deg=0.1 F_cell=28"])
         >>> [tuple(entry) for entry in trace.entries]
-        [('F_cell', (29.0,)), ('F_cell[phi 1]', (28.0,))]
+        [('F_cell', (29.0,)), ('phi_deg[phi 1]', (0.1,)), ('F_cell[phi 1]', (28.0,))]
     """
     trace = Trace({"program": PROGRAM})
     turns: Counter[str] = Counter()

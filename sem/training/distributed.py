@@ -104,6 +104,8 @@ class ProcessGroup(OneProcess):
                 distributed.init_process_group(BACKENDS[device.type], timeout=timedelta(seconds=patience))
 
     def wrap(self, model: nn.Module) -> nn.Module:
+        """As :meth:`OneProcess.wrap`: under ``DistributedDataParallel``, which joins the gradients during the backward
+        pass."""
         with self.guard():
             return nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)
 
@@ -112,6 +114,11 @@ class ProcessGroup(OneProcess):
         return wrapped.no_sync()
 
     def fetch(self, figures: Mapping[str, Tensor | float]) -> dict[str, float]:
+        """As :meth:`OneProcess.fetch`; waits for the device and for all processes.
+
+        Raises:
+            ProcessLost: one of them does not answer within ``timeout``.
+        """
         with self.guard():
             self._await_device()
             own = to_floats(figures)

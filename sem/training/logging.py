@@ -16,9 +16,11 @@ from sem.files import free_name, write_text
 class MetricLog(Protocol):
     """Somewhere the figures of a step go."""
 
-    def write(self, step: int, figures: Mapping[str, float]) -> None: ...
+    def write(self, step: int, figures: Mapping[str, float]) -> None:
+        """Keep the ``figures`` measured at ``step``; steps come in order."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Finish what was begun; nothing is written afterwards."""
 
 
 class CsvLog:
@@ -69,6 +71,7 @@ class CsvLog:
         self._file.flush()
 
     def close(self) -> None:
+        """Close the table, which is complete after every row."""
         self._file.close()
 
     def _rewrite(self, rows: Sequence[Mapping[str, str]]) -> None:
@@ -95,11 +98,13 @@ class TensorBoardLog:
         self._writer: Any = SummaryWriter(str(folder), purge_step=resume_step + 1 if resume_step else None)
 
     def write(self, step: int, figures: Mapping[str, float]) -> None:
+        """One scalar per figure at ``step``; names that begin with ``val_`` belong to ``validation/``."""
         for name, value in figures.items():
             group = "validation" if name.startswith("val_") else "train"
             self._writer.add_scalar(f"{group}/{name.removeprefix('val_')}", value, step)
 
     def close(self) -> None:
+        """Write the events that are still held back, and close the file."""
         self._writer.close()
 
 
@@ -126,9 +131,11 @@ class WandbLog:
         write_text(remembered, f"{self._run.id}\n")
 
     def write(self, step: int, figures: Mapping[str, float]) -> None:
+        """Send the figures of ``step``."""
         self._run.log(dict(figures), step=step)
 
     def close(self) -> None:
+        """Send what is left, and mark the run as finished."""
         self._run.finish()
 
 

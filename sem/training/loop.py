@@ -50,9 +50,15 @@ class Batches(Protocol):
 
     def __iter__(self) -> Iterator[Any]: ...
 
-    def state_dict(self) -> dict[str, Any]: ...
+    def state_dict(self) -> dict[str, Any]:
+        """Where the source stands: the micro-batches handed out so far do not come again."""
 
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where :meth:`state_dict` was taken.
+
+        Raises:
+            ValueError: the state belongs to other data.
+        """
 
 
 @dataclass
@@ -317,7 +323,12 @@ class TrainingLoop:
             self._say(f"step {self.state.step}: no loss below {after.best:.4g}, the learning rate falls to {rate:.3g}")
 
     def save(self) -> None:
-        """Write a checkpoint of this moment; every process calls this, the first one writes."""
+        """Write a checkpoint of this moment; every process calls this, the first one writes.
+
+        Raises:
+            ValueError: there is no ``store``.
+            CheckpointError: the checkpoint could not be written; all processes raise it.
+        """
         if self.store is None:
             raise ValueError("store: expected a CheckpointStore to save to, got None")
         content = self.state_dict()

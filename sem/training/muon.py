@@ -106,6 +106,7 @@ class MuonWithAdamW(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Update every parameter that has a gradient; returns the loss of ``closure``, if one is given."""
         loss = None
         if closure is not None:
             with torch.enable_grad():

@@ -27,6 +27,7 @@ class Shown:
     format: str = ".4g"
 
     def text(self, figures: Mapping[str, float]) -> str:
+        """The figure in its format; ``-`` where it was not measured."""
         value = figures.get(self.metric)
         return "-" if value is None else format(value, self.format)
 

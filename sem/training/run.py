@@ -62,7 +62,7 @@ class RunTrainer:
 
     Args:
         config: a :class:`~sem.configuration.Configuration` with a section ``training`` of
-            :class:`~sem.config_sections.RunSettings`.
+            :class:`~sem.run_settings.RunSettings`.
     """
 
     shown: ClassVar[tuple[Shown, ...]] = (Shown("loss", "loss", ".3f"),)

@@ -58,6 +58,7 @@ class StepResult:
 
     @property
     def skipped(self) -> bool:
+        """Whether the parameters are what they were."""
         return self.problem is not None
 
 

@@ -42,7 +42,8 @@ class SEMTrainer(RunTrainer):
     """Trains an :class:`~sem.model.SEMModel` as ``config`` says.
 
     The run's folder ``training.output_dir`` gets ``config.yaml``, ``precision.json``, ``metrics.csv``,
-    ``tensorboard/``, ``checkpoints/``, a copy of the tokenizer's file and at the end ``curves.png`` and ``sample.txt``.
+    ``tensorboard/``, ``checkpoints/``, a copy of the tokenizer's file and at the end ``final.json``, ``curves.png`` and
+    ``sample.txt``.
 
     Args:
         config: the run's configuration.
@@ -57,12 +58,13 @@ class SEMTrainer(RunTrainer):
     Example:
         >>> import tempfile
         >>> sizes = ("model.hidden_dim=16", "model.num_layers=1", "model.max_seq_length=32")
-        >>> run = ("training.max_steps=2", "training.eval_batches=1")
-        >>> folder = f"training.output_dir={tempfile.mkdtemp()}"
-        >>> config = SEMConfig().with_overrides(*sizes, *run, folder)
-        >>> SEMTrainer(config).fit().step  # doctest: +ELLIPSIS
-        step 1...
-        2
+        >>> run = ("training.max_steps=2", "training.eval_batches=1", "training.final_eval_batches=1")
+        >>> end = ("generation.max_new_tokens=8", f"training.output_dir={tempfile.mkdtemp()}")
+        >>> config = SEMConfig().with_overrides(*sizes, *run, *end)
+        >>> result = SEMTrainer(config).fit()  # doctest: +ELLIPSIS
+        precision 32-true on ...
+        >>> result.step, "val_bits_per_byte" in result.figures
+        (2, True)
     """
 
     shown = SHOWN
@@ -81,10 +83,12 @@ class SEMTrainer(RunTrainer):
         super().__init__(config)
 
     def build_model(self) -> nn.Module:
+        """The model that was given, else a new one."""
         model, _ = self._given
         return SEMModel(self.config) if model is None else model
 
     def build_data(self) -> tuple[Any, Any, Objective]:
+        """This process's two loaders, of the corpus if one was given, and the language model's loss."""
         _, corpus = self._given
         del self._given
         loaders = build_loaders(
@@ -98,9 +102,15 @@ class SEMTrainer(RunTrainer):
         return *loaders, LanguageModelObjective(self.device, compile=self.config.training.compile)
 
     def keep(self, display: ProgressDisplay) -> None:
+        """Copy the tokenizer's file, if there is one, into the run's folder, so that the run does not depend on it."""
         keep_tokenizer(self.tokenizer, self.folder)
 
     def check_processes(self, world_size: int) -> None:
+        """As :meth:`RunTrainer.check_processes`; also refuses several with ``encoder.frequency_weighting``.
+
+        Raises:
+            ValueError: so many processes cannot share a batch, or the tokens are counted.
+        """
         super().check_processes(world_size)
         if self.config.encoder.frequency_weighting and world_size > 1:
             raise ValueError(
@@ -109,6 +119,7 @@ class SEMTrainer(RunTrainer):
             )
 
     def loop_parts(self) -> dict[str, Any]:
+        """The recorder of health measurements, and the ranges that they are held against."""
         return {"diagnostics": self.diagnostics, "criteria": wave_criteria(self.config)}
 
     def validate(self, *, final: bool = False) -> dict[str, float]:
@@ -130,6 +141,9 @@ class SEMTrainer(RunTrainer):
             return settings.prompt + "".join(pieces)
 
     def finish(self, display: ProgressDisplay, step: int) -> dict[str, float]:
+        """Score the held-out text, write ``final.json``, ``curves.png`` and ``sample.txt``, and return the scores.
+        Without matplotlib, or where the table of metrics is damaged, the curves are left out with a line that says
+        so."""
         display.message("scoring the held-out text")
         score = partial(self.validate, final=True)
         figures = score() | self.loop.of_averages(score)

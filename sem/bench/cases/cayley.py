@@ -44,6 +44,9 @@ def forward_work(psi: Tensor, edge_weight: Tensor, graph: Topology, half_dt: flo
 
 
 def build(tokens: int, nodes: int, dt: float, bars: Bars = NO_BARS) -> Sequence[Comparison]:
+    """Contenders at noise ``[tokens, nodes]`` on the model's graph, a time ``dt`` per step: the forward against eager
+    conjugate gradients, both dense products and, where scipy is installed, its solver on a few rows; the backward
+    against the forward."""
     graph, weight = multiscale_graph(nodes)
     half_dt = dt / 2
     psi = complex_normal(tokens, nodes, seed=1)
@@ -84,6 +87,7 @@ def build(tokens: int, nodes: int, dt: float, bars: Bars = NO_BARS) -> Sequence[
 
 
 def benchmark(tokens: int, nodes: int, dt: float, bars: Bars = NO_BARS) -> Benchmark:
+    """The comparisons of :func:`build` under the name ``cayley-TOKENSxNODES-dtDT``."""
     return Benchmark(f"cayley-{tokens}x{nodes}-dt{dt:g}", partial(build, tokens, nodes, dt, bars))
 
 

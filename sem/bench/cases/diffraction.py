@@ -70,12 +70,16 @@ def problem(
 
 
 def both_ways(function: Callable[[Tensor], Tensor], orientation: Tensor) -> list[Tensor]:
+    """``[function(orientation), its gradient]``, of the sum of the image to the orientation."""
     leaf = orientation.clone().requires_grad_()
     out = function(leaf)
     return [out.detach(), *torch.autograd.grad(out.sum(), leaf)]
 
 
 def build(pixels: int, positions: int, mosaics: int, backward: bool, bar: float | None = None) -> Sequence[Comparison]:
+    """An image of ``pixels`` by ``pixels`` for ``positions`` of the spindle and ``mosaics`` domains at each, or that
+    and its gradient to the orientation with ``backward``, against the twin in float32 (which ``bar`` is for) and in
+    float64. Twins of more than ``MOST_COMPILED`` steps run eagerly."""
     orientation, image = problem(pixels, positions, mosaics)
     compiled = positions * mosaics <= MOST_COMPILED
     how, prepare = ("torch.compile", torch.compile) if compiled else ("eager", lambda function: function)
@@ -102,6 +106,7 @@ def build(pixels: int, positions: int, mosaics: int, backward: bool, bar: float 
 def benchmark(
     pixels: int, positions: int = 1, mosaics: int = 1, backward: bool = False, bar: float | None = None
 ) -> Benchmark:
+    """The comparisons of :func:`build` under the name ``diffraction-DIRECTION-PIXELS-POSITIONSxMOSAICS``."""
     name = f"diffraction-{'backward' if backward else 'forward'}-{pixels}-{positions}x{mosaics}"
     return Benchmark(name, partial(build, pixels, positions, mosaics, backward, bar))
 

@@ -84,6 +84,8 @@ def _first_rows(
 
 
 def build_cayley(tokens: int, width: int, sparsity: int, dt: float) -> Sequence[Comparison]:
+    """The Cayley step of ``[tokens, width]`` on a graph of mean degree ``sparsity`` and more, over a time ``dt``,
+    against eager conjugate gradients."""
     graph, weight = multiscale_graph(width, sparsity)
     half_dt = dt / 2
     psi = complex_normal(tokens, width, seed=1)
@@ -97,6 +99,7 @@ def build_cayley(tokens: int, width: int, sparsity: int, dt: float) -> Sequence[
 
 
 def build_laplacian_matvec(tokens: int, width: int, sparsity: int) -> Sequence[Comparison]:
+    """The Laplacian's product with ``[tokens, width]`` against a sparse matrix of torch."""
     graph, weight = multiscale_graph(width, sparsity)
     x = complex_normal(tokens, width, seed=1)
     few = x[:CHECKED_ROWS].to(torch.complex128)
@@ -110,6 +113,7 @@ def build_laplacian_matvec(tokens: int, width: int, sparsity: int) -> Sequence[C
 
 
 def build_pit(tokens: int, width: int) -> Sequence[Comparison]:
+    """Phase transport of ``[tokens, width]``, forward only, against the kernel density estimate."""
     psi, rms, strength = complex_normal(tokens, width, seed=1), torch.ones(tokens), torch.tensor(0.1)
     few = psi[:CHECKED_ROWS].to(torch.complex128)
     truth = reference.pit(few, rms[:CHECKED_ROWS].double(), strength.double(), BINS)
@@ -121,6 +125,7 @@ def build_pit(tokens: int, width: int) -> Sequence[Comparison]:
 
 
 def build_scan(tokens: int, width: int) -> Sequence[Comparison]:
+    """The scan of ``tokens`` steps in all, ``STEPS`` to a sequence, over ``width`` channels against the tuned loop."""
     steps = min(tokens, STEPS)
     inputs = scan_inputs(tokens // steps, steps, width)
     wide = [tensor.to(torch.complex128 if tensor.is_complex() else torch.float64) for tensor in inputs]

@@ -41,6 +41,7 @@ def build(rows: int, nodes: int, is_complex: bool, bar: float | None = None) -> 
 
 
 def benchmark(rows: int, nodes: int, is_complex: bool, bar: float | None = None) -> Benchmark:
+    """The comparisons of :func:`build` under the name ``laplacian_matvec-ROWSxNODES-KIND``."""
     name = f"laplacian_matvec-{rows}x{nodes}-{'complex' if is_complex else 'real'}"
     return Benchmark(name, partial(build, rows, nodes, is_complex, bar))
 

@@ -21,6 +21,8 @@ LIMITS = {"out": 2e-6, "grad_psi": 1e-5, "grad_strength": 1e-5}
 
 
 def build(batch: int, steps: int, width: int, bar: float | None = None, device: str = "cpu") -> Sequence[Comparison]:
+    """Phase transport of ``batch * steps`` rows of ``width``, forward and backward with gradients to wave and strength,
+    against the kernel density estimate in torch on the same ``device``."""
     rows = batch * steps
     psi = complex_normal(rows, width, seed=1).to(device).requires_grad_()
     strength = torch.tensor(0.1, device=device, requires_grad=True)
@@ -53,6 +55,7 @@ def build(batch: int, steps: int, width: int, bar: float | None = None, device: 
 
 
 def benchmark(batch: int, steps: int, width: int, bar: float | None = None, device: str = "cpu") -> Benchmark:
+    """The comparison of :func:`build` under the name ``pit-BATCHxSTEPSxWIDTH``."""
     return Benchmark(f"pit-{batch}x{steps}x{width}", partial(build, batch, steps, width, bar, device))
 
 

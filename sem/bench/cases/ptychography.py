@@ -67,6 +67,7 @@ def build(patterns: int, side: int, step: float, bars: tuple[float | None, ...])
 
 
 def benchmark(patterns: int, side: int, step: float, bars: tuple[float | None, ...]) -> Benchmark:
+    """The comparisons of :func:`build` under the name ``ptychography-PATTERNSxSIDE``."""
     return Benchmark(f"ptychography-{patterns}x{side}", partial(build, patterns, side, step, bars))
 
 

@@ -42,6 +42,7 @@ def scan_inputs(batch: int, steps: int, channels: int, groups: int = GROUPS) -> 
 
 
 def build(batch: int, steps: int, channels: int, bar: float | None = None) -> Sequence[Comparison]:
+    """The scan of ``[batch, steps, channels]`` on the CPU against a plain loop over time and a tuned one."""
     return against(
         batch, steps, channels, {"loop over time": peers.loop_scan, "tuned loop": peers.tuned_loop_scan}, bar
     )
@@ -82,6 +83,7 @@ def against(
 
 
 def benchmark(batch: int, steps: int, channels: int, bar: float | None = None) -> Benchmark:
+    """The comparisons of :func:`build` under the name ``scan-BATCHxSTEPSxCHANNELS``."""
     return Benchmark(f"scan-{batch}x{steps}x{channels}", partial(build, batch, steps, channels, bar))
 
 

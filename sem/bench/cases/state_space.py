@@ -41,6 +41,8 @@ def composed(
 
 
 def build(batch: int, steps: int, groups: int, states: int, width: int) -> Sequence[Comparison]:
+    """The state space of ``[batch, steps, groups * width]`` with ``states`` to a group, forward and backward, against
+    :func:`composed`."""
     _, dt_mag, dt_phase, decay, frequency = scan_inputs(batch, steps, groups * states, groups)
     into = complex_normal(groups, states, width, seed=3) / width**0.5
     out_of = complex_normal(groups, width, states, seed=4) / states**0.5
@@ -66,6 +68,7 @@ def build(batch: int, steps: int, groups: int, states: int, width: int) -> Seque
 
 
 def benchmark(batch: int, steps: int, groups: int, states: int, width: int) -> Benchmark:
+    """The comparison of :func:`build` under the name ``state_space-BATCHxSTEPSxGROUPSxSTATESxWIDTH``."""
     name = f"state_space-{batch}x{steps}x{groups}x{states}x{width}"
     return Benchmark(name, partial(build, batch, steps, groups, states, width))
 

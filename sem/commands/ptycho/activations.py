@@ -11,6 +11,7 @@ HELP = "statistics of a trained network's layers on a scan"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Network, scan, files and plot, or two files to compare."""
     parser.add_argument("--checkpoint", metavar="WHERE", help="a run's folder (its newest checkpoint), or a checkpoint")
     parser.add_argument("--data", metavar="FILE", help="the scan; default: the one the network was trained on")
     parser.add_argument("--samples", metavar="N", default="all", help="first patterns of the scan, a number or 'all'")
@@ -23,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    """Measure the network's layers on the scan, or print what moved between two files."""
     from sem.commands.activations import compare_files
 
     if (options.checkpoint is None) == (options.compare is None):

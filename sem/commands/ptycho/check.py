@@ -14,6 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    """Print every check with its value and limit; status 1 where one is above its limit or NaN."""
     from sem.ptycho.self_check import CHECKS
 
     failed = []

@@ -24,6 +24,7 @@ WIDTH = 120
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The results, where the true object is, and files to write."""
     parser.add_argument("results", nargs="+", metavar="RESULT", help=f"{RESULT} of a reconstruction, or its folder")
     truth = "a scan's .h5 that holds the true object; by default the scan that the results are of, if it does"
     parser.add_argument("--truth", metavar="FILE", help=truth)
@@ -32,6 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    """Print sweeps, seconds and chi squared of every result and, where the true object is known, its scores, those of a
+    constant image below them.
+
+    Raises:
+        ValueError: results of several scans and no ``--truth``, or a ``--truth`` without an object.
+    """
     from sem.files import write_text
     from sem.ptycho import read_result
     from sem.ptycho.comparison import plain, scores_beside

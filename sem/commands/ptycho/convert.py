@@ -14,6 +14,7 @@ IMAGES = (".tif", ".tiff")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The two files, what to leave out, and how to read a scan."""
     parser.add_argument("input", metavar="IN", help="a scan: .cxi, .ptyd, .npz or .h5; or a result, .h5")
     written = "file to write: of a scan .cxi, .npz or .h5; of a result .tif, amplitude and phase as pictures show them"
     parser.add_argument("output", metavar="OUT", help=written)
@@ -23,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    """Write a ``.tif`` of a result's object, or the scan in the format that the output's name says."""
     from sem.ptycho import read_result, write_scan
     from sem.ptycho.comparison import shown
     from sem.ptycho.files.tiff import write_tiff

@@ -9,6 +9,7 @@ HELP = "reconstruct a scan with a trained network"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The run, the scan, and the file of the result."""
     parser.add_argument("run", metavar="RUN", help="a run's folder (its newest checkpoint), or a checkpoint")
     parser.add_argument("scan", metavar="FILE", help="the scan, with its probe")
     parser.add_argument("--output", metavar="FILE", help="the result, .h5; default: FILE's name with -network.h5")
@@ -17,6 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    """Write the stitched object as a result; prints patterns per second and, where the scan holds its object, the
+    scores."""
     import torch
 
     from sem.ptycho.files import read_scan

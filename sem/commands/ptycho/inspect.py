@@ -18,6 +18,7 @@ LEAST_PATTERNS, LEAST_SWEEPS = 4, 2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The scan, how to read it, a picture, and with what to try axes."""
     parser.add_argument("file", metavar="FILE", help="a scan: .cxi, .ptyd, .npz or .h5")
     parser.add_argument("--picture", metavar="PNG", help="draw the mean pattern, the positions and the probe")
     add_reading(parser, trial=TRIAL)
@@ -26,6 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    """Print what the scan holds and what looks wrong with it; with ``--axes`` alone also how each of the 8 orientations
+    of the axes fits."""
     from rich.console import Console
     from rich.table import Table
 

@@ -31,6 +31,7 @@ SECONDS_OF_A_LINE = 1.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The scan, the folder, how to read the scan, and every setting of an engine."""
     parser.add_argument("file", metavar="FILE", help="a scan: .cxi, .ptyd, .npz or .h5")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for result, losses and pictures")
     parser.add_argument("--overwrite", action="store_true", help="replace the result that is there")
@@ -47,6 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    """Begin or resume the run and leave result, losses and pictures in the folder, with its state where it ended early.
+
+    Raises:
+        ValueError: options that do not fit each other, the scan, or what the folder holds.
+        ArithmeticError: the engine diverged; the result of its last good sweep is kept, if there was one.
+    """
     from sem.hdf5 import library
     from sem.ptycho import write_result
     from sem.ptycho.pictures import require_matplotlib

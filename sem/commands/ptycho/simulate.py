@@ -11,6 +11,7 @@ HELP = "simulate a scan of a known object"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The file to write, and every setting of a simulation."""
     formats = "file to write: .h5 (all of it, with the object), .npz, or .cxi with --no-object-in-file"
     parser.add_argument("--output", required=True, metavar="FILE", help=formats)
     named = f"settings to begin with, which other options change: {', '.join(PRESETS)}"
@@ -20,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    """Write the scan; prints its size, counts and overlap, and what looks wrong with it."""
     from dataclasses import replace
 
     from sem.ptycho import write_scan

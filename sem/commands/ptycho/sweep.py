@@ -38,8 +38,10 @@ NETWORKS = sweeping.Wing(
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of a sweep, and every setting of a network's training."""
     sweeping.add_arguments(parser, NETWORKS)
 
 
 def run(options: argparse.Namespace) -> int:
+    """Run and judge the sweep, see :func:`sem.commands.sweeping.run`."""
     return sweeping.run(options, NETWORKS, ("ptycho", "sweep"))

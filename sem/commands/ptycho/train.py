@@ -48,6 +48,7 @@ SHORT = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """``--resume``, ``--overwrite``, every setting of a network's training, and short forms of many."""
     training_run.add_arguments(parser)
     for name, key in SHORT.items():
         info = NetworkConfig.settings()[key]
@@ -57,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    """Train to the end or to Ctrl-C; prints the scores of a finished run, else how to continue it."""
     from sem.training.memory import keep_freed_memory
 
     keep_freed_memory()

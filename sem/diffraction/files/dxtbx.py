@@ -70,6 +70,11 @@ class DxtbxExperiment:
 
     @cached_property
     def beam_numbers(self) -> BeamNumbers:
+        """Direction, wavelength in Å and polarisation, as the file has them.
+
+        Raises:
+            ValueError: there is no beam of one wavelength, or its numbers cannot be.
+        """
         return read_beam(self.source, self.models["beam"])
 
     @cached_property
@@ -79,10 +84,12 @@ class DxtbxExperiment:
 
     @cached_property
     def goniometer(self) -> Goniometer:
+        """The spindle's axis and setting; about x where the file has no goniometer."""
         return read_goniometer(self.source, self.models["goniometer"])
 
     @cached_property
     def scan(self) -> Scan | None:
+        """Numbers of the images and their angles in degrees; None where the file has no scan."""
         return read_scan(self.source, self.models["scan"])
 
     @property

@@ -34,11 +34,13 @@ class Kind:
     in_scale: bool = False
 
     def coordinate(self, value: Tensor) -> Tensor:
+        """The coordinate of a parameter's ``value``, which lies within the bounds; the inverse of :meth:`value`."""
         if math.isfinite(self.high):
             return torch.logit((value - self.low) / (self.high - self.low))
         return value if math.isinf(self.low) else value.log()
 
     def value(self, coordinate: Tensor) -> Tensor:
+        """The parameter's value at ``coordinate``, any real number: always within the bounds."""
         if math.isfinite(self.high):
             return self.low + (self.high - self.low) * torch.sigmoid(coordinate)
         return coordinate if math.isinf(self.low) else coordinate.exp()

@@ -78,6 +78,7 @@ class Model:
         return " ".join(digest_of(value) for flag, value in pairs if flag in _FILES)
 
     def with_parameters(self, parameters: Mapping[str, Any], fit: Mapping[str, Any]) -> Model:
+        """The same flags with ``parameters`` in place of those of their names, and another ``fit``."""
         return dataclasses.replace(self, parameters={**self.parameters, **parameters}, fit=fit)
 
 

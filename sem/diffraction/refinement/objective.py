@@ -112,17 +112,21 @@ class Objective:
 
     @property
     def labels(self) -> list[str]:
+        """Names of the coordinates that move in this stage, in the order of ``x``."""
         return [label for label, moves in zip(self._coordinates.labels, self._moving.tolist(), strict=True) if moves]
 
     def coordinates_at(self, x: Tensor) -> Tensor:
+        """All coordinates at ``x``, those that do not move included."""
         at = self.origin.clone()
         at[self._moving] += self.units * x
         return at
 
     def value(self, x: Tensor) -> float:
+        """What is minimised, at ``x``; infinite where the image has pixels that are not finite."""
         return self._point(x).value
 
     def profile(self, x: Tensor) -> Profile:
+        """Scale and background that fit best at ``x``, and what follows from them pixel by pixel."""
         return self._point(x).profile
 
     def gradient(self, x: Tensor) -> Tensor:

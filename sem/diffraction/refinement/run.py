@@ -39,6 +39,7 @@ class Summary:
     seconds: float
 
     def count(self, status: str) -> int:
+        """Shots that ended with ``status``: ``converged``, ``diverged`` or ``failed``."""
         return sum(result["status"] == status for result in self.results)
 
 

@@ -195,6 +195,10 @@ def diffraction_trace(
     The other arguments are those of :func:`diffraction`. A pixel outside ``region`` has no values. The kernel computes
     ``F_latt`` squared, of all axes together: its sign and its axes are worked out for the trace by the same arithmetic.
 
+    Raises:
+        TypeError, ValueError: as :func:`diffraction`; a pixel outside the detector, or a ``dtype`` that ``backend``
+            has not.
+
     Example:
         >>> from sem.ops import DetectorFrame, Domains, Sources, StructureFactors
         >>> detector = DetectorFrame([0.1, 5e-5, -5e-5], [0, 0, 1], [0, -1, 0], [1, 0, 0], 1e-4, (1, 1), 0.1)

@@ -57,6 +57,7 @@ class Settings:
     d_min: float
 
     def numbers(self) -> list[float]:
+        """The values in the order of the fields, as the operator takes them."""
         return [getattr(self, field.name) for field in fields(self)]
 
 
@@ -84,6 +85,7 @@ class ProblemTensors:
     mask: Tensor  # [slow, fast] or [0]
 
     def tensors(self) -> list[Tensor]:
+        """The tensors in the order of the fields, as the operator takes them."""
         return [getattr(self, field.name) for field in fields(self)]
 
 

@@ -77,6 +77,7 @@ class ResultFile:
 
     @property
     def side(self) -> int:
+        """``N``, pixels along each side of the probe."""
         return self.probe.shape[-1]
 
 

@@ -41,6 +41,11 @@ class Generator(nn.Module):
         self._transform = _TRANSFORMS[settings.input_transform]
 
     def forward(self, amplitudes: Tensor) -> Tensor:
+        """Patches, complex ``[B, C, N, N]``, from ``amplitudes``, real and of that shape.
+
+        Raises:
+            ValueError: another number of channels, another side, or complex numbers.
+        """
         expected = (self.settings.channels, self.side, self.side)
         if amplitudes.dim() != 4 or amplitudes.shape[1:] != expected or amplitudes.is_complex():
             got = f"{amplitudes.dtype} {list(amplitudes.shape)}"
@@ -144,6 +149,7 @@ class CNN(Generator):
         self.head = HEADS[settings.head](2 * settings.width, settings.channels, groups=2)
 
     def features(self, x: Tensor) -> Tensor:
+        """``[B, 2 width, N, N]``: what the two decoders give, side by side."""
         x = self.lift(x)
         for encode in self.encode:
             x = encode(x)

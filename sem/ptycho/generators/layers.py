@@ -102,6 +102,7 @@ class SpectralConv2d(nn.Module):
         return image.view(samples, side, side, self.out_channels).permute(0, 3, 1, 2)
 
     def extra_repr(self) -> str:
+        """Channels, modes and side for ``repr``; also the modes that were asked for, where they were clamped."""
         clamped = f" (of {self.asked})" if self.modes < self.asked else ""
         clamped += "" if self.weight.shape[2] == 2 else ", negative_rows=False"
         return f"{self.in_channels}, {self.out_channels}, modes={self.modes}{clamped}, side={self.side}"
@@ -165,6 +166,7 @@ class SpectralBlock(nn.Module):
         return self.residual(x, self.branch(x))
 
     def branch(self, x: Tensor) -> Tensor:
+        """What is added to ``x``, real ``[B, C, N, N]``."""
         return self.gelu(self.sum(self.spectral(x), self.local(x)))
 
 

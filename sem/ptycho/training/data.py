@@ -184,6 +184,7 @@ class PatternBatches:
         return self._order[place]
 
     def state_dict(self) -> dict[str, Any]:
+        """How many patterns were drawn, and what :meth:`load_state_dict` compares before it goes on from there."""
         own = {"patterns": len(self.patterns), "count": self.count, "seed": self.seed, "ragged": self.ragged}
         return {"drawn": self.drawn, **own}
 

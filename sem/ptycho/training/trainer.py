@@ -83,9 +83,12 @@ class NetworkTrainer(RunTrainer):
         super().__init__(config)
 
     def build_model(self) -> nn.Module:
+        """The generator for the scan's patterns; its weights are drawn from ``training.seed``."""
         return build_generator(self.config.generator, self.scan.scan.side, seed=self.config.training.seed)
 
     def build_data(self) -> tuple[Any, Any, Objective]:
+        """Batches of the patterns that are not held out, alone or in groups of neighbours, the held-out ones, each with
+        its nearest neighbours where there are groups, and the physics as loss."""
         training, scan = self.config.training, self.scan.scan
         chosen, held_out = split(len(scan), self.config.data.validation_share, self.config.data.split_seed)
         grouped = training.overlap == "group"
@@ -109,10 +112,13 @@ class NetworkTrainer(RunTrainer):
         return batches, held.split(max(1, 64 // held.shape[1])) if len(held_out) else (), objective
 
     def loop_parts(self) -> dict[str, Any]:
+        """What checkpoints hold beside the configuration: side, scale and probe, with which the network can be used
+        without the scan."""
         network = {"side": self.scan.scan.side, "rms": self.objective.rms, "probe": self.scan.probe}
         return {"extra": {"config": self.config.to_dict(), "network": network}}
 
     def keep(self, display: ProgressDisplay) -> None:
+        """Measure and show the losses that are reached without learning, and write them to ``floors.json``."""
         self.floors = loss_floors(self.objective, self.chosen)
         told = ", ".join(f"{name.replace('_', ' ')} {loss:.4f}" for name, loss in self.floors.items())
         display.message(f"losses without learning: {told}")
@@ -147,6 +153,8 @@ class NetworkTrainer(RunTrainer):
         self._best = step, loss
 
     def finish(self, display: ProgressDisplay, step: int) -> dict[str, float]:
+        """Score the held-out patterns, write reconstructions, pictures, ``scores.json``, ``final.json`` and
+        ``curves.png``, and return the scores."""
         display.message("scoring the held-out patterns and reconstructing")
         figures: dict[str, Any] = self.validate(final=True)
         if not self.ranks.is_first:

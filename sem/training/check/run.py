@@ -202,6 +202,8 @@ class CheckDisplay(ProgressDisplay):
     def update(
         self, step: int, share: float, seconds_left: float | None, figures: Mapping[str, float], logged: bool
     ) -> None:
+        """As :meth:`ProgressDisplay.update`, for ``step`` of the check's own steps; off a terminal about ``LINES``
+        lines are printed, however many steps there are."""
         left = figures["elapsed_seconds"] / step * (self._steps - step)
         routine = due(step, math.ceil(self._steps / LINES), first=True)
         super().update(step, step / self._steps, left, figures, routine)

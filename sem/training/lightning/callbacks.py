@@ -28,6 +28,7 @@ class HealthMonitor(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        """Say what has left its range in this step; the first process alone speaks."""
         module = _own(pl_module)
         display = module.loop.display
         say = self.say or (print if display is None else display.message)
@@ -50,6 +51,7 @@ class RunReport(ProgressBar):
         """Nothing to do."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Open the loop's display, if it has one."""
         display = _own(pl_module).loop.display
         if display is not None:
             self._shown.enter_context(display)
@@ -57,13 +59,16 @@ class RunReport(ProgressBar):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        """Score, log and show what is due after this step."""
         module = _own(pl_module)
         module.loop.report(module.figures, finished=module.loop.finished)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Close the display."""
         self._shown.close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Close the display before the error is printed."""
         self._shown.close()
 
 
@@ -75,6 +80,7 @@ class RunEnd(Callback):
         self._handlers = ExitStack()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse processes that do not begin alike, listen to signals, and end at once a run that is done already."""
         loop = _own(pl_module).loop
         loop.check_common_start()
         loop.stop = self._handlers.enter_context(stop_on_signals())
@@ -83,13 +89,16 @@ class RunEnd(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        """Stop the Trainer where the run is done, or a signal has asked for it that all processes know of."""
         loop = _own(pl_module).loop
         trainer.should_stop = loop.finished or loop.stopping
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put the signal handlers back."""
         self._handlers.close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Put the signal handlers back."""
         self._handlers.close()
 
 
@@ -105,6 +114,7 @@ class RunCheckpoint(ModelCheckpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        """Write a checkpoint where one is due after this step."""
         loop = _own(pl_module).loop
         if loop.checkpoint_due:
             self._save_run(loop)
@@ -116,6 +126,7 @@ class RunCheckpoint(ModelCheckpoint):
         """Nothing: checkpoints are counted in steps."""
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the last checkpoint, unless the last step has one."""
         loop = _own(pl_module).loop
         if not loop.saved:
             self._save_run(loop)

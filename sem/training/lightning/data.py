@@ -54,6 +54,8 @@ class SEMDataModule(LightningDataModule):
         self.validation_batches: Any = self.loaders[1]
 
     def train_dataloader(self) -> Iterable[list[Any]]:
+        """One item per optimizer step, the list of its micro-batches. It has a length, so that Lightning does not fetch
+        ahead."""
         training = self.config.training
         return _Steps(self, accumulation(training, self.ranks.world_size), training.max_steps)
 
@@ -64,6 +66,7 @@ class SEMDataModule(LightningDataModule):
         return _Validation(self.validation_batches, count)
 
     def state_dict(self) -> dict[str, Any]:
+        """The position behind the last row trained on, of all processes."""
         return {"batches": merge_states(self.ranks.gather(self.train_batches.state_dict()))}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -72,7 +72,11 @@ class SEMLightningModule(LightningModule):
         self._resumed: dict[str, Any] | None = None
 
     def setup(self, stage: str) -> None:
-        """Hold the Trainer against the configuration, before anything is on the device."""
+        """Hold the Trainer against the configuration, before anything is on the device.
+
+        Raises:
+            ValueError: the Trainer has another precision, or the device cannot carry it out.
+        """
         mode = self.config.training.precision_mode
         if self.trainer.precision != mode:
             raise ValueError(
@@ -92,10 +96,17 @@ class SEMLightningModule(LightningModule):
             torch.manual_seed(self.config.training.seed + self.ranks.rank)  # random draws of each process's own
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
+        """The loop's optimizer; the loop is composed here, where model and Trainer are there.
+
+        Raises:
+            ValueError: the Trainer has no :class:`~sem.training.lightning.data.SEMDataModule`.
+        """
         self.loop = self._given_loop or self._compose_loop()
         return self.loop.optimizer
 
     def on_fit_start(self) -> None:
+        """Load what a checkpoint held, now that optimizer and data are there, and let the loop step through the
+        Trainer."""
         if self._resumed is not None:
             self.loop.load_state_dict(self._resumed)
             self._resumed = None
@@ -105,6 +116,11 @@ class SEMLightningModule(LightningModule):
         self.loop.backward = self.manual_backward
 
     def on_train_start(self) -> None:
+        """Start the loop's clock.
+
+        Raises:
+            ValueError: the schedule follows validations and there are none.
+        """
         self.loop.schedule.require_validation(self.loop.validate is not None or self.trainer.enable_validation)
         self.loop.begin()
 
@@ -115,12 +131,15 @@ class SEMLightningModule(LightningModule):
             loop.threads.restore()
 
     def training_step(self, micro_batches: list[Any], batch_idx: int) -> None:
+        """One step of the loop on ``micro_batches``; its figures are logged. There is nothing to return: the loop
+        differentiates."""
         # The Trainer opens autocast around the whole step; the loop opens it around each forward pass alone.
         with torch.autocast(self.device.type, enabled=False):
             self.figures = self.loop.advance(micro_batches)
         self.log_dict(self.figures, on_step=True, on_epoch=False)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Raise :class:`~sem.training.loop.TrainingDiverged` where too many steps in a row were not finite."""
         self.loop.check_divergence()
 
     def validation_step(self, batches: Iterable[Any], batch_idx: int) -> None:
@@ -139,11 +158,17 @@ class SEMLightningModule(LightningModule):
         self.log_dict(named, on_step=False, on_epoch=True, batch_size=1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put the loop's state under ``sem``, but for model and optimizer, which Lightning keeps."""
         kept_by_lightning = ("model", "optimizer")
         state = self.loop.state_dict()
         checkpoint[OWN_STATE] = {name: value for name, value in state.items() if name not in kept_by_lightning}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the loop's state until :meth:`on_fit_start`.
+
+        Raises:
+            ValueError: the checkpoint was not written by a run of such a module.
+        """
         if OWN_STATE not in checkpoint:
             raise ValueError(f"checkpoint: expected an entry {OWN_STATE!r}, got {sorted(checkpoint)}")
         prefix = "model."

@@ -35,12 +35,14 @@ class LightningProcesses(ProcessGroup):
         leave_at_exit()  # which Lightning does with nccl's groups alone
 
     def wrap(self, model: nn.Module) -> nn.Module:
+        """``model`` as it is: the strategy wraps the Lightning module."""
         return model
 
     def accumulating(self, wrapped: nn.Module) -> AbstractContextManager[Any]:
         return self.strategy.block_backward_sync() if isinstance(self.strategy, ParallelStrategy) else nullcontext()
 
     def first(self, action: Callable[[], object]) -> None:
+        """As :meth:`ProcessGroup.first` once the processes are connected; before that the others do not wait."""
         if distributed.is_initialized():
             super().first(action)
         elif self.is_first:
