@@ -86,3 +86,12 @@ def test_a_scan_knows_its_object():
     assert moved.positions.tolist()[0] == [5, 5] and moved.object_shape(5) == (21, 21)
     with pytest.raises(ValueError, match="pattern 1 .* leaves the object of 10 x 11 pixels"):
         scan.patches((10, 11))
+
+
+def test_an_object_without_a_margin_is_whole():
+    assert lines_object(40, 20, seed=1, margin=0).shape == (40, 40)
+
+
+def test_shares_that_leave_nothing_to_the_first_mode_are_refused():
+    with pytest.raises(ValueError, match=r"^share: expected less than 1 / 3 for each of 3 further modes, got 0\.4$"):
+        with_hermite_modes(disk_probe(16), 4, share=0.4)

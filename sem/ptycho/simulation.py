@@ -33,7 +33,7 @@ def lines_object(side: int, lines: int, *, seed: int, phase: bool = True, margin
         canvas[pixels[:, 0], pixels[:, 1]] += 1
     image = sum(share * blurred(canvas, sigma) for share, sigma in ((1, 1), (2, 5), (5, 10)))
     assert isinstance(image, Tensor)
-    image = image[margin:-margin, margin:-margin]
+    image = image[margin : margin + side, margin : margin + side]
     angle = math.pi * ((image - image.max() / 2) / (3 * image.mean())).tanh() if phase else torch.zeros_like(image)
     return torch.polar(image / image.mean(), angle).to(torch.complex64)
 
@@ -149,13 +149,15 @@ def with_hermite_modes(probe: Tensor, modes: int, share: float = 0.05) -> Tensor
     columns, made orthogonal, each with ``share`` of its power.
 
     Raises:
-        ValueError: more than 16 modes.
+        ValueError: more than 16 modes, shares that leave nothing to the first.
 
     Example:
         >>> modes = with_hermite_modes(disk_probe(32), 3, share=0.1)
         >>> [round(power, 2) for power in modes.abs().square().sum((1, 2)).tolist()]
         [0.8, 0.1, 0.1]
     """
+    if share < 0 or share * (modes - 1) >= 1:
+        raise ValueError(f"share: expected less than 1 / {modes - 1} for each of {modes - 1} further modes, got {share:g}")
     side = probe.shape[-1]
     along = torch.arange(side, dtype=torch.float64) - side // 2
     weight = probe[0].abs().square().double()
