@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sem.diffraction.files.dxtbx_document import read_experiments, write_experiments
     from sem.diffraction.files.reflection_list import open_reflections, write_mtz
     from sem.diffraction.images import read_panels, write_field
+    from sem.diffraction.panels import Panels
     from sem.diffraction.reflections import Reflections
     from sem.diffraction.simulator import Simulator
 else:
@@ -33,6 +34,7 @@ else:
         "experiment_from": "experiment",
         "read_panels": "images",
         "write_field": "images",
+        "Panels": "panels",
         "Reflections": "reflections",
         "Simulator": "simulator",
         "DxtbxExperiment": "files.dxtbx",
@@ -60,6 +62,7 @@ __all__ = [
     "Detector",
     "DxtbxExperiment",
     "Experiment",
+    "Panels",
     "Reflections",
     "Simulator",
     "SourceRow",

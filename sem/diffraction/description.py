@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import torch
 
+from sem.diffraction.detector import Detector
 from sem.diffraction.experiment import Experiment
 
 Rows = list[tuple[str, str]]
@@ -14,12 +15,11 @@ Rows = list[tuple[str, str]]
 @torch.no_grad()
 def describe(experiment: Experiment) -> dict[str, Rows]:
     """Rows of name and value with its unit, by part of the experiment."""
-    simulator = experiment.simulator
+    simulator, several = experiment.panels[0], len(experiment.panels) > 1
     crystal, beam, detector = simulator.crystal, simulator.beam, simulator.detector
     reflections, physics = simulator.reflections, simulator.physics
     real, stars = crystal.vectors(physics)
     sources = beam(detector.axes)
-    frame = detector(physics)
     groups: dict[str, Rows] = {
         "crystal": [
             *((f"{name}, Å", _numbers(vector)) for name, vector in zip("abc", real.tolist(), strict=True)),
@@ -35,21 +35,10 @@ def describe(experiment: Experiment) -> dict[str, Rows]:
             ("table", "none" if reflections.table is None else f"h k l {reflections.first} to {reflections.last}"),
             ("between reflections", "tricubic" if simulator.interpolate else "nearest"),
         ],
-        "detector": [
-            ("convention", detector.convention.name),
-            ("pixels, fast and slow", f"{detector.fast_pixels} x {detector.slow_pixels} of {detector.pixel_size:g} mm"),
-            ("turns about", detector.pivot_in(physics)),
-            ("beam centre, mm", _numbers(detector.beam_center.tolist())),
-            ("nearest point, mm", _numbers(detector.near_point.tolist())),
-            ("rotations, two-theta, degrees", _numbers([*detector.rotation.tolist(), float(detector.two_theta)])),
-            ("first corner, m", _numbers(torch.as_tensor(frame.origin).tolist())),
-            ("fast axis", _numbers(torch.as_tensor(frame.fast).tolist())),
-            ("slow axis", _numbers(torch.as_tensor(frame.slow).tolist())),
-            ("normal", _numbers(torch.as_tensor(frame.normal).tolist())),
-            ("close distance, m", f"{float(frame.close_distance):.9g}"),
-            ("subpixels", f"{detector.oversample} x {detector.oversample}"),
-            ("sensor", f"{detector.layers} layers, {frame.attenuation:g} per metre"),
-        ],
+        **{
+            f"panel {number}" if several else "detector": _detector(panel.detector, physics)
+            for number, panel in enumerate(experiment.panels)
+        },
         "beam": [
             ("sources", str(len(sources.direction))),
             ("wavelengths, Å", _range((sources.wavelength * 1e10).tolist())),
@@ -63,7 +52,7 @@ def describe(experiment: Experiment) -> dict[str, Rows]:
             ("source weighting", simulator.source_weighting),
             ("d_min, Å", f"{simulator.d_min:g}"),
             ("region", "all pixels" if simulator.region is None else _numbers(simulator.region)),
-            ("mask", "none" if simulator.mask is None else f"{int(simulator.mask.sum())} pixels computed"),
+            ("mask", _masks(experiment)),
         ],
         "output": [
             (name.replace("_", " "), str(value))
@@ -72,6 +61,30 @@ def describe(experiment: Experiment) -> dict[str, Rows]:
         ],
     }
     return groups
+
+
+def _detector(detector: Detector, physics: str) -> Rows:
+    frame = detector(physics)
+    return [
+        ("convention", detector.convention.name),
+        ("pixels, fast and slow", f"{detector.fast_pixels} x {detector.slow_pixels} of {detector.pixel_size:g} mm"),
+        ("turns about", detector.pivot_in(physics)),
+        ("beam centre, mm", _numbers(detector.beam_center.tolist())),
+        ("nearest point, mm", _numbers(detector.near_point.tolist())),
+        ("rotations, two-theta, degrees", _numbers([*detector.rotation.tolist(), float(detector.two_theta)])),
+        ("first corner, m", _numbers(torch.as_tensor(frame.origin).tolist())),
+        ("fast axis", _numbers(torch.as_tensor(frame.fast).tolist())),
+        ("slow axis", _numbers(torch.as_tensor(frame.slow).tolist())),
+        ("normal", _numbers(torch.as_tensor(frame.normal).tolist())),
+        ("close distance, m", f"{float(frame.close_distance):.9g}"),
+        ("subpixels", f"{detector.oversample} x {detector.oversample}"),
+        ("sensor", f"{detector.layers} layers, {frame.attenuation:g} per metre"),
+    ]
+
+
+def _masks(experiment: Experiment) -> str:
+    masks = [panel.mask for panel in experiment.panels if panel.mask is not None]
+    return f"{sum(int(mask.sum()) for mask in masks)} pixels computed" if masks else "none"
 
 
 def _numbers(values: Iterable[float]) -> str:

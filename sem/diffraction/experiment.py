@@ -1,4 +1,4 @@
-"""From the flags of a command line to a simulator and what to write of its image."""
+"""From the flags of a command line to simulators and what to write of its image."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from sem.diffraction.crystal import DEFAULT_MOSAIC_SEED, Crystal
 from sem.diffraction.detector import Detector
 from sem.diffraction.detector_flags import detector_from
 from sem.diffraction.file_settings import settings_of_files
-from sem.diffraction.flags import CUSTOM, parse
+from sem.diffraction.flags import CUSTOM, FLAGS, parse
 from sem.diffraction.images import ADC_OFFSET, check_output
+from sem.diffraction.panels import Panels
 from sem.diffraction.parameters import ANGSTROM, DEGREE, MILLIMETRE, nonnegative, positive
 from sem.diffraction.readers import read_matrix, read_sources
 from sem.diffraction.reflections import Reflections
@@ -32,6 +33,12 @@ C_OUTPUTS = {
     "noise_file": "noiseimage.img",
 }
 """What nanoBragg writes under these names; here where no output is named at all."""
+
+OF_ONE_PANEL = frozenset({
+    "pixels_fast", "pixels_slow", "size_fast", "size_slow", "pixel", "distance", "close_distance", "beam_x", "beam_y",
+    "near_x", "near_y", "org_x", "org_y", "vector_fast", "vector_slow", "vector_normal", "region", "trace_pixel",
+})  # fmt: skip
+"""Settings that cannot be those of several panels. Turns about the sample can: they move the whole detector."""
 
 Values = Mapping[str, Any]
 
@@ -52,15 +59,29 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A simulator, what to write, and notes on flags that have no effect."""
+    """A simulator of each panel, what to write, and notes on flags that have no effect."""
 
-    simulator: Simulator
+    panels: Panels
     outputs: Outputs
     notes: tuple[str, ...] = ()
     reference: bool = False
     show_config: bool = False
     trace_pixel: tuple[int, int] | None = None
     random_orientation: bool = False
+    source: str = "experiment"
+    """The file that several panels are from, for messages."""
+
+    @property
+    def simulator(self) -> Simulator:
+        """The simulator of an experiment with one panel.
+
+        Raises:
+            ValueError: there are several.
+        """
+        last = len(self.panels) - 1
+        if last:
+            raise ValueError(f"{self.source}: expected -panel with a number from 0 to {last}, got none")
+        return self.panels[0]
 
 
 def experiment_from(arguments: Sequence[str]) -> Experiment:
@@ -75,23 +96,28 @@ def experiment_from(arguments: Sequence[str]) -> Experiment:
         ValueError: one sentence on the first thing that is wrong.
     """
     given, notes = parse(arguments)
-    values, mask, file_notes = settings_of_files(given)
-    values |= given
+    said, masks, file_notes = settings_of_files(given)
+    if len(said) > 1:
+        _require_no_panels_own(given, len(said))
+    every = [of_panel | given for of_panel in said]
+    values = every[0]
     notes += file_notes
     physics = values.get("physics", "nanobragg")
     wavelength = _wavelength(values)
     beam = _beam(values, wavelength)
     crystal = _crystal(values, wavelength)
-    detector = detector_from(values, physics)
-    detector.oversample = values.get("oversample") or automatic_oversampling(crystal, beam, detector, physics)
-    if detector.oversample < 1:
-        raise ValueError(f"oversample: expected a whole number >= 1, got {detector.oversample}")
+    detectors = [detector_from(of_panel, physics) for of_panel in every]
+    for detector in detectors:
+        detector.oversample = values.get("oversample") or automatic_oversampling(crystal, beam, detector, physics)
+        if detector.oversample < 1:
+            raise ValueError(f"oversample: expected a whole number >= 1, got {detector.oversample}")
     reflections = _reflections(values)
-    simulator = Simulator(
+    panels = Panels(
         crystal,
         beam,
-        detector,
+        detectors,
         reflections,
+        masks=masks,
         physics=physics,
         phi_carryover=values.get("phi_carryover", "spec"),
         source_weighting=values.get("source_weighting", "ignore"),
@@ -99,18 +125,29 @@ def experiment_from(arguments: Sequence[str]) -> Experiment:
         water=values.get("water", 0.0),
         d_min=values.get("d_min", 0.0),
         region=values.get("region"),
-        mask=mask,
     )
-    notes += _without_effect(given, detector, physics, simulator.interpolate)
+    notes += _without_effect(given, detectors[0], physics, panels[0].interpolate)
     return Experiment(
-        simulator,
+        panels,
         _outputs(values),
         tuple(notes),
         reference=values.get("reference", False),
         show_config=values.get("show_config", False),
         trace_pixel=values.get("trace_pixel"),
         random_orientation=values.get("misset") == "random",
+        source=values.get("experiments_file", "experiment"),
     )
+
+
+def _require_no_panels_own(given: Values, panels: int) -> None:
+    """Raise for a flag that says of several panels what is one panel's own."""
+    wrong = {name for name in given if name in OF_ONE_PANEL}
+    if given.get("convention", CUSTOM) != CUSTOM:
+        wrong.add("convention")
+    for flag in FLAGS:
+        if wrong & set(flag.sets) and (flag.count or flag.constant == given[flag.sets[0]]):
+            wanted = f"-panel to go with it, a number from 0 to {panels - 1}"
+            raise ValueError(f"{flag.name}: expected {wanted}, since each panel has its own, got none")
 
 
 def _wavelength(values: Values) -> float:

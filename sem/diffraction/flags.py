@@ -271,9 +271,9 @@ FLAGS: tuple[Flag, ...] = (
     _flag("-source_weighting", MORE, "source_weighting", "ignore (the default, as in C) or relative", TEXT),
     _flag("-hkl_column", MORE, "hkl_column", "column of an MTZ or CIF file", TEXT),
     _flag(
-        "-expt", MORE, "experiments_file", "dxtbx experiments, whose beam, panel, crystal and scan are set first", TEXT
+        "-expt", MORE, "experiments_file", "dxtbx experiments, whose beam, panels, crystal and scan are set first", TEXT
     ),
-    _flag("-panel", MORE, "panel", "which panel of -expt, -img or -mask, from 0", WHOLE),
+    _flag("-panel", MORE, "panel", "which panel of -expt, -img or -mask, from 0; all of -expt if not given", WHOLE),
     _switch("-reference", MORE, "reference", "image and trace in float64, by the serial reference"),
     _switch("-show_config", MORE, "show_config", "print the resolved experiment, compute nothing"),
 )

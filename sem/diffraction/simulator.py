@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -101,12 +102,7 @@ class Simulator(nn.Module):
         Raises:
             ValueError: a name that no parameter has.
         """
-        known = dict(self.named_parameters())
-        for name in names:
-            choice("parameter", name, tuple(known))
-        for name, value in known.items():
-            value.requires_grad_(name in names)
-        return [known[name] for name in names]
+        return ask_for_gradients(self, names)
 
     def forward(self, *, reference: bool = False) -> Tensor:
         """The image ``[slow, fast]``: float32 of the native operator, or float64 of its plain-torch twin
@@ -189,6 +185,16 @@ class Simulator(nn.Module):
                 f"got {fast_first} {fast_last} {slow_first} {slow_last}"
             )
         return region
+
+
+def ask_for_gradients(module: nn.Module, names: Sequence[str]) -> list[nn.Parameter]:
+    """What :meth:`Simulator.refine` does with any module."""
+    known = dict(module.named_parameters())
+    for name in names:
+        choice("parameter", name, tuple(known))
+    for name, value in known.items():
+        value.requires_grad_(name in names)
+    return [known[name] for name in names]
 
 
 def automatic_oversampling(crystal: Crystal, beam: Beam, detector: Detector, physics: str = "nanobragg") -> int:
