@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sem.diffraction.background import Background
     from sem.diffraction.beam import Beam, SourceRow
     from sem.diffraction.conventions import CONVENTIONS, Convention, custom
     from sem.diffraction.crystal import Crystal
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from sem.diffraction.simulator import Simulator
 else:
     _MODULES = {
+        "Background": "background",
         "Beam": "beam",
         "SourceRow": "beam",
         "CONVENTIONS": "conventions",
@@ -56,6 +58,7 @@ else:
 
 __all__ = [
     "CONVENTIONS",
+    "Background",
     "Beam",
     "Convention",
     "Crystal",

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import torch
 
+from sem.diffraction.background import Background
 from sem.diffraction.detector import Detector
 from sem.diffraction.experiment import Experiment
 
@@ -45,6 +46,7 @@ def describe(experiment: Experiment) -> dict[str, Rows]:
             ("polarisation", f"{float(beam.polarisation):g}" if beam.polarised else "none"),
             ("fluence, photons/m²", f"{float(beam.fluence):g}"),
             ("water, µm", f"{float(simulator.water):g}"),
+            ("background", _background(simulator.background)),
         ],
         "computation": [
             ("physics", physics),
@@ -80,6 +82,13 @@ def _detector(detector: Detector, physics: str) -> Rows:
         ("subpixels", f"{detector.oversample} x {detector.oversample}"),
         ("sensor", f"{detector.layers} layers, {frame.attenuation:g} per metre"),
     ]
+
+
+def _background(background: Background | None) -> str:
+    if background is None:
+        return "none"
+    kind = f"profile over {background.axis}" if background.image is None else "image"
+    return f"{kind}, scale {float(background.scale):g}"
 
 
 def _masks(experiment: Experiment) -> str:

@@ -14,7 +14,7 @@ from sem.diffraction.beam import DEFAULT_FLUENCE, Beam
 from sem.diffraction.crystal import DEFAULT_MOSAIC_SEED, Crystal
 from sem.diffraction.detector import Detector
 from sem.diffraction.detector_flags import detector_from
-from sem.diffraction.file_settings import settings_of_files
+from sem.diffraction.file_settings import backgrounds_of, settings_of_files
 from sem.diffraction.flags import CUSTOM, FLAGS, parse
 from sem.diffraction.images import ADC_OFFSET, check_output
 from sem.diffraction.panels import Panels
@@ -117,6 +117,7 @@ def experiment_from(arguments: Sequence[str]) -> Experiment:
         beam,
         detectors,
         reflections,
+        background=backgrounds_of(values, len(detectors)),
         masks=masks,
         physics=physics,
         phi_carryover=values.get("phi_carryover", "spec"),

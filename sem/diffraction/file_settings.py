@@ -8,14 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from sem.diffraction import conventions
+from sem.diffraction.background import Background
 from sem.diffraction.files.field_image import FieldImage
 from sem.diffraction.files.kinds import CBF, EDF, HDF5, TIFF, kind_of
 from sem.diffraction.flags import CUSTOM
 from sem.diffraction.images import masked_in, read_panels, read_smv
+from sem.diffraction.readers import read_rows
 
 if TYPE_CHECKING:
     from sem.diffraction.files.dxtbx import DxtbxExperiment
@@ -77,6 +80,47 @@ def settings_of_files(given: Values) -> tuple[list[dict[str, Any]], list[Tensor 
         if "experiments_file" not in given:  # which knows the detector better than a header
             values[0] |= said
     return values, masks, notes
+
+
+def backgrounds_of(given: Values, panels: int) -> Background | list[Background] | None:
+    """What ``-background_image`` or ``-background_profile`` say: for each of several panels an image with one scale.
+
+    Raises:
+        ImportError: a file's format needs a library that is not installed.
+        ValueError: a file is damaged or none of its kind, has not as many panels as are computed; both are given, or
+            neither of them with what goes with them.
+    """
+    scale, axis = given.get("background_scale", 1.0), given.get("background_axis", "q")
+    if "background_profile_file" in given:
+        if "background_image_file" in given:
+            raise ValueError("background: expected -background_image or -background_profile, one of the two")
+        source = given["background_profile_file"]
+        try:
+            return Background(profile=torch.from_numpy(read_rows(source, "x photons", 2)), axis=axis, scale=scale)
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}" if str(source) not in str(error) else str(error)) from None
+    image_given = "background_image_file" in given
+    if "background_axis" in given:
+        raise ValueError("-background_axis: expected -background_profile to go with it, got none")
+    if "background_scale" in given and not image_given:
+        raise ValueError("-background_scale: expected -background_image or -background_profile, got neither")
+    if not image_given:
+        return None
+    source = given["background_image_file"]
+    found = read_panels(source)
+    if panels > 1 and len(found.panels) != panels:
+        raise ValueError(f"{source}: expected {panels} panels as -expt has, got {len(found.panels)}")
+    alone = "experiments_file" in given and len(found.panels) == 1
+    chosen = range(panels) if panels > 1 else (found.panel(None if alone else given.get("panel"), source),)
+    made = []
+    for number in chosen:
+        pixels, good = found.pixels(number)
+        try:
+            made.append(Background(torch.from_numpy(np.where(good, pixels, 0.0)), scale=scale))
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}") from None
+        made[-1].scale = made[0].scale
+    return made
 
 
 def _masks_of(source: str | None, panels: int) -> list[Tensor | None]:

@@ -274,6 +274,10 @@ FLAGS: tuple[Flag, ...] = (
         "-expt", MORE, "experiments_file", "dxtbx experiments, whose beam, panels, crystal and scan are set first", TEXT
     ),
     _flag("-panel", MORE, "panel", "which panel of -expt, -img or -mask, from 0; all of -expt if not given", WHOLE),
+    _flag("-background_image", MORE, "background_image_file", "image of photons that are added to each pixel", TEXT),
+    _flag("-background_profile", MORE, "background_profile_file", "rows x photons, which are added by angle", TEXT),
+    _flag("-background_axis", MORE, "background_axis", "x of these rows: q (the default), two_theta or stol", TEXT),
+    _flag("-background_scale", MORE, "background_scale", "factor of that image or profile"),
     _switch("-reference", MORE, "reference", "image and trace in float64, by the serial reference"),
     _switch("-show_config", MORE, "show_config", "print the resolved experiment, compute nothing"),
 )

@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from sem.diffraction.background import Background
 from sem.diffraction.beam import Beam
 from sem.diffraction.crystal import Crystal
 from sem.diffraction.detector import Detector
@@ -29,6 +30,7 @@ class Panels(nn.Module):
     Args:
         crystal, beam, reflections: as of :class:`sem.diffraction.Simulator`.
         detectors: one for each panel, all in one laboratory, of any sizes.
+        background: one for all panels, or one for each.
         masks: for each panel bool ``[slow, fast]``, True where a pixel is computed, or None.
         options: further ones of :class:`sem.diffraction.Simulator`, for every panel.
 
@@ -53,6 +55,7 @@ class Panels(nn.Module):
         detectors: Sequence[Detector],
         reflections: Reflections,
         *,
+        background: Background | Sequence[Background] | None = None,
         masks: Sequence[Tensor | None] | None = None,
         **options: Any,
     ) -> None:
@@ -61,16 +64,20 @@ class Panels(nn.Module):
             raise ValueError("detectors: expected at least one, got none")
         for number, detector in enumerate(detectors):
             _share_directions(detectors[0], detector, number)
-        own = {"mask": masks}
-        for name, values in own.items():
+        every = (
+            [background] * len(detectors) if background is None or isinstance(background, Background) else background
+        )
+        for name, values in (("background", every), ("masks", masks)):
             if values is not None and len(values) != len(detectors):
-                raise ValueError(f"{name}s: expected one for each of {len(detectors)} panels, got {len(values)}")
+                raise ValueError(f"{name}: expected one for each of {len(detectors)} panels, got {len(values)}")
         self.crystal, self.beam, self.reflections = crystal, beam, reflections
         self.detectors = nn.ModuleList(detectors)
+        shared = background is None or isinstance(background, Background)
+        self.background = background if shared else nn.ModuleList(every)
         made = []
         for number, detector in enumerate(detectors):
-            chosen = {name: values[number] for name, values in own.items() if values is not None}
-            made.append(Simulator(crystal, beam, detector, reflections, **chosen, **options))
+            own = {"background": every[number], "mask": None if masks is None else masks[number]}
+            made.append(Simulator(crystal, beam, detector, reflections, **own, **options))
             made[-1].water = made[0].water
         self.water = made[0].water
         self.simulators = nn.ModuleList(made)

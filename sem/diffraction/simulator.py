@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sem.diffraction.background import Background
 from sem.diffraction.beam import Beam
 from sem.diffraction.crystal import Crystal
 from sem.diffraction.detector import PHYSICS, Detector
@@ -41,6 +42,7 @@ class Simulator(nn.Module):
         interpolate: tricubic structure factors; None interpolates a table where a domain has at most 2 cells along an
             axis.
         water: side of a cube of water in the beam, µm, which gives a flat background.
+        background: more of it, an image or a profile.
         d_min: spacing in Å below which reflections are left out; 0 for none.
         region: ``(fast first, fast last, slow first, slow last)``, inclusive; the rest of the image is 0.
         mask: bool ``[slow, fast]``, True where a pixel is computed.
@@ -73,6 +75,7 @@ class Simulator(nn.Module):
         source_weighting: str = "ignore",
         interpolate: bool | None = None,
         water: float = 0.0,
+        background: Background | None = None,
         d_min: float = 0.0,
         region: tuple[int, int, int, int] | None = None,
         mask: Tensor | None = None,
@@ -88,6 +91,7 @@ class Simulator(nn.Module):
             raise ValueError("interpolate: expected a table of structure factors to interpolate in, got none")
         self.interpolate = interpolate
         self.water = parameter(nonnegative("water", water, "in µm"))
+        self.background = background
         self.d_min = nonnegative("d_min", d_min, "in Å")
         self.region = None if region is None else self._region_inside(region)
         shape = (detector.slow_pixels, detector.fast_pixels)
@@ -109,7 +113,7 @@ class Simulator(nn.Module):
         (``reference``), which has gradients too."""
         compute = diffraction_twin if reference else diffraction
         arguments, options = self._problem()
-        return compute(*arguments, **options)
+        return self._with_background(compute(*arguments, **options))
 
     def computed(self) -> Tensor:
         """Which pixels are computed, bool ``[slow, fast]``: those of the region that the mask does not leave out."""
@@ -125,14 +129,23 @@ class Simulator(nn.Module):
     def serial(self) -> Tensor:
         """The image in float64, without gradients, of the serial reference whose values :meth:`trace` gives."""
         arguments, options = self._problem()
-        return diffraction_serial(*arguments, **options)
+        return self._with_background(diffraction_serial(*arguments, **options)).detach()
 
     def trace(
         self, pixel: tuple[int, int], *, backend: str = "native", dtype: torch.dtype | None = None
     ) -> list[TracedValue]:
-        """Every intermediate value of one pixel ``(slow, fast)``; see :func:`sem.ops.diffraction_trace`."""
+        """Every intermediate value of one pixel ``(slow, fast)``; see :func:`sem.ops.diffraction_trace`.
+
+        It ends before a ``background`` is added.
+        """
         arguments, options = self._problem()
         return diffraction_trace(pixel, *arguments, **options, backend=backend, dtype=dtype)
+
+    def _with_background(self, image: Tensor) -> Tensor:
+        if self.background is None:
+            return image
+        added = self.background(self.detector, self.beam.wavelength, self.physics).to(image)
+        return torch.where(self.computed().to(image.device), image + added, image)
 
     def _problem(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """What the operator is called with."""
