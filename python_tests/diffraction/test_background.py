@@ -69,6 +69,7 @@ def test_a_curved_detector_has_its_own_angles():
     assert float(scattering_angles(curved)[4, 4]) == pytest.approx(0, abs=1e-12)
     # 40 mm along the arc from the middle of 9 pixels, which the beam meets
     assert float(scattering_angles(curved)[4, 8]) == pytest.approx(0.4, rel=1e-6)
+    assert float(scattering_angles(curved)[1, 8]) == pytest.approx(math.acos(math.cos(0.3) * math.cos(0.4)), rel=1e-6)
     assert float(scattering_angles(flat)[4, 8]) == pytest.approx(math.atan(0.4), rel=1e-6)
 
 

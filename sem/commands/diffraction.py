@@ -57,10 +57,11 @@ def simulate(arguments: Sequence[str]) -> int:
     if experiment.trace_pixel is not None:
         _print_trace(experiment, experiment.trace_pixel)
     with torch.no_grad():
-        computed = [simulator.serial() if experiment.reference else simulator() for simulator in panels]
-    for line in write_outputs(experiment, computed):
+        arrived = [panel.serial(spread=False) if experiment.reference else panel.photons() for panel in panels]
+        counted = [panel.spread(photons) for panel, photons in zip(panels, arrived, strict=True)]
+    for line in write_outputs(experiment, arrived, counted):
         print(f"wrote {line}")
-    _print_statistics(computed)
+    _print_statistics(counted)
     return 0
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from sem.diffraction.files.reflection_list import open_reflections, write_mtz
     from sem.diffraction.images import read_panels, write_field
     from sem.diffraction.panels import Panels
+    from sem.diffraction.point_spread import PointSpread
+    from sem.diffraction.readout import Readout
     from sem.diffraction.reflections import Reflections
     from sem.diffraction.simulator import Simulator
 else:
@@ -37,6 +39,8 @@ else:
         "read_panels": "images",
         "write_field": "images",
         "Panels": "panels",
+        "PointSpread": "point_spread",
+        "Readout": "readout",
         "Reflections": "reflections",
         "Simulator": "simulator",
         "DxtbxExperiment": "files.dxtbx",
@@ -66,6 +70,8 @@ __all__ = [
     "DxtbxExperiment",
     "Experiment",
     "Panels",
+    "PointSpread",
+    "Readout",
     "Reflections",
     "Simulator",
     "SourceRow",

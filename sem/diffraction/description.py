@@ -9,6 +9,7 @@ import torch
 from sem.diffraction.background import Background
 from sem.diffraction.detector import Detector
 from sem.diffraction.experiment import Experiment
+from sem.diffraction.point_spread import PointSpread
 
 Rows = list[tuple[str, str]]
 
@@ -50,6 +51,7 @@ def describe(experiment: Experiment) -> dict[str, Rows]:
         ],
         "computation": [
             ("physics", physics),
+            ("point spread", _point_spread(simulator.point_spread)),
             ("phi carry-over", simulator.phi_carryover),
             ("source weighting", simulator.source_weighting),
             ("d_min, Å", f"{simulator.d_min:g}"),
@@ -82,6 +84,10 @@ def _detector(detector: Detector, physics: str) -> Rows:
         ("subpixels", f"{detector.oversample} x {detector.oversample}"),
         ("sensor", f"{detector.layers} layers, {frame.attenuation:g} per metre"),
     ]
+
+
+def _point_spread(spread: PointSpread | None) -> str:
+    return "none" if spread is None else f"{spread.kind}, fwhm {float(spread.width):g} mm"
 
 
 def _background(background: Background | None) -> str:

@@ -19,6 +19,7 @@ from sem.diffraction.flags import CUSTOM, FLAGS, parse
 from sem.diffraction.images import ADC_OFFSET, check_output
 from sem.diffraction.panels import Panels
 from sem.diffraction.parameters import ANGSTROM, DEGREE, MILLIMETRE, nonnegative, positive
+from sem.diffraction.point_spread import PointSpread
 from sem.diffraction.readers import read_matrix, read_sources
 from sem.diffraction.reflections import Reflections
 from sem.diffraction.rotations import umat2misset
@@ -54,6 +55,8 @@ class Outputs:
     scale: float | None
     pgm_scale: float | None
     adc_offset: float
+    gain: float
+    readout_noise: float
     seed: int
 
 
@@ -118,6 +121,7 @@ def experiment_from(arguments: Sequence[str]) -> Experiment:
         detectors,
         reflections,
         background=backgrounds_of(values, len(detectors)),
+        point_spread=_point_spread(values),
         masks=masks,
         physics=physics,
         phi_carryover=values.get("phi_carryover", "spec"),
@@ -278,6 +282,15 @@ def _reflections(values: Values) -> Reflections:
     return Reflections(default)
 
 
+def _point_spread(values: Values) -> PointSpread | None:
+    kind, width = values.get("psf"), values.get("psf_width")
+    if kind is None and width is None:
+        return None
+    if kind is None or width is None:
+        raise ValueError(f"-psf and -psf_fwhm: expected both, got {'-psf' if width is None else '-psf_fwhm'} alone")
+    return PointSpread(kind, width)
+
+
 def _outputs(values: Values) -> Outputs:
     files: dict[str, str | None] = {name: values.get(name) for name in C_OUTPUTS}
     if not any(files.values()):
@@ -296,6 +309,8 @@ def _outputs(values: Values) -> Outputs:
         scale=values.get("scale"),
         pgm_scale=values.get("pgm_scale"),
         adc_offset=values.get("adc_offset", ADC_OFFSET),
+        gain=positive("gain", values.get("gain", 1.0), "in counts per photon"),
+        readout_noise=nonnegative("readout noise", values.get("readout_noise", 0.0), "in counts"),
         seed=abs(values.get("seed", DEFAULT_SEED)),
     )
 

@@ -278,6 +278,12 @@ FLAGS: tuple[Flag, ...] = (
     _flag("-background_profile", MORE, "background_profile_file", "rows x photons, which are added by angle", TEXT),
     _flag("-background_axis", MORE, "background_axis", "x of these rows: q (the default), two_theta or stol", TEXT),
     _flag("-background_scale", MORE, "background_scale", "factor of that image or profile"),
+    _flag("-psf", MORE, "psf", "point spread of the detector: gauss or fiber", TEXT),
+    _flag("-psf_fwhm", MORE, "psf_width", "its full width at half height", NUMBER, 1, "mm"),
+    _flag("-gain", MORE, "gain", "counts per photon in the image with noise; 1 if not given"),
+    _flag(
+        "-readout_noise", MORE, "readout_noise", "standard deviation of what is added to it then", NUMBER, 1, "counts"
+    ),
     _switch("-reference", MORE, "reference", "image and trace in float64, by the serial reference"),
     _switch("-show_config", MORE, "show_config", "print the resolved experiment, compute nothing"),
 )

@@ -11,14 +11,21 @@ from torch import Tensor
 from sem.diffraction import images
 from sem.diffraction.experiment import Experiment
 from sem.diffraction.files.kinds import HDF5
+from sem.diffraction.readout import Readout
 from sem.diffraction.smv_header import image_settings, smv_header
 
 _OF_A_PANEL = ("distance", "spot")
 """What an HDF5 file of several panels does not say, since it differs from one to the next."""
 
 
-def write_outputs(experiment: Experiment, panels: Sequence[Tensor]) -> Iterator[str]:
-    """Write what was asked for of the images ``[slow, fast]`` of all panels; yields a line on each file.
+def write_outputs(experiment: Experiment, arrived: Sequence[Tensor], panels: Sequence[Tensor]) -> Iterator[str]:
+    """Write what was asked for of all panels; yields a line on each file.
+
+    Args:
+        experiment: what to write, and of what.
+        arrived: for each panel the mean number of photons ``[slow, fast]`` before its point spread, from which noise is
+            drawn.
+        panels: its image, all else.
 
     HDF5 holds all panels if they are of one size. In all else there is a file for each of several, ``a_0.img`` and so
     on in place of ``a.img``. One scale, and one stream of random numbers, serve for all panels.
@@ -40,10 +47,11 @@ def write_outputs(experiment: Experiment, panels: Sequence[Tensor]) -> Iterator[
             yield f"{name}, scaled by {scale:g}"
     if outputs.noise_file is not None:
         generator = torch.Generator().manual_seed(outputs.seed)
-        noisy = []
-        for panel, chosen in zip(panels, computed, strict=True):
-            photons = images.poisson(panel, generator)
-            noisy.append(images.counts(photons, 1.0, outputs.adc_offset, chosen)[0])
+        readout = Readout(outputs.gain, outputs.readout_noise, outputs.adc_offset)
+        noisy = [
+            readout.draw(photons, generator, simulator.spread, chosen)
+            for photons, simulator, chosen in zip(arrived, experiment.panels, computed, strict=True)
+        ]
         overloads = sum(int((counts == images.OVERLOAD).sum()) for counts in noisy)
         for name in _write(experiment, outputs.noise_file, noisy):
             yield f"{name}, seed {outputs.seed}, {overloads} overloads"

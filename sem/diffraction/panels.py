@@ -79,7 +79,7 @@ class Panels(nn.Module):
             own = {"background": every[number], "mask": None if masks is None else masks[number]}
             made.append(Simulator(crystal, beam, detector, reflections, **own, **options))
             made[-1].water = made[0].water
-        self.water = made[0].water
+        self.water, self.point_spread = made[0].water, made[0].point_spread
         self.simulators = nn.ModuleList(made)
 
     def __len__(self) -> int:

@@ -14,6 +14,7 @@ from sem.diffraction.beam import Beam
 from sem.diffraction.crystal import Crystal
 from sem.diffraction.detector import PHYSICS, Detector
 from sem.diffraction.parameters import ANGSTROM, MICROMETRE, MILLIMETRE, choice, nonnegative, parameter
+from sem.diffraction.point_spread import PointSpread
 from sem.diffraction.reflections import Reflections
 from sem.ops.diffraction.inputs import Domains, Region
 from sem.ops.diffraction.operator import TracedValue, diffraction, diffraction_serial, diffraction_trace
@@ -43,6 +44,7 @@ class Simulator(nn.Module):
             axis.
         water: side of a cube of water in the beam, µm, which gives a flat background.
         background: more of it, an image or a profile.
+        point_spread: of the detector, which the image goes through.
         d_min: spacing in Å below which reflections are left out; 0 for none.
         region: ``(fast first, fast last, slow first, slow last)``, inclusive; the rest of the image is 0.
         mask: bool ``[slow, fast]``, True where a pixel is computed.
@@ -76,6 +78,7 @@ class Simulator(nn.Module):
         interpolate: bool | None = None,
         water: float = 0.0,
         background: Background | None = None,
+        point_spread: PointSpread | None = None,
         d_min: float = 0.0,
         region: tuple[int, int, int, int] | None = None,
         mask: Tensor | None = None,
@@ -91,7 +94,7 @@ class Simulator(nn.Module):
             raise ValueError("interpolate: expected a table of structure factors to interpolate in, got none")
         self.interpolate = interpolate
         self.water = parameter(nonnegative("water", water, "in µm"))
-        self.background = background
+        self.background, self.point_spread = background, point_spread
         self.d_min = nonnegative("d_min", d_min, "in Å")
         self.region = None if region is None else self._region_inside(region)
         shape = (detector.slow_pixels, detector.fast_pixels)
@@ -111,9 +114,23 @@ class Simulator(nn.Module):
     def forward(self, *, reference: bool = False) -> Tensor:
         """The image ``[slow, fast]``: float32 of the native operator, or float64 of its plain-torch twin
         (``reference``), which has gradients too."""
+        return self.spread(self.photons(reference=reference))
+
+    def photons(self, *, reference: bool = False) -> Tensor:
+        """The image before the detector's point spread: the mean number of photons that arrive."""
         compute = diffraction_twin if reference else diffraction
         arguments, options = self._problem()
         return self._with_background(compute(*arguments, **options))
+
+    def spread(self, photons: Tensor) -> Tensor:
+        """``photons`` ``[slow, fast]`` as the point spread has them counted, 0 where pixels are not computed.
+
+        What pixels that are not computed would give to their neighbours is not there.
+        """
+        if self.point_spread is None:
+            return photons
+        spread = self.point_spread(photons, self.detector.pixel_size)
+        return torch.where(self.computed().to(spread.device), spread, 0.0)
 
     def computed(self) -> Tensor:
         """Which pixels are computed, bool ``[slow, fast]``: those of the region that the mask does not leave out."""
@@ -126,17 +143,20 @@ class Simulator(nn.Module):
             chosen &= inside
         return chosen
 
-    def serial(self) -> Tensor:
-        """The image in float64, without gradients, of the serial reference whose values :meth:`trace` gives."""
+    def serial(self, *, spread: bool = True) -> Tensor:
+        """The image in float64, without gradients, of the serial reference whose values :meth:`trace` gives; without
+        ``spread`` the photons that arrive."""
         arguments, options = self._problem()
-        return self._with_background(diffraction_serial(*arguments, **options)).detach()
+        with torch.no_grad():
+            photons = self._with_background(diffraction_serial(*arguments, **options))
+            return self.spread(photons) if spread else photons
 
     def trace(
         self, pixel: tuple[int, int], *, backend: str = "native", dtype: torch.dtype | None = None
     ) -> list[TracedValue]:
         """Every intermediate value of one pixel ``(slow, fast)``; see :func:`sem.ops.diffraction_trace`.
 
-        It ends before a ``background`` is added.
+        It ends before a ``background`` is added and before the point spread.
         """
         arguments, options = self._problem()
         return diffraction_trace(pixel, *arguments, **options, backend=backend, dtype=dtype)
