@@ -10,6 +10,7 @@ from sem.diffraction.background import Background
 from sem.diffraction.detector import Detector
 from sem.diffraction.experiment import Experiment
 from sem.diffraction.point_spread import PointSpread
+from sem.diffraction.reflections import Reflections
 
 Rows = list[tuple[str, str]]
 
@@ -22,6 +23,7 @@ def describe(experiment: Experiment) -> dict[str, Rows]:
     reflections, physics = simulator.reflections, simulator.physics
     real, stars = crystal.vectors(physics)
     sources = beam(detector.axes)
+    spread = _numbers(crystal.mosaic_spread.reshape(-1).tolist())
     groups: dict[str, Rows] = {
         "crystal": [
             *((f"{name}, Å", _numbers(vector)) for name, vector in zip("abc", real.tolist(), strict=True)),
@@ -30,11 +32,11 @@ def describe(experiment: Experiment) -> dict[str, Rows]:
             ("shape of the spots", f"{crystal.shape}, fudge {float(crystal.fudge):g}"),
             ("misset, degrees", _numbers(crystal.misset.tolist())),
             ("phi, degrees", _numbers(crystal.phi_angles().tolist())),
-            ("mosaic", f"{crystal.mosaic_domains} domains, spread {float(crystal.mosaic_spread):g} degrees"),
+            ("mosaic", f"{crystal.mosaic_domains} domains, spread {spread} degrees"),
         ],
         "structure factors": [
             ("default", f"{float(reflections.default):g}"),
-            ("table", "none" if reflections.table is None else f"h k l {reflections.first} to {reflections.last}"),
+            ("table", _table(reflections)),
             ("between reflections", "tricubic" if simulator.interpolate else "nearest"),
         ],
         **{
@@ -88,6 +90,15 @@ def _detector(detector: Detector, physics: str) -> Rows:
 
 def _point_spread(spread: PointSpread | None) -> str:
     return "none" if spread is None else f"{spread.kind}, fwhm {float(spread.width):g} mm"
+
+
+def _table(reflections: Reflections) -> str:
+    if reflections.table is None:
+        return "none"
+    span = f"h k l {reflections.first} to {reflections.last}"
+    if reflections.wavelengths is None:
+        return span
+    return f"{span} at {_numbers(reflections.wavelengths.tolist())} Å, {reflections.between} between them"
 
 
 def _background(background: Background | None) -> str:

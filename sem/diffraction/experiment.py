@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from sem.diffraction.beam import DEFAULT_FLUENCE, Beam
@@ -20,7 +21,7 @@ from sem.diffraction.images import ADC_OFFSET, check_output
 from sem.diffraction.panels import Panels
 from sem.diffraction.parameters import ANGSTROM, DEGREE, MILLIMETRE, nonnegative, positive
 from sem.diffraction.point_spread import PointSpread
-from sem.diffraction.readers import read_matrix, read_sources
+from sem.diffraction.readers import read_matrix, read_rows, read_sources
 from sem.diffraction.reflections import Reflections
 from sem.diffraction.rotations import umat2misset
 from sem.diffraction.simulator import FEW_CELLS, Simulator, automatic_oversampling
@@ -106,9 +107,8 @@ def experiment_from(arguments: Sequence[str]) -> Experiment:
     values = every[0]
     notes += file_notes
     physics = values.get("physics", "nanobragg")
-    wavelength = _wavelength(values)
-    beam = _beam(values, wavelength)
-    crystal = _crystal(values, wavelength)
+    beam = _beam(values)
+    crystal = _crystal(values, float(beam.wavelength))
     detectors = [detector_from(of_panel, physics) for of_panel in every]
     for detector in detectors:
         detector.oversample = values.get("oversample") or automatic_oversampling(crystal, beam, detector, physics)
@@ -155,14 +155,10 @@ def _require_no_panels_own(given: Values, panels: int) -> None:
             raise ValueError(f"{flag.name}: expected {wanted}, since each panel has its own, got none")
 
 
-def _wavelength(values: Values) -> float:
-    return positive("wavelength", values.get("wavelength", 1.0), "in Å")
-
-
-def _beam(values: Values, wavelength: float) -> Beam:
+def _beam(values: Values) -> Beam:
     dispersion = values.get("dispersion")
     return Beam(
-        wavelength,
+        values.get("wavelength"),
         polarisation=values.get("polarisation", 0.0),
         polarised=values.get("polarised", True),
         fluence=values.get("fluence", DEFAULT_FLUENCE),
@@ -175,8 +171,15 @@ def _beam(values: Values, wavelength: float) -> Beam:
         dispersion=None if dispersion is None else dispersion / 100,
         dispersion_steps=values.get("dispersion_steps"),
         sources=read_sources(values["source_file"]) if "source_file" in values else None,
+        spectrum=_spectrum(values),
         round_divergence=values.get("round_divergence", True),
     )
+
+
+def _spectrum(values: Values) -> np.ndarray | None:
+    if "spectrum_file" not in values:
+        return None
+    return read_rows(values["spectrum_file"], "a wavelength and a weight", least=2)
 
 
 def _crystal(values: Values, wavelength: float) -> Crystal:
@@ -275,6 +278,12 @@ def random_misset(seed: int) -> tuple[float, float, float]:
 
 def _reflections(values: Values) -> Reflections:
     default = values.get("default_F", 0.0)
+    if "hkl_list_file" in values:
+        if "hkl_file" in values:
+            raise ValueError("structure factors: expected -hkl or -hkl_spectrum, one of the two")
+        return Reflections.read_colours(values["hkl_list_file"], default, values.get("hkl_between", "linear"))
+    if "hkl_between" in values:
+        raise ValueError("-hkl_between: expected -hkl_spectrum to go with it, got none")
     if "hkl_file" in values:
         return Reflections.read(values["hkl_file"], default, values.get("hkl_column"))
     if default == 0:

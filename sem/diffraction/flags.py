@@ -274,6 +274,9 @@ FLAGS: tuple[Flag, ...] = (
         "-expt", MORE, "experiments_file", "dxtbx experiments, whose beam, panels, crystal and scan are set first", TEXT
     ),
     _flag("-panel", MORE, "panel", "which panel of -expt, -img or -mask, from 0; all of -expt if not given", WHOLE),
+    _flag("-spectrum", MORE, "spectrum_file", "rows of wavelength (Å) and weight, in place of a dispersion", TEXT),
+    _flag("-hkl_spectrum", MORE, "hkl_list_file", "rows of wavelength (Å), file as of -hkl, and its column", TEXT),
+    _flag("-hkl_between", MORE, "hkl_between", "these wavelengths: linear (the default) or nearest", TEXT),
     _flag("-background_image", MORE, "background_image_file", "image of photons that are added to each pixel", TEXT),
     _flag("-background_profile", MORE, "background_profile_file", "rows x photons, which are added by angle", TEXT),
     _flag("-background_axis", MORE, "background_axis", "x of these rows: q (the default), two_theta or stol", TEXT),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from sem.diffraction.detector import PHYSICS, Detector
 from sem.diffraction.parameters import ANGSTROM, MICROMETRE, MILLIMETRE, choice, nonnegative, parameter
 from sem.diffraction.point_spread import PointSpread
 from sem.diffraction.reflections import Reflections
-from sem.ops.diffraction.inputs import Domains, Region
+from sem.ops.diffraction.inputs import Domains, Region, Sources
 from sem.ops.diffraction.operator import TracedValue, diffraction, diffraction_serial, diffraction_trace
 from sem.ops.diffraction.problem import CLASSICAL_RADIUS_SQUARED
 from sem.ops.diffraction.reference import diffraction as diffraction_twin
@@ -118,9 +118,7 @@ class Simulator(nn.Module):
 
     def photons(self, *, reference: bool = False) -> Tensor:
         """The image before the detector's point spread: the mean number of photons that arrive."""
-        compute = diffraction_twin if reference else diffraction
-        arguments, options = self._problem()
-        return self._with_background(compute(*arguments, **options))
+        return self._with_background(self._diffracted(diffraction_twin if reference else diffraction))
 
     def spread(self, photons: Tensor) -> Tensor:
         """``photons`` ``[slow, fast]`` as the point spread has them counted, 0 where pixels are not computed.
@@ -146,9 +144,8 @@ class Simulator(nn.Module):
     def serial(self, *, spread: bool = True) -> Tensor:
         """The image in float64, without gradients, of the serial reference whose values :meth:`trace` gives; without
         ``spread`` the photons that arrive."""
-        arguments, options = self._problem()
         with torch.no_grad():
-            photons = self._with_background(diffraction_serial(*arguments, **options))
+            photons = self._with_background(self._diffracted(diffraction_serial))
             return self.spread(photons) if spread else photons
 
     def trace(
@@ -157,8 +154,13 @@ class Simulator(nn.Module):
         """Every intermediate value of one pixel ``(slow, fast)``; see :func:`sem.ops.diffraction_trace`.
 
         It ends before a ``background`` is added and before the point spread.
+
+        Raises:
+            ValueError: the sources have several tables of structure factors.
         """
-        arguments, options = self._problem()
+        (_, arguments, options), *others = self._problems()
+        if others:
+            raise ValueError(f"trace: expected one table of structure factors for all sources, got {1 + len(others)}")
         return diffraction_trace(pixel, *arguments, **options, backend=backend, dtype=dtype)
 
     def _with_background(self, image: Tensor) -> Tensor:
@@ -167,8 +169,16 @@ class Simulator(nn.Module):
         added = self.background(self.detector, self.beam.wavelength, self.physics).to(image)
         return torch.where(self.computed().to(image.device), image + added, image)
 
-    def _problem(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """What the operator is called with."""
+    def _diffracted(self, compute: Callable[..., Tensor]) -> Tensor:
+        """The image of all sources, those that have one table of structure factors at a time."""
+        images = [(share, compute(*arguments, **options)) for share, arguments, options in self._problems()]
+        if len(images) == 1:
+            return images[0][1]
+        return torch.stack([share * image for share, image in images]).sum(dim=0)
+
+    def _problems(self) -> list[tuple[float, tuple[Any, ...], dict[str, Any]]]:
+        """What the operator is called with, once for each table of structure factors, and the part of the image that
+        the call stands for."""
         axes = self.detector.axes
         _, stars = self.crystal.vectors(self.physics)
         spread_out = self.crystal.shape in ("gauss", "tophat")  # spots whose size is measured in reciprocal space
@@ -176,28 +186,26 @@ class Simulator(nn.Module):
         scale = CLASSICAL_RADIUS_SQUARED * self.beam.fluence
         per_gram = AVOGADRO / WATER_MASS
         background = WATER_FACTOR**2 * scale * (self.water * MICROMETRE) ** 3 * 1e6 * per_gram
-        arguments = (
-            self.detector(self.physics),
-            self.beam(axes, self.source_weighting),
-            Domains(
-                self.orientations(),
-                cells=self.crystal.cells,
-                shape=self.crystal.shape,
-                fudge=self.crystal.fudge,
-                reciprocal_metric=stars @ stars.T if spread_out else None,
-                phi_carryover=self.carries_over(),
-            ),
-            self.reflections(self.interpolate),
-            self.beam.polarisation_along(axes),
-            Region(self.region, self.mask),
+        frame, sources = self.detector(self.physics), self.beam(axes, self.source_weighting)
+        domains = Domains(
+            self.orientations(),
+            cells=self.crystal.cells,
+            shape=self.crystal.shape,
+            fudge=self.crystal.fudge,
+            reciprocal_metric=stars @ stars.T if spread_out else None,
+            phi_carryover=self.carries_over(),
         )
-        options = {
-            "scale": scale,
-            "background": background,
-            "d_min": self.d_min * ANGSTROM,
-            "mode": self.physics,
-        }
-        return arguments, options
+        polarisation, region = self.beam.polarisation_along(axes), Region(self.region, self.mask)
+        options = {"scale": scale, "background": background, "d_min": self.d_min * ANGSTROM, "mode": self.physics}
+        groups = self.reflections.colours(sources.wavelength / ANGSTROM)
+        problems = []
+        for number, (chosen, wavelength) in enumerate(groups):
+            own = sources if len(groups) == 1 else _some(sources, chosen)
+            arguments = (frame, own, domains, self.reflections(self.interpolate, wavelength), polarisation, region)
+            # where it is divided by the number of sources a background is that of one of the calls
+            once = {"background": 0.0} if number and self.physics == "nanobragg" else {}
+            problems.append((len(chosen) / len(sources.wavelength), arguments, {**options, **once}))
+        return problems
 
     def orientations(self) -> Tensor:
         """a, b, c in metres for each spindle angle and domain, ``[phi_steps, domains, 3, 3]``, as they are computed."""
@@ -218,6 +226,11 @@ class Simulator(nn.Module):
                 f"got {fast_first} {fast_last} {slow_first} {slow_last}"
             )
         return region
+
+
+def _some(sources: Sources, chosen: Tensor) -> Sources:
+    weight = None if sources.weight is None else sources.weight[chosen]
+    return Sources(sources.direction[chosen], sources.wavelength[chosen], weight)
 
 
 def ask_for_gradients(module: nn.Module, names: Sequence[str]) -> list[nn.Parameter]:
