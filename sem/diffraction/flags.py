@@ -274,6 +274,15 @@ FLAGS: tuple[Flag, ...] = (
         "-expt", MORE, "experiments_file", "dxtbx experiments, whose beam, panels, crystal and scan are set first", TEXT
     ),
     _flag("-panel", MORE, "panel", "which panel of -expt, -img or -mask, from 0; all of -expt if not given", WHOLE),
+    _flag(
+        "-mosaic_widths",
+        MORE,
+        "mosaic",
+        "mosaic spreads about the crystal's x (a), y and z (c*), in place of -mosaic",
+        NUMBER,
+        3,
+        "degrees",
+    ),
     _flag("-spectrum", MORE, "spectrum_file", "rows of wavelength (Å) and weight, in place of a dispersion", TEXT),
     _flag("-hkl_spectrum", MORE, "hkl_list_file", "rows of wavelength (Å), file as of -hkl, and its column", TEXT),
     _flag("-hkl_between", MORE, "hkl_between", "these wavelengths: linear (the default) or nearest", TEXT),

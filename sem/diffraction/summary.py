@@ -40,6 +40,7 @@ def summary(experiment: Experiment) -> list[str]:
     size = " x ".join(f"{length:g}" for length in (lengths * cells * (ANGSTROM / MICROMETRE)).tolist())
     finest = max(panel.detector.oversample for panel in experiment.panels)
     across = f"{finest}x{finest}"
+    spread = _numbers(crystal.mosaic_spread.reshape(-1).tolist())
     lines = [
         f"Unit Cell: {_numbers([*lengths.tolist(), *angles.tolist()])}",
         f"volume = {float(content):g} A^3",
@@ -48,7 +49,7 @@ def summary(experiment: Experiment) -> list[str]:
         f"created a total of {len(sources.direction)} sources",
         f"incident fluence: {float(beam.fluence):g} photons/m^2",
         f"Kahn polarization factor: {float(beam.polarisation):f}" if beam.polarised else "no polarization factor",
-        f"{crystal.mosaic_domains} mosaic domains over mosaic spread of {float(crystal.mosaic_spread):g} degrees",
+        f"{crystal.mosaic_domains} mosaic domains over mosaic spread of {spread} degrees",
         f"{steps} phi steps from {first:g} to {first + float(crystal.oscillation):g} degrees",
         f"{across} pixel oversample steps",
         f"sensor is {detector.thickness * MICROMETRE:g} m thick in {detector.layers} layers",
