@@ -94,6 +94,8 @@ def test_weights_are_relative_and_every_direction_has_all_of_them():
     sources = Beam(spectrum=SPECTRUM, divergence=(1.0, None))(even.detector.axes)
     assert len(sources.direction) == 6 and float(sources.weight.mean()) == pytest.approx(1)
     assert torch.equal(sources.direction[0], sources.direction[2])
+    assert torch.equal(sources.weight, torch.tensor([0.5, 1.5, 1.0] * 2, dtype=torch.float64))
+    assert torch.equal(sources.wavelength[:3], sources.wavelength[3:])
 
 
 def derivative(made, name, along, weights, step):

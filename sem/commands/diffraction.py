@@ -57,7 +57,10 @@ def simulate(arguments: Sequence[str]) -> int:
     if experiment.trace_pixel is not None:
         _print_trace(experiment, experiment.trace_pixel)
     with torch.no_grad():
-        arrived = [panel.serial(spread=False) if experiment.reference else panel.photons() for panel in panels]
+        scene = panels[0].scene()
+        arrived = [
+            panel.serial(spread=False) if experiment.reference else panel.photons(scene=scene) for panel in panels
+        ]
         counted = [panel.spread(photons) for panel, photons in zip(panels, arrived, strict=True)]
     for line in write_outputs(experiment, arrived, counted):
         print(f"wrote {line}")

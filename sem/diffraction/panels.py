@@ -99,7 +99,8 @@ class Panels(nn.Module):
 
     def images(self, *, reference: bool = False) -> list[Tensor]:
         """The image ``[slow, fast]`` of each panel, as :meth:`sem.diffraction.Simulator.forward` gives it."""
-        return [simulator(reference=reference) for simulator in self]
+        scene = self[0].scene()
+        return [simulator(reference=reference, scene=scene) for simulator in self]
 
     def forward(self, *, reference: bool = False) -> Tensor | list[Tensor]:
         """``[panels, slow, fast]`` of panels of one size, else a list of ``[slow, fast]``; see :meth:`images`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from sem.diffraction.detector import PHYSICS, Detector
 from sem.diffraction.parameters import ANGSTROM, MICROMETRE, MILLIMETRE, choice, nonnegative, parameter
 from sem.diffraction.point_spread import PointSpread
 from sem.diffraction.reflections import Reflections
-from sem.ops.diffraction.inputs import Domains, Region, Sources
+from sem.ops.diffraction.inputs import Domains, Polarisation, Region, Sources, StructureFactors
 from sem.ops.diffraction.operator import TracedValue, diffraction, diffraction_serial, diffraction_trace
 from sem.ops.diffraction.problem import CLASSICAL_RADIUS_SQUARED
 from sem.ops.diffraction.reference import diffraction as diffraction_twin
@@ -28,6 +29,23 @@ AVOGADRO = 6.02214179e23
 WATER_MASS = 18.0
 FEW_CELLS = 2
 """Up to so many cells along an axis spots are so broad that amplitudes are interpolated unless told otherwise."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What panels of one exposure share, as the operator takes it.
+
+    Attributes:
+        domains: the crystal in all of its orientations.
+        colours: the sources that have one table of structure factors, their share of all sources, and that table.
+        polarisation: of the beam.
+        options: keywords of :func:`sem.ops.diffraction`.
+    """
+
+    domains: Domains
+    colours: tuple[tuple[float, Sources, StructureFactors], ...]
+    polarisation: Polarisation | None
+    options: dict[str, Any]
 
 
 class Simulator(nn.Module):
@@ -111,14 +129,14 @@ class Simulator(nn.Module):
         """
         return ask_for_gradients(self, names)
 
-    def forward(self, *, reference: bool = False) -> Tensor:
+    def forward(self, *, reference: bool = False, scene: Scene | None = None) -> Tensor:
         """The image ``[slow, fast]``: float32 of the native operator, or float64 of its plain-torch twin
-        (``reference``), which has gradients too."""
-        return self.spread(self.photons(reference=reference))
+        (``reference``), which has gradients too. ``scene``: :meth:`scene` of this or of another panel."""
+        return self.spread(self.photons(reference=reference, scene=scene))
 
-    def photons(self, *, reference: bool = False) -> Tensor:
+    def photons(self, *, reference: bool = False, scene: Scene | None = None) -> Tensor:
         """The image before the detector's point spread: the mean number of photons that arrive."""
-        return self._with_background(self._diffracted(diffraction_twin if reference else diffraction))
+        return self._with_background(self._diffracted(diffraction_twin if reference else diffraction, scene))
 
     def spread(self, photons: Tensor) -> Tensor:
         """``photons`` ``[slow, fast]`` as the point spread has them counted, 0 where pixels are not computed.
@@ -158,7 +176,7 @@ class Simulator(nn.Module):
         Raises:
             ValueError: the sources have several tables of structure factors.
         """
-        (_, arguments, options), *others = self._problems()
+        (_, arguments, options), *others = self._problems(self.scene())
         if others:
             raise ValueError(f"trace: expected one table of structure factors for all sources, got {1 + len(others)}")
         return diffraction_trace(pixel, *arguments, **options, backend=backend, dtype=dtype)
@@ -169,16 +187,28 @@ class Simulator(nn.Module):
         added = self.background(self.detector, self.beam.wavelength, self.physics).to(image)
         return torch.where(self.computed().to(image.device), image + added, image)
 
-    def _diffracted(self, compute: Callable[..., Tensor]) -> Tensor:
+    def _diffracted(self, compute: Callable[..., Tensor], scene: Scene | None = None) -> Tensor:
         """The image of all sources, those that have one table of structure factors at a time."""
-        images = [(share, compute(*arguments, **options)) for share, arguments, options in self._problems()]
+        problems = self._problems(scene or self.scene())
+        images = [(share, compute(*arguments, **options)) for share, arguments, options in problems]
         if len(images) == 1:
             return images[0][1]
         return torch.stack([share * image for share, image in images]).sum(dim=0)
 
-    def _problems(self) -> list[tuple[float, tuple[Any, ...], dict[str, Any]]]:
+    def _problems(self, scene: Scene) -> list[tuple[float, tuple[Any, ...], dict[str, Any]]]:
         """What the operator is called with, once for each table of structure factors, and the part of the image that
         the call stands for."""
+        frame, region = self.detector(self.physics), Region(self.region, self.mask)
+        problems = []
+        for number, (share, sources, factors) in enumerate(scene.colours):
+            arguments = (frame, sources, scene.domains, factors, scene.polarisation, region)
+            # where it is divided by the number of sources a background is that of one of the calls
+            once = {"background": 0.0} if number and self.physics == "nanobragg" else {}
+            problems.append((share, arguments, {**scene.options, **once}))
+        return problems
+
+    def scene(self) -> Scene:
+        """All that the operator is called with but for the detector: what panels of one exposure share."""
         axes = self.detector.axes
         _, stars = self.crystal.vectors(self.physics)
         spread_out = self.crystal.shape in ("gauss", "tophat")  # spots whose size is measured in reciprocal space
@@ -186,7 +216,6 @@ class Simulator(nn.Module):
         scale = CLASSICAL_RADIUS_SQUARED * self.beam.fluence
         per_gram = AVOGADRO / WATER_MASS
         background = WATER_FACTOR**2 * scale * (self.water * MICROMETRE) ** 3 * 1e6 * per_gram
-        frame, sources = self.detector(self.physics), self.beam(axes, self.source_weighting)
         domains = Domains(
             self.orientations(),
             cells=self.crystal.cells,
@@ -195,17 +224,15 @@ class Simulator(nn.Module):
             reciprocal_metric=stars @ stars.T if spread_out else None,
             phi_carryover=self.carries_over(),
         )
-        polarisation, region = self.beam.polarisation_along(axes), Region(self.region, self.mask)
-        options = {"scale": scale, "background": background, "d_min": self.d_min * ANGSTROM, "mode": self.physics}
+        sources = self.beam(axes, self.source_weighting)
         groups = self.reflections.colours(sources.wavelength / ANGSTROM)
-        problems = []
-        for number, (chosen, wavelength) in enumerate(groups):
+        colours = []
+        for chosen, wavelength in groups:
             own = sources if len(groups) == 1 else _some(sources, chosen)
-            arguments = (frame, own, domains, self.reflections(self.interpolate, wavelength), polarisation, region)
-            # where it is divided by the number of sources a background is that of one of the calls
-            once = {"background": 0.0} if number and self.physics == "nanobragg" else {}
-            problems.append((len(chosen) / len(sources.wavelength), arguments, {**options, **once}))
-        return problems
+            share = len(chosen) / len(sources.wavelength)
+            colours.append((share, own, self.reflections(self.interpolate, wavelength)))
+        options = {"scale": scale, "background": background, "d_min": self.d_min * ANGSTROM, "mode": self.physics}
+        return Scene(domains, tuple(colours), self.beam.polarisation_along(axes), options)
 
     def orientations(self) -> Tensor:
         """a, b, c in metres for each spindle angle and domain, ``[phi_steps, domains, 3, 3]``, as they are computed."""
