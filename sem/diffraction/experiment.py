@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from sem.diffraction.beam import DEFAULT_FLUENCE, Beam
 from sem.diffraction.crystal import DEFAULT_MOSAIC_SEED, Crystal
@@ -176,10 +176,10 @@ def _beam(values: Values) -> Beam:
     )
 
 
-def _spectrum(values: Values) -> np.ndarray | None:
+def _spectrum(values: Values) -> Tensor | None:
     if "spectrum_file" not in values:
         return None
-    return read_rows(values["spectrum_file"], "a wavelength and a weight", least=2)
+    return torch.from_numpy(read_rows(values["spectrum_file"], "a wavelength and a weight", least=2))
 
 
 def _crystal(values: Values, wavelength: float) -> Crystal:

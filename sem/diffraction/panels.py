@@ -64,7 +64,7 @@ class Panels(nn.Module):
             raise ValueError("detectors: expected at least one, got none")
         for number, detector in enumerate(detectors):
             _share_directions(detectors[0], detector, number)
-        every = (
+        every: Sequence[Background | None] = (
             [background] * len(detectors) if background is None or isinstance(background, Background) else background
         )
         for name, values in (("background", every), ("masks", masks)):
@@ -72,12 +72,15 @@ class Panels(nn.Module):
                 raise ValueError(f"{name}: expected one for each of {len(detectors)} panels, got {len(values)}")
         self.crystal, self.beam, self.reflections = crystal, beam, reflections
         self.detectors = nn.ModuleList(detectors)
-        shared = background is None or isinstance(background, Background)
-        self.background = background if shared else nn.ModuleList(every)
+        self.background: nn.Module | None
+        if background is None or isinstance(background, Background):
+            self.background = background
+        else:
+            self.background = nn.ModuleList(background)
         made = []
         for number, detector in enumerate(detectors):
-            own = {"background": every[number], "mask": None if masks is None else masks[number]}
-            made.append(Simulator(crystal, beam, detector, reflections, **own, **options))
+            mask = None if masks is None else masks[number]
+            made.append(Simulator(crystal, beam, detector, reflections, background=every[number], mask=mask, **options))
             made[-1].water = made[0].water
         self.water, self.point_spread = made[0].water, made[0].point_spread
         self.simulators = nn.ModuleList(made)

@@ -119,7 +119,7 @@ class Reflections(nn.Module):
 
     def forward(self, tricubic: bool = False, wavelength: Tensor | None = None) -> StructureFactors:
         """What the operator takes; of several tables what they give at ``wavelength`` in Å, with its gradient."""
-        table = self.table
+        table: Tensor | None = self.table
         if table is not None and self.wavelengths is not None:
             assert wavelength is not None
             table = self._at(wavelength)

@@ -76,7 +76,7 @@ class Model:
 
     def _files_digest(self) -> str:
         pairs = zip(self.flags, self.flags[1:], strict=False)
-        named = [path for flag, value in pairs if flag in _FILES for path in (value, *_listed(flag, value))]
+        named = [path for flag, value in pairs if flag in _FILES for path in _named_by(flag, value)]
         return " ".join(map(digest_of, named))
 
     def with_parameters(self, parameters: Mapping[str, Any], fit: Mapping[str, Any]) -> Model:
@@ -149,9 +149,10 @@ def _found_beside(words: list[str], path: Path) -> tuple[str, ...]:
     return tuple(flags)
 
 
-def _listed(flag: str, path: str) -> list[Path]:
-    """The files that the file of a flag names."""
-    return [file for _, file, _ in colours_listed(path)] if "hkl_list_file" in BY_NAME[flag].sets else []
+def _named_by(flag: str, path: str) -> list[Path]:
+    """The file of a flag, and those that it names."""
+    listed = colours_listed(path) if "hkl_list_file" in BY_NAME[flag].sets else []
+    return [Path(path), *(file for _, file, _ in listed)]
 
 
 @functools.lru_cache(maxsize=2)
