@@ -22,8 +22,8 @@ INTRODUCTION = """\
 The flags of nanoBragg with its own spelling, units and defaults, so that a script runs with the program's name
 replaced. Flags act in the order in which they stand: each one *sets* what the third column says, and of what several
 flags set the last one counts. *Ignored* flags are accepted and do nothing, with a note; flags that
-are *not covered*, and unknown ones, are errors. What behaves differently is on the page about
-[diffraction](diffraction.md).
+are *not covered*, and unknown ones, are errors. What behaves differently is on the page for those who
+[come from nanoBragg](diffraction_from_nanobragg.md).
 """
 
 

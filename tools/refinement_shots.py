@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from sem.diffraction.background import scattering_angles
 from sem.diffraction.experiment import random_misset
 from sem.diffraction.images import write_float
 from sem.diffraction.refinement import (
@@ -33,7 +34,6 @@ from sem.diffraction.refinement import (
     tasks_from,
     write_model,
 )
-from sem.diffraction.refinement.background import scattering_angles
 from sem.diffraction.rotations import about_xyz
 from sem.files import write_text
 
@@ -63,7 +63,7 @@ def write_shot(folder: Path, seed: int, misset_error: float) -> None:
     simulator = Model(flags, {"crystal.misset": list(truth)}).simulator()
     with torch.no_grad():
         image = simulator().to(torch.float64)
-    angles = scattering_angles(simulator)
+    angles = scattering_angles(simulator.detector, simulator.physics).detach()
     mean = PEAK * image / image.max() + BACKGROUND * (0.5 + torch.exp(-3 * (angles / angles.max()).square()))
     generator = torch.Generator().manual_seed(seed)
     write_float(folder / f"shot-{seed:03d}.bin", torch.poisson(mean, generator=generator))

@@ -477,7 +477,7 @@ def test_flags_act_on_top_of_an_experiment(capsys):
     plain = experiment_from(base).simulator
     assert torch.equal(masked.detector().origin, plain.detector().origin) and bool(masked.mask.all())
     with pytest.raises(ValueError, match=r"a\.expt: expected -panel with a number from 0 to 3, got none"):
-        experiment_from(["-expt", "a.expt", "-default_F", "1"])
+        _ = experiment_from(["-expt", "a.expt", "-default_F", "1"]).simulator
     with pytest.raises(ValueError, match=r"a\.expt: expected a panel from 0 to 3, got 4"):
         experiment_from(["-expt", "a.expt", "-default_F", "1", "-panel", "4"])
 

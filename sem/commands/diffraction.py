@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sem.command_line import Command, Parser, perform
@@ -38,6 +38,7 @@ def simulate(arguments: Sequence[str]) -> int:
 
     from sem.diffraction import images
     from sem.diffraction.experiment import experiment_from
+    from sem.diffraction.outputs import write_outputs
     from sem.diffraction.smv_header import smv_header
     from sem.diffraction.summary import summary
 
@@ -49,21 +50,36 @@ def simulate(arguments: Sequence[str]) -> int:
         return 0
     for line in summary(experiment):
         print(line)
-    header = smv_header(experiment.simulator)
-    detector = experiment.simulator.detector
-    images.smv_header_bytes((detector.slow_pixels, detector.fast_pixels), header)  # before the work, not after it
+    panels = experiment.panels
+    for simulator in panels:  # what cannot be written is said before the work, not after it
+        detector = simulator.detector
+        images.smv_header_bytes((detector.slow_pixels, detector.fast_pixels), smv_header(simulator))
     if experiment.trace_pixel is not None:
         _print_trace(experiment, experiment.trace_pixel)
     with torch.no_grad():
-        image = experiment.simulator.serial() if experiment.reference else experiment.simulator()
-    for path in _write(experiment, image, header):
-        print(f"wrote {path}")
-    slow, fast = divmod(int(image.argmax()), image.shape[1])
-    mean, deviation = float(image.double().mean()), float(image.double().std(correction=0))
-    print(
-        f"maximum {float(image.max()):g} at fast {fast}, slow {slow}; mean {mean:g}, standard deviation {deviation:g}"
-    )
+        scene = panels[0].scene()
+        arrived = [
+            panel.serial(spread=False) if experiment.reference else panel.photons(scene=scene) for panel in panels
+        ]
+        counted = [panel.spread(photons) for panel, photons in zip(panels, arrived, strict=True)]
+    for line in write_outputs(experiment, arrived, counted):
+        print(f"wrote {line}")
+    _print_statistics(counted)
     return 0
+
+
+def _print_statistics(panels: Sequence[Tensor]) -> None:
+    import torch
+
+    brightest = max(range(len(panels)), key=lambda number: float(panels[number].max()))
+    image = panels[brightest]
+    slow, fast = divmod(int(image.argmax()), image.shape[1])
+    every = torch.cat([panel.flatten() for panel in panels]).double()
+    where = f", panel {brightest}" if len(panels) > 1 else ""
+    print(
+        f"maximum {float(image.max()):g} at fast {fast}, slow {slow}{where}; mean {float(every.mean()):g}, "
+        f"standard deviation {float(every.std(correction=0)):g}"
+    )
 
 
 def compare(arguments: Sequence[str]) -> int:
@@ -145,41 +161,6 @@ def _print_trace(experiment: Experiment, pixel: tuple[int, int]) -> None:
     trace = trace_diffraction(experiment.simulator, pixel, backend="reference" if experiment.reference else "native")
     for name, values in trace.entries:
         print(f"TRACE: {name} = {' '.join(map(repr, values))}")
-
-
-def _write(experiment: Experiment, image: Tensor, header: dict[str, str]) -> Iterable[str]:
-    from pathlib import Path
-
-    from sem.diffraction import images
-    from sem.diffraction.smv_header import image_settings
-
-    outputs, computed = experiment.outputs, experiment.simulator.computed()
-
-    def write(path: str, pixels: Tensor) -> None:
-        """In the format that the name asks for; the C program's, whatever its name, where it asks for none."""
-        if Path(path).suffix.lower() in images.SUFFIXES:
-            images.write_field(path, [pixels], image_settings(experiment.simulator))
-        elif pixels.is_floating_point():
-            images.write_float(path, pixels)
-        else:
-            images.write_smv(path, pixels, header)
-
-    if outputs.float_file is not None:
-        write(outputs.float_file, image.float())
-        yield outputs.float_file
-    if outputs.int_file is not None:
-        scaled, scale = images.counts(image, outputs.scale, outputs.adc_offset, computed)
-        write(outputs.int_file, scaled)
-        yield f"{outputs.int_file}, scaled by {scale:g}"
-    if outputs.noise_file is not None:
-        photons = images.poisson(image, outputs.seed)
-        noisy, _ = images.counts(photons, 1.0, outputs.adc_offset, computed)
-        write(outputs.noise_file, noisy)
-        overloads = int((noisy == images.OVERLOAD).sum())
-        yield f"{outputs.noise_file}, seed {outputs.seed}, {overloads} overloads"
-    if outputs.pgm_file is not None:
-        images.write_pgm(outputs.pgm_file, image, outputs.pgm_scale, computed)
-        yield outputs.pgm_file
 
 
 def _add_compare_arguments(parser: Parser) -> None:

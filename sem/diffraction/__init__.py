@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sem.diffraction.background import Background
     from sem.diffraction.beam import Beam, SourceRow
     from sem.diffraction.conventions import CONVENTIONS, Convention, custom
     from sem.diffraction.crystal import Crystal
@@ -18,10 +19,14 @@ if TYPE_CHECKING:
     from sem.diffraction.files.dxtbx_document import read_experiments, write_experiments
     from sem.diffraction.files.reflection_list import open_reflections, write_mtz
     from sem.diffraction.images import read_panels, write_field
+    from sem.diffraction.panels import Panels
+    from sem.diffraction.point_spread import PointSpread
+    from sem.diffraction.readout import Readout
     from sem.diffraction.reflections import Reflections
     from sem.diffraction.simulator import Simulator
 else:
     _MODULES = {
+        "Background": "background",
         "Beam": "beam",
         "SourceRow": "beam",
         "CONVENTIONS": "conventions",
@@ -33,6 +38,9 @@ else:
         "experiment_from": "experiment",
         "read_panels": "images",
         "write_field": "images",
+        "Panels": "panels",
+        "PointSpread": "point_spread",
+        "Readout": "readout",
         "Reflections": "reflections",
         "Simulator": "simulator",
         "DxtbxExperiment": "files.dxtbx",
@@ -54,12 +62,16 @@ else:
 
 __all__ = [
     "CONVENTIONS",
+    "Background",
     "Beam",
     "Convention",
     "Crystal",
     "Detector",
     "DxtbxExperiment",
     "Experiment",
+    "Panels",
+    "PointSpread",
+    "Readout",
     "Reflections",
     "Simulator",
     "SourceRow",

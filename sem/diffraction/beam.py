@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -68,7 +69,7 @@ class Beam(nn.Module):
     """A beam of one or several sources, each of which may send several wavelengths.
 
     Args:
-        wavelength: central wavelength, Å.
+        wavelength: central wavelength, Å; 1, or the mean of the spectrum, if None.
         polarisation: Kahn's factor, from -1 to 1; 0 for an unpolarised beam.
         polarised: False computes without any polarisation factor.
         fluence: photons per square metre.
@@ -79,10 +80,12 @@ class Beam(nn.Module):
         dispersion: relative range of wavelengths (0.02 for 2 %).
         dispersion_steps: number of wavelengths.
         sources: rows of a source file, which replace divergence and dispersion.
+        spectrum: pairs of a wavelength in Å and a weight, which replace dispersion; every direction has all of it, and
+            the sum of the weights, whatever it is, stands for the whole fluence.
         round_divergence: leave out the corners of the divergence grid.
 
     Parameters (float64, without gradients until asked for): ``wavelength``, ``polarisation``, ``fluence``,
-    ``divergence``, ``dispersion``, and with sources ``positions``, ``weights`` and ``wavelengths``.
+    ``divergence``, ``dispersion``, with a spectrum ``weights`` and ``wavelengths``, and with sources ``positions`` too.
 
     Raises:
         ValueError: a wavelength, range, flux or size that is impossible.
@@ -90,7 +93,7 @@ class Beam(nn.Module):
 
     def __init__(
         self,
-        wavelength: float = 1.0,
+        wavelength: float | None = None,
         *,
         polarisation: float = 0.0,
         polarised: bool = True,
@@ -104,13 +107,21 @@ class Beam(nn.Module):
         dispersion: float | None = None,
         dispersion_steps: int | None = None,
         sources: tuple[SourceRow, ...] | None = None,
+        spectrum: Sequence[Sequence[float]] | Tensor | None = None,
         round_divergence: bool = True,
     ) -> None:
         super().__init__()
         self.polarised = polarised
         if not -1 <= polarisation <= 1:
             raise ValueError(f"polarisation: expected a Kahn factor from -1 to 1, got {polarisation:g}")
-        self.wavelength = parameter(positive("wavelength", wavelength, "in Å"))
+        self.has_spectrum = spectrum is not None
+        if spectrum is not None:
+            if sources is not None or dispersion or (dispersion_steps or 1) > 1:
+                raise ValueError("spectrum: expected neither sources nor a dispersion to go with it, got one of them")
+            self._set_spectrum(spectrum)
+            if wavelength is None:
+                wavelength = float((self.weights * self.wavelengths).sum() / self.weights.sum())
+        self.wavelength = parameter(positive("wavelength", 1.0 if wavelength is None else wavelength, "in Å"))
         self.polarisation = parameter(polarisation)
         if flux is not None:
             nonnegative("flux", flux, "in photons per second")
@@ -157,6 +168,17 @@ class Beam(nn.Module):
         self.has_wavelength: Tensor
         self.register_buffer("has_wavelength", torch.tensor([row.wavelength is not None for row in rows]))
 
+    def _set_spectrum(self, spectrum: Sequence[Sequence[float]] | Tensor) -> None:
+        pairs = torch.as_tensor(spectrum, dtype=torch.float64)
+        if pairs.dim() != 2 or pairs.shape[1] != 2 or not len(pairs):
+            raise ValueError(f"spectrum: expected pairs of wavelength and weight, got shape {list(pairs.shape)}")
+        wavelengths, weights = pairs.unbind(dim=1)
+        if not bool(pairs.isfinite().all()) or bool((wavelengths <= 0).any()) or bool((weights < 0).any()):
+            raise ValueError("spectrum: expected finite wavelengths > 0 and weights >= 0, got others among them")
+        if not bool((weights > 0).any()):
+            raise ValueError("spectrum: expected a weight above 0 in some pair, got only 0")
+        self.wavelengths, self.weights = parameter(wavelengths), parameter(weights)
+
     def polarisation_along(self, axes: Axes) -> Polarisation | None:
         """What the operator takes: None for a beam without the factor."""
         return Polarisation(axes.polarisation, self.polarisation) if self.polarised else None
@@ -165,7 +187,7 @@ class Beam(nn.Module):
         """The sources in the laboratory whose directions ``axes`` gives, differentiable in every parameter.
 
         ``weighting``: "ignore" gives every source the same intensity, as nanoBragg does; "relative" divides the weights
-        of the rows by their mean.
+        of the rows by their mean. Those of a spectrum always count.
         """
         if self.has_rows:
             wavelengths = torch.where(self.has_wavelength, self.wavelengths, self.wavelength) * ANGSTROM
@@ -176,9 +198,12 @@ class Beam(nn.Module):
         horizontal_angle, vertical_angle = (self.divergence_grid * self.divergence * MILLIRADIAN).unbind(dim=-1)
         directions = about_axis(-axes.beam, axes.polarisation, vertical_angle)
         directions = unit(about_axis(directions, vertical, horizontal_angle))
-        wavelengths = self.wavelength * ANGSTROM * (1 + self.dispersion * self.dispersion_grid)
-        colours, points = len(wavelengths), len(directions)
-        return Sources(directions.repeat_interleave(colours, dim=0), wavelengths.repeat(points))
+        points = len(directions)
+        if self.has_spectrum:
+            wavelengths, weights = self.wavelengths * ANGSTROM, (self.weights / self.weights.mean()).repeat(points)
+        else:
+            wavelengths, weights = self.wavelength * ANGSTROM * (1 + self.dispersion * self.dispersion_grid), None
+        return Sources(directions.repeat_interleave(len(wavelengths), dim=0), wavelengths.repeat(points), weights)
 
 
 def _spread_of(name: str, width: float | None, step: float | None, steps: int | None) -> tuple[float, float, int]:

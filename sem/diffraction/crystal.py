@@ -19,7 +19,7 @@ from sem.diffraction.parameters import (
     parameter,
     positive,
 )
-from sem.diffraction.rotations import about_axis, about_xyz, unit
+from sem.diffraction.rotations import about_axis, about_xyz, by_vector, unit
 
 SHAPES = ("square", "round", "gauss", "tophat")
 DEFAULT_MOSAIC_SEED = 12345678
@@ -40,7 +40,8 @@ class Crystal(nn.Module):
         oscillation: how far the spindle turns during the exposure.
         phi_steps: angles computed, ``phi + i * oscillation / phi_steps``; 2 with an oscillation, else 1, if None.
         phi_step: from one angle to the next, in place of ``oscillation / phi_steps``.
-        mosaic_spread: largest angle between a domain and the crystal.
+        mosaic_spread: largest angle between a domain and the crystal; or three, about the crystal's own axes x (along
+            a), y and z (along c*), which turn with it.
         mosaic_domains: 10 with a spread, else 1, if None. The first domain is aligned with the crystal.
         mosaic_seed: picks the axes and the relative angles of the domains.
 
@@ -71,7 +72,7 @@ class Crystal(nn.Module):
         oscillation: float = 0.0,
         phi_steps: int | None = None,
         phi_step: float | None = None,
-        mosaic_spread: float = 0.0,
+        mosaic_spread: float | Sequence[float] = 0.0,
         mosaic_domains: int | None = None,
         mosaic_seed: int = DEFAULT_MOSAIC_SEED,
     ) -> None:
@@ -99,9 +100,13 @@ class Crystal(nn.Module):
         self.phi_step: nn.Parameter | None = None
         if phi_step is not None:
             self.phi_step = parameter(finite("phi step", (phi_step,), 1)[0])
-        self.mosaic_spread = parameter(nonnegative("mosaic spread", mosaic_spread, "in degrees"))
+        widths = (mosaic_spread,) if isinstance(mosaic_spread, (int, float)) else tuple(mosaic_spread)
+        if len(widths) not in (1, 3):
+            raise ValueError(f"mosaic spread: expected one angle or three, got {len(widths)}")
+        checked = [nonnegative("mosaic spread", width, "in degrees") for width in widths]
+        self.mosaic_spread = parameter(checked if len(widths) == 3 else checked[0])
         if mosaic_domains is None:
-            mosaic_domains = DEFAULT_DOMAINS if mosaic_spread else 1
+            mosaic_domains = DEFAULT_DOMAINS if any(widths) else 1
         self.mosaic_domains = count("mosaic domains", mosaic_domains)
         axes, relative = _domains(self.mosaic_domains, mosaic_seed)
         self.mosaic_axes: Tensor
@@ -154,11 +159,27 @@ class Crystal(nn.Module):
         return self.turned(real * ANGSTROM, spindle)
 
     def turned(self, vectors: Tensor, spindle: Tensor) -> Tensor:
-        """Rows ``vectors`` ``[3, 3]`` at each spindle angle and in each domain, ``[phi_steps, domains, 3, 3]``."""
+        """a, b, c ``[3, 3]`` at each spindle angle and in each domain, ``[phi_steps, domains, 3, 3]``.
+
+        With one spread a domain is turned after the spindle, about an axis that stands still, as nanoBragg does it;
+        with three before it, so that it stays the same domain. Three equal ones are like one: at spindle angle 0 domain
+        by domain, at others in their distribution.
+        """
+        if self.mosaic_spread.dim():
+            turned = by_vector(vectors, self._domain_turns(vectors)[:, None, :])
+            return about_axis(turned, spindle, (self.phi_angles() * DEGREE)[:, None, None])
         angles = (self.phi_angles() * DEGREE)[:, None, None]
         rotated = about_axis(vectors, spindle, angles)
         tilt = (self.mosaic_spread * DEGREE * self.mosaic_relative_angles)[:, None]
         return about_axis(rotated, self.mosaic_axes[:, None, :], tilt)
+
+    def _domain_turns(self, vectors: Tensor) -> Tensor:
+        """Each domain's turn at spindle angle 0 as a vector, along its axis and as long as its angle, ``[domains, 3]``:
+        that of a spread of 1, whose parts along the crystal's axes are scaled by the three spreads."""
+        along_a, along_c_star = unit(vectors[0]), unit(torch.linalg.cross(vectors[0], vectors[1]))
+        own = torch.stack([along_a, torch.linalg.cross(along_c_star, along_a), along_c_star])
+        turns = self.mosaic_relative_angles[:, None] * self.mosaic_axes
+        return (turns @ own.mT * (self.mosaic_spread * DEGREE)) @ own
 
 
 def _domains(domains: int, seed: int) -> tuple[Tensor, Tensor]:

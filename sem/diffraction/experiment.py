@@ -1,4 +1,4 @@
-"""From the flags of a command line to a simulator and what to write of its image."""
+"""From the flags of a command line to simulators and what to write of its image."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sem.diffraction.beam import DEFAULT_FLUENCE, Beam
 from sem.diffraction.crystal import DEFAULT_MOSAIC_SEED, Crystal
 from sem.diffraction.detector import Detector
 from sem.diffraction.detector_flags import detector_from
-from sem.diffraction.file_settings import settings_of_files
-from sem.diffraction.flags import CUSTOM, parse
+from sem.diffraction.file_settings import backgrounds_of, settings_of_files
+from sem.diffraction.flags import CUSTOM, FLAGS, parse
 from sem.diffraction.images import ADC_OFFSET, check_output
+from sem.diffraction.panels import Panels
 from sem.diffraction.parameters import ANGSTROM, DEGREE, MILLIMETRE, nonnegative, positive
-from sem.diffraction.readers import read_matrix, read_sources
+from sem.diffraction.point_spread import PointSpread
+from sem.diffraction.readers import read_matrix, read_rows, read_sources
 from sem.diffraction.reflections import Reflections
 from sem.diffraction.rotations import umat2misset
 from sem.diffraction.simulator import FEW_CELLS, Simulator, automatic_oversampling
@@ -32,6 +35,12 @@ C_OUTPUTS = {
     "noise_file": "noiseimage.img",
 }
 """What nanoBragg writes under these names; here where no output is named at all."""
+
+OF_ONE_PANEL = frozenset({
+    "pixels_fast", "pixels_slow", "size_fast", "size_slow", "pixel", "distance", "close_distance", "beam_x", "beam_y",
+    "near_x", "near_y", "org_x", "org_y", "vector_fast", "vector_slow", "vector_normal", "region", "trace_pixel",
+})  # fmt: skip
+"""Settings that cannot be those of several panels. Turns about the sample can: they move the whole detector."""
 
 Values = Mapping[str, Any]
 
@@ -47,20 +56,36 @@ class Outputs:
     scale: float | None
     pgm_scale: float | None
     adc_offset: float
+    gain: float
+    readout_noise: float
     seed: int
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A simulator, what to write, and notes on flags that have no effect."""
+    """A simulator of each panel, what to write, and notes on flags that have no effect."""
 
-    simulator: Simulator
+    panels: Panels
     outputs: Outputs
     notes: tuple[str, ...] = ()
     reference: bool = False
     show_config: bool = False
     trace_pixel: tuple[int, int] | None = None
     random_orientation: bool = False
+    source: str = "experiment"
+    """The file that several panels are from, for messages."""
+
+    @property
+    def simulator(self) -> Simulator:
+        """The simulator of an experiment with one panel.
+
+        Raises:
+            ValueError: there are several.
+        """
+        last = len(self.panels) - 1
+        if last:
+            raise ValueError(f"{self.source}: expected -panel with a number from 0 to {last}, got none")
+        return self.panels[0]
 
 
 def experiment_from(arguments: Sequence[str]) -> Experiment:
@@ -75,23 +100,29 @@ def experiment_from(arguments: Sequence[str]) -> Experiment:
         ValueError: one sentence on the first thing that is wrong.
     """
     given, notes = parse(arguments)
-    values, mask, file_notes = settings_of_files(given)
-    values |= given
+    said, masks, file_notes = settings_of_files(given)
+    if len(said) > 1:
+        _require_no_panels_own(given, len(said))
+    every = [of_panel | given for of_panel in said]
+    values = every[0]
     notes += file_notes
     physics = values.get("physics", "nanobragg")
-    wavelength = _wavelength(values)
-    beam = _beam(values, wavelength)
-    crystal = _crystal(values, wavelength)
-    detector = detector_from(values, physics)
-    detector.oversample = values.get("oversample") or automatic_oversampling(crystal, beam, detector, physics)
-    if detector.oversample < 1:
-        raise ValueError(f"oversample: expected a whole number >= 1, got {detector.oversample}")
+    beam = _beam(values)
+    crystal = _crystal(values, float(beam.wavelength))
+    detectors = [detector_from(of_panel, physics) for of_panel in every]
+    for detector in detectors:
+        detector.oversample = values.get("oversample") or automatic_oversampling(crystal, beam, detector, physics)
+        if detector.oversample < 1:
+            raise ValueError(f"oversample: expected a whole number >= 1, got {detector.oversample}")
     reflections = _reflections(values)
-    simulator = Simulator(
+    panels = Panels(
         crystal,
         beam,
-        detector,
+        detectors,
         reflections,
+        background=backgrounds_of(values, len(detectors)),
+        point_spread=_point_spread(values),
+        masks=masks,
         physics=physics,
         phi_carryover=values.get("phi_carryover", "spec"),
         source_weighting=values.get("source_weighting", "ignore"),
@@ -99,28 +130,35 @@ def experiment_from(arguments: Sequence[str]) -> Experiment:
         water=values.get("water", 0.0),
         d_min=values.get("d_min", 0.0),
         region=values.get("region"),
-        mask=mask,
     )
-    notes += _without_effect(given, detector, physics, simulator.interpolate)
+    notes += _without_effect(given, detectors[0], physics, panels[0].interpolate)
     return Experiment(
-        simulator,
+        panels,
         _outputs(values),
         tuple(notes),
         reference=values.get("reference", False),
         show_config=values.get("show_config", False),
         trace_pixel=values.get("trace_pixel"),
         random_orientation=values.get("misset") == "random",
+        source=values.get("experiments_file", "experiment"),
     )
 
 
-def _wavelength(values: Values) -> float:
-    return positive("wavelength", values.get("wavelength", 1.0), "in Å")
+def _require_no_panels_own(given: Values, panels: int) -> None:
+    """Raise for a flag that says of several panels what is one panel's own."""
+    wrong = {name for name in given if name in OF_ONE_PANEL}
+    if given.get("convention", CUSTOM) != CUSTOM:
+        wrong.add("convention")
+    for flag in FLAGS:
+        if wrong & set(flag.sets) and (flag.count or flag.constant == given[flag.sets[0]]):
+            wanted = f"-panel to go with it, a number from 0 to {panels - 1}"
+            raise ValueError(f"{flag.name}: expected {wanted}, since each panel has its own, got none")
 
 
-def _beam(values: Values, wavelength: float) -> Beam:
+def _beam(values: Values) -> Beam:
     dispersion = values.get("dispersion")
     return Beam(
-        wavelength,
+        values.get("wavelength"),
         polarisation=values.get("polarisation", 0.0),
         polarised=values.get("polarised", True),
         fluence=values.get("fluence", DEFAULT_FLUENCE),
@@ -133,8 +171,15 @@ def _beam(values: Values, wavelength: float) -> Beam:
         dispersion=None if dispersion is None else dispersion / 100,
         dispersion_steps=values.get("dispersion_steps"),
         sources=read_sources(values["source_file"]) if "source_file" in values else None,
+        spectrum=_spectrum(values),
         round_divergence=values.get("round_divergence", True),
     )
+
+
+def _spectrum(values: Values) -> Tensor | None:
+    if "spectrum_file" not in values:
+        return None
+    return torch.from_numpy(read_rows(values["spectrum_file"], "a wavelength and a weight", least=2))
 
 
 def _crystal(values: Values, wavelength: float) -> Crystal:
@@ -233,11 +278,26 @@ def random_misset(seed: int) -> tuple[float, float, float]:
 
 def _reflections(values: Values) -> Reflections:
     default = values.get("default_F", 0.0)
+    if "hkl_list_file" in values:
+        if "hkl_file" in values:
+            raise ValueError("structure factors: expected -hkl or -hkl_spectrum, one of the two")
+        return Reflections.read_colours(values["hkl_list_file"], default, values.get("hkl_between", "linear"))
+    if "hkl_between" in values:
+        raise ValueError("-hkl_between: expected -hkl_spectrum to go with it, got none")
     if "hkl_file" in values:
         return Reflections.read(values["hkl_file"], default, values.get("hkl_column"))
     if default == 0:
         raise ValueError("structure factors: expected -hkl with a file or -default_F above 0, got neither")
     return Reflections(default)
+
+
+def _point_spread(values: Values) -> PointSpread | None:
+    kind, width = values.get("psf"), values.get("psf_width")
+    if kind is None and width is None:
+        return None
+    if kind is None or width is None:
+        raise ValueError(f"-psf and -psf_fwhm: expected both, got {'-psf' if width is None else '-psf_fwhm'} alone")
+    return PointSpread(kind, width)
 
 
 def _outputs(values: Values) -> Outputs:
@@ -258,6 +318,8 @@ def _outputs(values: Values) -> Outputs:
         scale=values.get("scale"),
         pgm_scale=values.get("pgm_scale"),
         adc_offset=values.get("adc_offset", ADC_OFFSET),
+        gain=positive("gain", values.get("gain", 1.0), "in counts per photon"),
+        readout_noise=nonnegative("readout noise", values.get("readout_noise", 0.0), "in counts"),
         seed=abs(values.get("seed", DEFAULT_SEED)),
     )
 

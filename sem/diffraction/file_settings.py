@@ -8,14 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from sem.diffraction import conventions
+from sem.diffraction.background import Background
 from sem.diffraction.files.field_image import FieldImage
 from sem.diffraction.files.kinds import CBF, EDF, HDF5, TIFF, kind_of
 from sem.diffraction.flags import CUSTOM
 from sem.diffraction.images import masked_in, read_panels, read_smv
+from sem.diffraction.readers import read_rows
 
 if TYPE_CHECKING:
     from sem.diffraction.files.dxtbx import DxtbxExperiment
@@ -36,24 +39,29 @@ _HEADER = {
 """Entries of an SMV header, and what they set."""
 
 
-def settings_of_files(given: Values) -> tuple[dict[str, Any], Tensor | None, list[str]]:
-    """Settings of ``-expt``, ``-img`` and ``-mask``, in this order, the mask (bool, True where a pixel is computed) and
-    notes on what is not used.
+def settings_of_files(given: Values) -> tuple[list[dict[str, Any]], list[Tensor | None], list[str]]:
+    """For each panel that is computed the settings of ``-expt``, ``-img`` and ``-mask``, in this order, and its mask
+    (bool, True where a pixel is computed); notes on what is not used.
 
     Raises:
         ImportError: a file's format needs a library that is not installed.
-        ValueError: a file is damaged or none of its kind.
+        ValueError: a file is damaged or none of its kind, or has not as many panels as are computed.
     """
-    values: dict[str, Any] = {}
-    mask, notes = None, []
+    values: list[dict[str, Any]] = [{}]
+    masks: list[Tensor | None] = [None]
+    notes = []
     if "experiments_file" in given:
         from sem.diffraction.files.dxtbx_document import read_experiments
 
         listed = read_experiments(given["experiments_file"])
-        values |= _of_experiment(listed[0], given.get("panel"))
+        chosen = given.get("panel")
+        panels = range(len(listed[0].panels)) if chosen is None else (chosen,)
+        values = [_of_experiment(listed[0], number) for number in panels]
         notes += [f"{given['experiments_file']}: {note}" for note in listed[0].notes()]
         if len(listed) > 1:
             notes.append(f"{given['experiments_file']}: the first of {len(listed)} experiments is taken")
+        if len(values) > 1:
+            return values, _masks_of(given.get("mask_file"), len(values)), notes
     for name in ("image_file", "mask_file"):
         if name not in given:
             continue
@@ -64,22 +72,70 @@ def settings_of_files(given: Values) -> tuple[dict[str, Any], Tensor | None, lis
             alone = "experiments_file" in given and len(found.panels) == 1  # a mask of the one panel that is computed
             number = found.panel(None if alone else given.get("panel"), source)
             said = _of_image(found, number, given.get("convention", "MOSFLM"))
-            mask = torch.from_numpy(masked_in(found, number, kind).copy()) if is_mask else mask
+            masks = [torch.from_numpy(masked_in(found, number, kind).copy())] if is_mask else masks
         else:
             pixels, header = read_smv(source)
             said = _of_header(header, pixels, flipped=is_mask, source=source)
-            mask = pixels > 0 if is_mask else mask
+            masks = [pixels > 0] if is_mask else masks
         if "experiments_file" not in given:  # which knows the detector better than a header
-            values |= said
-    return values, mask, notes
+            values[0] |= said
+    return values, masks, notes
 
 
-def _of_experiment(experiment: DxtbxExperiment, panel: int | None) -> dict[str, Any]:
+def backgrounds_of(given: Values, panels: int) -> Background | list[Background] | None:
+    """What ``-background_image`` or ``-background_profile`` say: for each of several panels an image with one scale.
+
+    Raises:
+        ImportError: a file's format needs a library that is not installed.
+        ValueError: a file is damaged or none of its kind, has not as many panels as are computed; both are given, or
+            neither of them with what goes with them.
+    """
+    scale, axis = given.get("background_scale", 1.0), given.get("background_axis", "q")
+    if "background_profile_file" in given:
+        if "background_image_file" in given:
+            raise ValueError("background: expected -background_image or -background_profile, one of the two")
+        source = given["background_profile_file"]
+        try:
+            return Background(profile=torch.from_numpy(read_rows(source, "x photons", 2)), axis=axis, scale=scale)
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}" if str(source) not in str(error) else str(error)) from None
+    image_given = "background_image_file" in given
+    if "background_axis" in given:
+        raise ValueError("-background_axis: expected -background_profile to go with it, got none")
+    if "background_scale" in given and not image_given:
+        raise ValueError("-background_scale: expected -background_image or -background_profile, got neither")
+    if not image_given:
+        return None
+    source = given["background_image_file"]
+    found = read_panels(source)
+    if panels > 1 and len(found.panels) != panels:
+        raise ValueError(f"{source}: expected {panels} panels as -expt has, got {len(found.panels)}")
+    alone = "experiments_file" in given and len(found.panels) == 1
+    chosen = range(panels) if panels > 1 else (found.panel(None if alone else given.get("panel"), source),)
+    made = []
+    for number in chosen:
+        pixels, good = found.pixels(number)
+        try:
+            made.append(Background(torch.from_numpy(np.where(good, pixels, 0.0)), scale=scale))
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}") from None
+        made[-1].scale = made[0].scale
+    return made
+
+
+def _masks_of(source: str | None, panels: int) -> list[Tensor | None]:
+    """A mask for each of several panels."""
+    if source is None:
+        return [None] * panels
+    found, kind = read_panels(source), kind_of(source)
+    if len(found.panels) != panels:
+        raise ValueError(f"{source}: expected a mask of {panels} panels as -expt has, got {len(found.panels)}")
+    return [torch.from_numpy(masked_in(found, number, kind).copy()) for number in range(panels)]
+
+
+def _of_experiment(experiment: DxtbxExperiment, panel: int) -> dict[str, Any]:
     """Everything as flags could say it, in the file's own laboratory."""
-    last = len(experiment.panels) - 1
-    if panel is None and last:
-        raise ValueError(f"{experiment.source}: expected -panel with a number from 0 to {last}, got none")
-    settings = experiment.detector_settings(panel or 0)
+    settings = experiment.detector_settings(panel)
     beam, convention = experiment.beam_numbers, settings["convention"]
     phi, width = experiment.angles()
     values: dict[str, Any] = {

@@ -271,9 +271,31 @@ FLAGS: tuple[Flag, ...] = (
     _flag("-source_weighting", MORE, "source_weighting", "ignore (the default, as in C) or relative", TEXT),
     _flag("-hkl_column", MORE, "hkl_column", "column of an MTZ or CIF file", TEXT),
     _flag(
-        "-expt", MORE, "experiments_file", "dxtbx experiments, whose beam, panel, crystal and scan are set first", TEXT
+        "-expt", MORE, "experiments_file", "dxtbx experiments, whose beam, panels, crystal and scan are set first", TEXT
     ),
-    _flag("-panel", MORE, "panel", "which panel of -expt, -img or -mask, from 0", WHOLE),
+    _flag("-panel", MORE, "panel", "which panel of -expt, -img or -mask, from 0; all of -expt if not given", WHOLE),
+    _flag(
+        "-mosaic_widths",
+        MORE,
+        "mosaic",
+        "mosaic spreads about the crystal's x (a), y and z (c*), in place of -mosaic",
+        NUMBER,
+        3,
+        "degrees",
+    ),
+    _flag("-spectrum", MORE, "spectrum_file", "rows of wavelength (Å) and weight, in place of a dispersion", TEXT),
+    _flag("-hkl_spectrum", MORE, "hkl_list_file", "rows of wavelength (Å), file as of -hkl, and its column", TEXT),
+    _flag("-hkl_between", MORE, "hkl_between", "these wavelengths: linear (the default) or nearest", TEXT),
+    _flag("-background_image", MORE, "background_image_file", "image of photons that are added to each pixel", TEXT),
+    _flag("-background_profile", MORE, "background_profile_file", "rows x photons, which are added by angle", TEXT),
+    _flag("-background_axis", MORE, "background_axis", "x of these rows: q (the default), two_theta or stol", TEXT),
+    _flag("-background_scale", MORE, "background_scale", "factor of that image or profile"),
+    _flag("-psf", MORE, "psf", "point spread of the detector: gauss or fiber", TEXT),
+    _flag("-psf_fwhm", MORE, "psf_width", "its full width at half height", NUMBER, 1, "mm"),
+    _flag("-gain", MORE, "gain", "counts per photon in the image with noise; 1 if not given"),
+    _flag(
+        "-readout_noise", MORE, "readout_noise", "standard deviation of what is added to it then", NUMBER, 1, "counts"
+    ),
     _switch("-reference", MORE, "reference", "image and trace in float64, by the serial reference"),
     _switch("-show_config", MORE, "show_config", "print the resolved experiment, compute nothing"),
 )

@@ -67,10 +67,14 @@ def counts(
     """
     values = image.detach().to(torch.float64)
     if scale is None or scale <= 0:
-        largest = float(values.max())
-        scale = AUTOMATIC_MAXIMUM / largest if largest > 0 else 1.0
+        scale = automatic_scale(float(values.max()))
     whole = (values * scale + offset + 0.5).floor().clamp(0, OVERLOAD).to(torch.int32)
     return whole if computed is None else torch.where(computed.to(whole.device), whole, 0), scale
+
+
+def automatic_scale(largest: float) -> float:
+    """What makes 55000 of ``largest``; 1 where that is not above 0."""
+    return AUTOMATIC_MAXIMUM / largest if largest > 0 else 1.0
 
 
 def write_smv(path: str | Path, image: Tensor, header: Mapping[str, str] | None = None) -> None:
@@ -353,12 +357,12 @@ def read_pixels(path: str | Path, panel: int | None = None) -> tuple[Tensor, Ten
     return torch.from_numpy(image), torch.from_numpy(good)
 
 
-def poisson(image: Tensor, seed: int) -> Tensor:
+def poisson(image: Tensor, seed: int | torch.Generator) -> Tensor:
     """Photon counts drawn from Poisson's distribution with the mean ``image``, int64; the same for the same seed.
 
-    NaN and negative pixels count 0.
+    A generator, of the CPU, is drawn from as it stands, for one image after the other. NaN and negative pixels count 0.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed)
     mean = torch.nan_to_num(image.detach().to("cpu", torch.float64), nan=0.0, posinf=1e15).clamp(0, 1e15)
     return torch.poisson(mean, generator=generator).to(torch.int64)
 

@@ -61,6 +61,17 @@ def read_rows(path: str | Path, what: str, least: int) -> np.ndarray:
     return np.array([row[:least] for row in _numbers(path, what, least)])
 
 
+def read_words(path: str | Path) -> Iterator[tuple[int, list[str]]]:
+    """The words of each row and its number from 1, without blank lines and what follows ``#``.
+
+    Raises:
+        ValueError: the file cannot be read.
+    """
+    for line, text in enumerate(_lines(path), start=1):
+        if words := text.partition("#")[0].split():
+            yield line, words
+
+
 def _numbers(path: str | Path, what: str, least: int, separators: re.Pattern[str] = _BLANK) -> Iterator[list[float]]:
     empty = True
     for line, text in enumerate(_lines(path), start=1):

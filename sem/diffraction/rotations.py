@@ -29,6 +29,26 @@ def about_axis(vectors: Tensor, axis: Tensor, angle: Tensor) -> Tensor:
     return vectors * cosine + torch.linalg.cross(axis, vectors) * sine + axis * along * (1 - cosine)
 
 
+def by_vector(vectors: Tensor, turn: Tensor) -> Tensor:
+    """``vectors`` ``[..., 3]`` rotated about ``turn`` ``[..., 3]`` by its length in radians.
+
+    Smooth where that is 0 too, as :func:`about_axis` with a unit vector and a length is not.
+
+    Example:
+        >>> x, z = torch.eye(3, dtype=torch.float64)[[0, 2]]
+        >>> by_vector(x, z * torch.pi / 2).round(decimals=9).tolist(), by_vector(x, 0 * z).tolist()
+        ([0.0, 1.0, 0.0], [1.0, 0.0, 0.0])
+    """
+    vectors, turn = torch.broadcast_tensors(vectors, turn)
+    square = turn.square().sum(dim=-1, keepdim=True)
+    small = square < 1e-6
+    safe = torch.where(small, 1.0, square)
+    sine = torch.where(small, 1 - square / 6 + square.square() / 120, torch.sin(safe.sqrt()) / safe.sqrt())
+    cosine = torch.where(small, 0.5 - square / 24 + square.square() / 720, (1 - torch.cos(safe.sqrt())) / safe)
+    across = torch.linalg.cross(turn, vectors)
+    return vectors + sine * across + cosine * torch.linalg.cross(turn, across)
+
+
 def about_xyz(vectors: Tensor, angles: Tensor) -> Tensor:
     """``vectors`` ``[..., 3]`` turned about x, then y, then z by the three ``angles`` in radians."""
     generators = _GENERATORS.to(vectors)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sem.diffraction.background import Background
 from sem.diffraction.beam import Beam
 from sem.diffraction.crystal import Crystal
 from sem.diffraction.detector import PHYSICS, Detector
 from sem.diffraction.parameters import ANGSTROM, MICROMETRE, MILLIMETRE, choice, nonnegative, parameter
+from sem.diffraction.point_spread import PointSpread
 from sem.diffraction.reflections import Reflections
-from sem.ops.diffraction.inputs import Domains, Region
+from sem.ops.diffraction.inputs import Domains, Polarisation, Region, Sources, StructureFactors
 from sem.ops.diffraction.operator import TracedValue, diffraction, diffraction_serial, diffraction_trace
 from sem.ops.diffraction.problem import CLASSICAL_RADIUS_SQUARED
 from sem.ops.diffraction.reference import diffraction as diffraction_twin
@@ -25,6 +29,23 @@ AVOGADRO = 6.02214179e23
 WATER_MASS = 18.0
 FEW_CELLS = 2
 """Up to so many cells along an axis spots are so broad that amplitudes are interpolated unless told otherwise."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What panels of one exposure share, as the operator takes it.
+
+    Attributes:
+        domains: the crystal in all of its orientations.
+        colours: the sources that have one table of structure factors, their share of all sources, and that table.
+        polarisation: of the beam.
+        options: keywords of :func:`sem.ops.diffraction`.
+    """
+
+    domains: Domains
+    colours: tuple[tuple[float, Sources, StructureFactors], ...]
+    polarisation: Polarisation | None
+    options: dict[str, Any]
 
 
 class Simulator(nn.Module):
@@ -40,6 +61,8 @@ class Simulator(nn.Module):
         interpolate: tricubic structure factors; None interpolates a table where a domain has at most 2 cells along an
             axis.
         water: side of a cube of water in the beam, µm, which gives a flat background.
+        background: more of it, an image or a profile.
+        point_spread: of the detector, which the image goes through.
         d_min: spacing in Å below which reflections are left out; 0 for none.
         region: ``(fast first, fast last, slow first, slow last)``, inclusive; the rest of the image is 0.
         mask: bool ``[slow, fast]``, True where a pixel is computed.
@@ -72,6 +95,8 @@ class Simulator(nn.Module):
         source_weighting: str = "ignore",
         interpolate: bool | None = None,
         water: float = 0.0,
+        background: Background | None = None,
+        point_spread: PointSpread | None = None,
         d_min: float = 0.0,
         region: tuple[int, int, int, int] | None = None,
         mask: Tensor | None = None,
@@ -87,6 +112,7 @@ class Simulator(nn.Module):
             raise ValueError("interpolate: expected a table of structure factors to interpolate in, got none")
         self.interpolate = interpolate
         self.water = parameter(nonnegative("water", water, "in µm"))
+        self.background, self.point_spread = background, point_spread
         self.d_min = nonnegative("d_min", d_min, "in Å")
         self.region = None if region is None else self._region_inside(region)
         shape = (detector.slow_pixels, detector.fast_pixels)
@@ -101,19 +127,26 @@ class Simulator(nn.Module):
         Raises:
             ValueError: a name that no parameter has.
         """
-        known = dict(self.named_parameters())
-        for name in names:
-            choice("parameter", name, tuple(known))
-        for name, value in known.items():
-            value.requires_grad_(name in names)
-        return [known[name] for name in names]
+        return ask_for_gradients(self, names)
 
-    def forward(self, *, reference: bool = False) -> Tensor:
+    def forward(self, *, reference: bool = False, scene: Scene | None = None) -> Tensor:
         """The image ``[slow, fast]``: float32 of the native operator, or float64 of its plain-torch twin
-        (``reference``), which has gradients too."""
-        compute = diffraction_twin if reference else diffraction
-        arguments, options = self._problem()
-        return compute(*arguments, **options)
+        (``reference``), which has gradients too. ``scene``: :meth:`scene` of this or of another panel."""
+        return self.spread(self.photons(reference=reference, scene=scene))
+
+    def photons(self, *, reference: bool = False, scene: Scene | None = None) -> Tensor:
+        """The image before the detector's point spread: the mean number of photons that arrive."""
+        return self._with_background(self._diffracted(diffraction_twin if reference else diffraction, scene))
+
+    def spread(self, photons: Tensor) -> Tensor:
+        """``photons`` ``[slow, fast]`` as the point spread has them counted, 0 where pixels are not computed.
+
+        What pixels that are not computed would give to their neighbours is not there.
+        """
+        if self.point_spread is None:
+            return photons
+        spread = self.point_spread(photons, self.detector.pixel_size)
+        return torch.where(self.computed().to(spread.device), spread, 0.0)
 
     def computed(self) -> Tensor:
         """Which pixels are computed, bool ``[slow, fast]``: those of the region that the mask does not leave out."""
@@ -126,20 +159,56 @@ class Simulator(nn.Module):
             chosen &= inside
         return chosen
 
-    def serial(self) -> Tensor:
-        """The image in float64, without gradients, of the serial reference whose values :meth:`trace` gives."""
-        arguments, options = self._problem()
-        return diffraction_serial(*arguments, **options)
+    def serial(self, *, spread: bool = True) -> Tensor:
+        """The image in float64, without gradients, of the serial reference whose values :meth:`trace` gives; without
+        ``spread`` the photons that arrive."""
+        with torch.no_grad():
+            photons = self._with_background(self._diffracted(diffraction_serial))
+            return self.spread(photons) if spread else photons
 
     def trace(
         self, pixel: tuple[int, int], *, backend: str = "native", dtype: torch.dtype | None = None
     ) -> list[TracedValue]:
-        """Every intermediate value of one pixel ``(slow, fast)``; see :func:`sem.ops.diffraction_trace`."""
-        arguments, options = self._problem()
+        """Every intermediate value of one pixel ``(slow, fast)``; see :func:`sem.ops.diffraction_trace`.
+
+        It ends before a ``background`` is added and before the point spread.
+
+        Raises:
+            ValueError: the sources have several tables of structure factors.
+        """
+        (_, arguments, options), *others = self._problems(self.scene())
+        if others:
+            raise ValueError(f"trace: expected one table of structure factors for all sources, got {1 + len(others)}")
         return diffraction_trace(pixel, *arguments, **options, backend=backend, dtype=dtype)
 
-    def _problem(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """What the operator is called with."""
+    def _with_background(self, image: Tensor) -> Tensor:
+        if self.background is None:
+            return image
+        added = self.background(self.detector, self.beam.wavelength, self.physics).to(image)
+        return torch.where(self.computed().to(image.device), image + added, image)
+
+    def _diffracted(self, compute: Callable[..., Tensor], scene: Scene | None = None) -> Tensor:
+        """The image of all sources, those that have one table of structure factors at a time."""
+        problems = self._problems(scene or self.scene())
+        images = [(share, compute(*arguments, **options)) for share, arguments, options in problems]
+        if len(images) == 1:
+            return images[0][1]
+        return torch.stack([share * image for share, image in images]).sum(dim=0)
+
+    def _problems(self, scene: Scene) -> list[tuple[float, tuple[Any, ...], dict[str, Any]]]:
+        """What the operator is called with, once for each table of structure factors, and the part of the image that
+        the call stands for."""
+        frame, region = self.detector(self.physics), Region(self.region, self.mask)
+        problems = []
+        for number, (share, sources, factors) in enumerate(scene.colours):
+            arguments = (frame, sources, scene.domains, factors, scene.polarisation, region)
+            # where it is divided by the number of sources a background is that of one of the calls
+            once = {"background": 0.0} if number and self.physics == "nanobragg" else {}
+            problems.append((share, arguments, {**scene.options, **once}))
+        return problems
+
+    def scene(self) -> Scene:
+        """All that the operator is called with but for the detector: what panels of one exposure share."""
         axes = self.detector.axes
         _, stars = self.crystal.vectors(self.physics)
         spread_out = self.crystal.shape in ("gauss", "tophat")  # spots whose size is measured in reciprocal space
@@ -147,28 +216,23 @@ class Simulator(nn.Module):
         scale = CLASSICAL_RADIUS_SQUARED * self.beam.fluence
         per_gram = AVOGADRO / WATER_MASS
         background = WATER_FACTOR**2 * scale * (self.water * MICROMETRE) ** 3 * 1e6 * per_gram
-        arguments = (
-            self.detector(self.physics),
-            self.beam(axes, self.source_weighting),
-            Domains(
-                self.orientations(),
-                cells=self.crystal.cells,
-                shape=self.crystal.shape,
-                fudge=self.crystal.fudge,
-                reciprocal_metric=stars @ stars.T if spread_out else None,
-                phi_carryover=self.carries_over(),
-            ),
-            self.reflections(self.interpolate),
-            self.beam.polarisation_along(axes),
-            Region(self.region, self.mask),
+        domains = Domains(
+            self.orientations(),
+            cells=self.crystal.cells,
+            shape=self.crystal.shape,
+            fudge=self.crystal.fudge,
+            reciprocal_metric=stars @ stars.T if spread_out else None,
+            phi_carryover=self.carries_over(),
         )
-        options = {
-            "scale": scale,
-            "background": background,
-            "d_min": self.d_min * ANGSTROM,
-            "mode": self.physics,
-        }
-        return arguments, options
+        sources = self.beam(axes, self.source_weighting)
+        groups = self.reflections.colours(sources.wavelength / ANGSTROM)
+        colours = []
+        for chosen, wavelength in groups:
+            own = sources if len(groups) == 1 else _some(sources, chosen)
+            share = len(chosen) / len(sources.wavelength)
+            colours.append((share, own, self.reflections(self.interpolate, wavelength)))
+        options = {"scale": scale, "background": background, "d_min": self.d_min * ANGSTROM, "mode": self.physics}
+        return Scene(domains, tuple(colours), self.beam.polarisation_along(axes), options)
 
     def orientations(self) -> Tensor:
         """a, b, c in metres for each spindle angle and domain, ``[phi_steps, domains, 3, 3]``, as they are computed."""
@@ -189,6 +253,21 @@ class Simulator(nn.Module):
                 f"got {fast_first} {fast_last} {slow_first} {slow_last}"
             )
         return region
+
+
+def _some(sources: Sources, chosen: Tensor) -> Sources:
+    weight = None if sources.weight is None else sources.weight[chosen]
+    return Sources(sources.direction[chosen], sources.wavelength[chosen], weight)
+
+
+def ask_for_gradients(module: nn.Module, names: Sequence[str]) -> list[nn.Parameter]:
+    """What :meth:`Simulator.refine` does with any module."""
+    known = dict(module.named_parameters())
+    for name in names:
+        choice("parameter", name, tuple(known))
+    for name, value in known.items():
+        value.requires_grad_(name in names)
+    return [known[name] for name in names]
 
 
 def automatic_oversampling(crystal: Crystal, beam: Beam, detector: Detector, physics: str = "nanobragg") -> int:

@@ -24,7 +24,7 @@ def summary(experiment: Experiment) -> list[str]:
         volume = 504000 A^3
         crystal is 0.035 x 0.04 x 0.045 microns
     """
-    simulator = experiment.simulator
+    simulator = experiment.panels[0]
     crystal, beam, detector = simulator.crystal, simulator.beam, simulator.detector
     real, stars = crystal.vectors(simulator.physics)
     lengths, cells = real.norm(dim=-1), crystal.cells
@@ -38,7 +38,9 @@ def summary(experiment: Experiment) -> list[str]:
     sources = beam(detector.axes)
     first, steps = float(crystal.phi), crystal.phi_steps
     size = " x ".join(f"{length:g}" for length in (lengths * cells * (ANGSTROM / MICROMETRE)).tolist())
-    across = f"{detector.oversample}x{detector.oversample}"
+    finest = max(panel.detector.oversample for panel in experiment.panels)
+    across = f"{finest}x{finest}"
+    spread = _numbers(crystal.mosaic_spread.reshape(-1).tolist())
     lines = [
         f"Unit Cell: {_numbers([*lengths.tolist(), *angles.tolist()])}",
         f"volume = {float(content):g} A^3",
@@ -47,11 +49,13 @@ def summary(experiment: Experiment) -> list[str]:
         f"created a total of {len(sources.direction)} sources",
         f"incident fluence: {float(beam.fluence):g} photons/m^2",
         f"Kahn polarization factor: {float(beam.polarisation):f}" if beam.polarised else "no polarization factor",
-        f"{crystal.mosaic_domains} mosaic domains over mosaic spread of {float(crystal.mosaic_spread):g} degrees",
+        f"{crystal.mosaic_domains} mosaic domains over mosaic spread of {spread} degrees",
         f"{steps} phi steps from {first:g} to {first + float(crystal.oscillation):g} degrees",
         f"{across} pixel oversample steps",
         f"sensor is {detector.thickness * MICROMETRE:g} m thick in {detector.layers} layers",
     ]
+    if len(experiment.panels) > 1:
+        lines.append(f"{len(experiment.panels)} panels")
     if experiment.random_orientation:
         misset = " ".join(f"{angle:f}" for angle in crystal.misset.tolist())
         lines.insert(0, f"random orientation misset angles: {misset} deg")

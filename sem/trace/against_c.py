@@ -79,11 +79,11 @@ def against_c(program: str | Path, flags: Sequence[str], folder: str | Path) -> 
         raise ValueError(f"{program}: expected a program that can be run, got none")
     ours = list(flags) if "-phi_carryover" in flags else [*flags, *_CARRIED]
     experiment = experiment_from(ours)
+    detector = experiment.simulator.detector
     theirs = [*_for_c(flags), "-floatfile", str(folder / C_IMAGE), "-nonoise", "-nopgm"]
     (folder / C_IMAGE).unlink(missing_ok=True)  # of a run before
     log = _run([str(Path(found).absolute()), *theirs])
     write_text(folder / C_LOG, log)
-    detector = experiment.simulator.detector
     shape = detector.slow_pixels, detector.fast_pixels
     if not (folder / C_IMAGE).is_file():
         raise ValueError(f"{program}: expected the image that -floatfile asks for, got none; it printed {_end(log)!r}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sem.diffraction.background import scattering_angles
 from sem.diffraction.parameters import choice, count
 from sem.diffraction.simulator import Simulator
 
@@ -30,22 +31,8 @@ def background_terms(simulator: Simulator, kind: str, terms: int) -> Tensor:
         return torch.ones(pixels, 1, dtype=torch.float64)
     if count("background terms", terms) < 2:
         raise ValueError(f"background terms: expected a whole number >= 2, got {terms}")
-    angles = scattering_angles(simulator).flatten()
+    angles = scattering_angles(detector, simulator.physics).flatten()
     low, high = float(angles.min()), float(angles.max())
     place = (angles - low) / max(high - low, 1e-12) * (terms - 1)
     knots = torch.arange(terms, dtype=torch.float64)
     return (1 - (place.unsqueeze(1) - knots).abs()).clamp(min=0.0)
-
-
-@torch.no_grad()
-def scattering_angles(simulator: Simulator) -> Tensor:
-    """2 theta of every pixel's middle, ``[slow, fast]``, radians. A curved detector counts as its flat one."""
-    frame = simulator.detector(simulator.physics)
-    origin, fast, slow = (
-        torch.as_tensor(vector, dtype=torch.float64) for vector in (frame.origin, frame.fast, frame.slow)
-    )
-    rows = (torch.arange(frame.shape[0], dtype=torch.float64) + 0.5) * frame.pixel_size
-    columns = (torch.arange(frame.shape[1], dtype=torch.float64) + 0.5) * frame.pixel_size
-    points = origin + rows[:, None, None] * slow + columns[None, :, None] * fast
-    cosine = points @ simulator.detector.axes.beam / points.norm(dim=-1)
-    return cosine.clamp(-1, 1).arccos()

@@ -80,6 +80,8 @@ REFINABLE: Mapping[str, Kind] = {
     "detector.two_theta": Kind("degrees", 0.01),
     "reflections.default": Kind("", 0.01, low=0.0, of_place=False, in_scale=True),
     "water": Kind("µm", 0.05, low=0.0, of_place=False),
+    "point_spread.width": Kind("mm", 0.05, low=0.0, of_place=False),
+    "background.scale": Kind("", 0.05, low=0.0, of_place=False),
 }
 """What may be refined, by the name that :meth:`sem.diffraction.Simulator.refine` knows it by."""
 

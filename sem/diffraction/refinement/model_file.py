@@ -17,7 +17,8 @@ from typing import Any
 import torch
 
 from sem.diffraction.experiment import experiment_from
-from sem.diffraction.flags import FLAGS, OUTPUT
+from sem.diffraction.flags import BY_NAME, FLAGS, OUTPUT
+from sem.diffraction.reflections import colours_listed
 from sem.diffraction.simulator import Simulator
 from sem.files import write_text
 
@@ -75,7 +76,8 @@ class Model:
 
     def _files_digest(self) -> str:
         pairs = zip(self.flags, self.flags[1:], strict=False)
-        return " ".join(digest_of(value) for flag, value in pairs if flag in _FILES)
+        named = [path for flag, value in pairs if flag in _FILES for path in _named_by(flag, value)]
+        return " ".join(map(digest_of, named))
 
     def with_parameters(self, parameters: Mapping[str, Any], fit: Mapping[str, Any]) -> Model:
         """The same flags with ``parameters`` in place of those of their names, and another ``fit``."""
@@ -145,6 +147,12 @@ def _found_beside(words: list[str], path: Path) -> tuple[str, ...]:
         if word in _FILES:
             flags[index + 1] = str(folder / words[index + 1])
     return tuple(flags)
+
+
+def _named_by(flag: str, path: str) -> list[Path]:
+    """The file of a flag, and those that it names."""
+    listed = colours_listed(path) if "hkl_list_file" in BY_NAME[flag].sets else []
+    return [Path(path), *(file for _, file, _ in listed)]
 
 
 @functools.lru_cache(maxsize=2)
