@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import codecs
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -187,16 +187,49 @@ def generate_text(model: SEMModel, tokenizer: Tokenizer, settings: GenerationCon
     """The continuation of ``settings.prompt`` in pieces as they become readable.
 
     The model sees a document's beginning before the prompt, and the text ends where it ends the document.
-    Bytes that are no UTF-8 become U+FFFD; a character of several bytes comes in one piece.
 
     Raises:
+        ValueError: the prompt is no Unicode text.
         ImportError: as :func:`token_filter`.
     """
-    prompt = [tokenizer.eos, *tokenizer.encode(settings.prompt)]
-    return _readable(generate_tokens(model, prompt, settings, stop_token=tokenizer.eos), tokenizer)
+    prompt = prompt_tokens(tokenizer, settings.prompt, name="generation.prompt")
+    return readable(generate_tokens(model, prompt, settings, stop_token=tokenizer.eos), tokenizer)
 
 
-def _readable(tokens: Iterator[int], tokenizer: Tokenizer) -> Iterator[str]:
+def prompt_tokens(tokenizer: Tokenizer, text: str, *, name: str = "prompt") -> list[int]:
+    """What a model reads before it continues ``text``: a document's beginning, and the text.
+
+    Args:
+        tokenizer: the model's.
+        text: the prompt.
+        name: what an error calls the text.
+
+    Raises:
+        ValueError: the text is no Unicode: what came as bytes that are no UTF-8 has half surrogates in their place.
+
+    Example:
+        >>> from sem.data import ByteTokenizer
+        >>> prompt_tokens(ByteTokenizer(), "ab")
+        [257, 97, 98]
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        code = ord(text[error.start])
+        got = f"the byte 0x{code - 0xDC00:02x}" if code >= 0xDC80 else f"half a surrogate pair, {code:#x},"
+        raise ValueError(f"{name}: expected text in UTF-8, got {got} at position {error.start}") from None
+    return [tokenizer.eos, *tokenizer.encode(text)]
+
+
+def readable(tokens: Iterable[int], tokenizer: Tokenizer) -> Iterator[str]:
+    """The text of ``tokens`` in pieces: a character of several bytes comes in one piece, bytes that are no UTF-8 become
+    U+FFFD.
+
+    Example:
+        >>> from sem.data import ByteTokenizer
+        >>> list(readable([110, 195, 169, 255], ByteTokenizer()))
+        ['n', 'é', '\ufffd']
+    """
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     for token in tokens:
         if piece := decoder.decode(tokenizer.decode_bytes([token])):
