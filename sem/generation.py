@@ -16,7 +16,7 @@ from torch import Tensor
 from sem.config_sections import GenerationConfig
 from sem.data import Tokenizer
 from sem.extras import how_to_install
-from sem.model import SEMModel
+from sem.model import DecodingState, SEMModel
 
 
 def filter_log_probabilities(
@@ -126,7 +126,12 @@ def _transformers_processors(settings: GenerationConfig) -> tuple[list[Callable]
 
 
 def generate_tokens(
-    model: SEMModel, prompt: Sequence[int], settings: GenerationConfig, *, stop_token: int | None = None
+    model: SEMModel,
+    prompt: Sequence[int],
+    settings: GenerationConfig,
+    *,
+    stop_token: int | None = None,
+    start: DecodingState | None = None,
 ) -> Iterator[int]:
     """Draw tokens one after the other; the same seed draws the same tokens on the same machine.
 
@@ -138,6 +143,8 @@ def generate_tokens(
         prompt: at least one token to continue.
         settings: how many tokens to draw and how; the prompt there is not used.
         stop_token: ends the text when it is drawn, and is not yielded; it is never the first token drawn.
+        start: ``model.init_state(1)``, which several texts may share; each makes its own by default, with a copy of the
+            parameters in it.
 
     Raises:
         ValueError: the prompt is empty.
@@ -146,7 +153,7 @@ def generate_tokens(
     """
     if not prompt:
         raise ValueError("prompt: expected at least one token, got none")
-    return _draw(model, list(prompt), settings, token_filter(settings), stop_token)
+    return _draw(model, list(prompt), settings, token_filter(settings), stop_token, start)
 
 
 @torch.no_grad()
@@ -156,13 +163,15 @@ def _draw(
     settings: GenerationConfig,
     choose: Callable[[Tensor, Tensor], Tensor],
     stop_token: int | None,
+    start: DecodingState | None,
 ) -> Iterator[int]:
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(settings.seed)
     was_training = model.training
     model.eval()
     try:
-        predicted, state = model.prefill(torch.tensor([prompt], device=device))
+        given = () if start is None else (start,)
+        predicted, state = model.prefill(torch.tensor([prompt], device=device), *given)
         occurs = torch.zeros(predicted.shape[-1], dtype=torch.bool)
         occurs[prompt] = True
         for count in range(settings.max_new_tokens):
