@@ -166,6 +166,16 @@ class TrainingConfig(RunSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DistillationConfig(Section):
+    """Learning from a trained model beside the text."""
+
+    section: ClassVar[str] = "distillation"
+    teacher: str | None = setting(None, "run's folder, or checkpoint, of the same tokenizer; null: none", pattern=".+")
+    temperature: float = setting(2.0, "both models' log-probabilities are divided by it, to be compared", gt=0)
+    weight: float = setting(0.5, "share of the teacher in the loss; the text has the rest", ge=0, le=1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class GenerationConfig(Section):
     """Sampling of new text."""
 

@@ -8,14 +8,10 @@ import sys
 import urllib.request
 
 import pytest
-import torch
 from processes import start
-from small_model import SMALL_MODEL
+from saved_run import saved_run
 
 from sem.cli import main
-from sem.config import SEMConfig
-from sem.model import SEMModel
-from sem.training.checkpoint import CheckpointStore
 
 COMMAND = "import sys; from sem.cli import main; sys.exit(main(['serve', *sys.argv[1:]]))"
 
@@ -23,12 +19,8 @@ COMMAND = "import sys; from sem.cli import main; sys.exit(main(['serve', *sys.ar
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """The folder of a run that was never trained."""
-    torch.manual_seed(1)
-    config = SEMConfig().with_overrides(*SMALL_MODEL, "generation.temperature=0.7", "generation.top_k=40")
     folder = tmp_path_factory.mktemp("runs") / "waves"
-    content = {"config": config.to_dict(), "model": SEMModel(config).state_dict(), "loop": {"step": 5}}
-    CheckpointStore(folder / "checkpoints").save(5, content)
-    return folder
+    return saved_run(folder, "generation.temperature=0.7", "generation.top_k=40")
 
 
 def test_a_served_text_is_that_of_sem_generate_and_ctrl_c_ends_it_in_a_line(run, capsys):

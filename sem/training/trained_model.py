@@ -71,7 +71,8 @@ def open_trained_model(
     device = resolve_device(config.training.device)
     if num_threads is not None:
         torch.set_num_threads(num_threads)
-    model = SEMModel(config)
+    with torch.random.fork_rng(devices=()):  # whoever opens it, in the middle of a training say, draws as before
+        model = SEMModel(config)
     load_parameters(model, content)
     note = prepare_for_device(model.to(device).eval(), None, device)
     return TrainedModel(model, tokenizer, config, folder, path, saved_step(content), note)
