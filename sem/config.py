@@ -78,6 +78,12 @@ class SEMConfig(Configuration):
                 f"model.vocab_size = {self.model.vocab_size}: "
                 f"expected at least {size}, the size of data.tokenizer = {self.data.tokenizer!r}"
             )
+        for stage in self.training.stages:
+            if self.seq_length % stage.length:
+                yield (
+                    f"training.curriculum = {list(self.training.curriculum)}: "
+                    f"expected lengths that divide a row's {self.seq_length} tokens, got {stage.length}"
+                )
         if self.data.seq_length is not None and self.data.seq_length > self.model.max_seq_length:
             yield (
                 f"data.seq_length = {self.data.seq_length}: "
