@@ -138,7 +138,7 @@ def test_what_cannot_teach_is_one_sentence(teacher, tmp_path, capsys):
     larger = saved_run(tmp_path / "larger", "model.vocab_size=300")
 
     def told(*options):
-        arguments = [f"--{option}" for option in (*SMALL_MODEL, *RUN, f"training.output_dir={tmp_path / 'run'}")]
+        arguments = [f"--{option}" for option in (*SMALL_MODEL, f"training.output_dir={tmp_path / 'run'}")]
         status = main(["train", *arguments, *options])
         (line,) = capsys.readouterr().err.splitlines()
         return status, line
