@@ -22,6 +22,7 @@ LIMITS = {
 
 
 def add_arguments(parser: Parser) -> None:
+    """Declare the run, where to listen, the limits, and where to compute."""
     from sem.serving.protocol import Limits
 
     default = Limits()
@@ -36,6 +37,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(options: Namespace) -> int:
+    """Serve until Ctrl-C or SIGTERM, with status 0."""
     from sem.generation import token_filter
     from sem.serving.app import Served
     from sem.serving.protocol import Limits

@@ -157,7 +157,9 @@ def with_hermite_modes(probe: Tensor, modes: int, share: float = 0.05) -> Tensor
         [0.8, 0.1, 0.1]
     """
     if share < 0 or share * (modes - 1) >= 1:
-        raise ValueError(f"share: expected less than 1 / {modes - 1} for each of {modes - 1} further modes, got {share:g}")
+        raise ValueError(
+            f"share: expected less than 1 / {modes - 1} for each of {modes - 1} further modes, got {share:g}"
+        )
     side = probe.shape[-1]
     along = torch.arange(side, dtype=torch.float64) - side // 2
     weight = probe[0].abs().square().double()

@@ -29,6 +29,7 @@ class Progress:
 
     @property
     def last(self) -> bool:
+        """Whether nothing comes behind it."""
         return self.finish_reason is not None or self.error is not None
 
 

@@ -76,6 +76,7 @@ class RunTeacher:
 
     @torch.no_grad()
     def read(self, tokens: Tensor) -> tuple[Tensor, ReadOut]:
+        """The normalised waves, complex64 `[B, S, hidden_dim]`, and the head's weights; no gradients."""
         return self.model.waves(tokens), self._head
 
 
@@ -116,6 +117,7 @@ class DistillationObjective(LanguageModelObjective):
         return figures
 
     def state_dict(self) -> dict[str, Any]:
+        """The teacher's name and a digest of its parameters."""
         return {"teacher": self.teacher.name, "identity": self.teacher.identity}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -40,9 +40,13 @@ class Objective(Protocol):
 class Stateful(Protocol):
     """An objective with something that a checkpoint keeps and a run that goes on is held against."""
 
-    def state_dict(self) -> dict[str, Any]: ...
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values and tensors for the checkpoint, the same in every process."""
+        ...
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` gave; a ValueError where that is not possible."""
+        ...
 
 
 @dataclass(frozen=True)
