@@ -30,7 +30,8 @@ for words in {paths}:
             status = main([*words, "--help"])
         except SystemExit as ending:
             status = ending.code
-    wrong = [name for name in ("torch", "numpy", "yaml", "matplotlib", "h5py", "transformers") if name in sys.modules]
+    heavy = ("torch", "numpy", "yaml", "matplotlib", "h5py", "transformers", "fastapi", "uvicorn")
+    wrong = [name for name in heavy if name in sys.modules]
     if status or wrong or len(shown.getvalue()) < 80:
         sys.exit(f"sem {{' '.join(words)}} --help: status {{status}}, loads {{wrong}}, {{shown.getvalue()}}")
 print(len(sys.modules))

@@ -35,7 +35,7 @@ LAYERS = (
     ("model",),
     ("generation",),
     ("training", "trace"),
-    ("hub", "ptycho"),
+    ("hub", "ptycho", "serving"),
     ("commands", "bench"),
     ("cli",),
     ("__main__", "train"),

@@ -25,6 +25,7 @@ from sem.commands import (
     launch,
     ptycho,
     report,
+    serve,
     sweep,
     tokenizer,
     trace,
@@ -34,6 +35,7 @@ from sem.commands import (
 COMMANDS: dict[str, Command] = {
     "train": command_of(train),
     "generate": command_of(generate),
+    "serve": command_of(serve),
     "export": command_of(export),
     "check": command_of(check),
     "info": command_of(info),

@@ -22,6 +22,7 @@ from typing import Any
 from sem.config_sections import (
     TOKENIZER_SIZES,
     DataConfig,
+    DistillationConfig,
     EncoderConfig,
     GenerationConfig,
     LaunchConfig,
@@ -56,6 +57,7 @@ class SEMConfig(Configuration):
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     data: DataConfig = field(default_factory=DataConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     launch: LaunchConfig = field(default_factory=LaunchConfig)
 
@@ -76,6 +78,12 @@ class SEMConfig(Configuration):
                 f"model.vocab_size = {self.model.vocab_size}: "
                 f"expected at least {size}, the size of data.tokenizer = {self.data.tokenizer!r}"
             )
+        for stage in self.training.stages:
+            if self.seq_length % stage.length:
+                yield (
+                    f"training.curriculum = {list(self.training.curriculum)}: "
+                    f"expected lengths that divide a row's {self.seq_length} tokens, got {stage.length}"
+                )
         if self.data.seq_length is not None and self.data.seq_length > self.model.max_seq_length:
             yield (
                 f"data.seq_length = {self.data.seq_length}: "
@@ -93,11 +101,12 @@ class SEMConfig(Configuration):
         hold all sections with all of their settings, and there was no ``sampler``, later no ``spinor.projection``."""
         if not isinstance(values, Mapping):
             return values
-        if set(values) == set(SECTIONS) and isinstance(values["spinor"], Mapping):
+        written = set(values) | LATER_SECTIONS
+        if written == set(SECTIONS) and isinstance(values["spinor"], Mapping):
             known = {info.name for info in setting_infos(SpinorConfig)}
             if set(values["spinor"]) == known - {"projection"}:
                 return {**values, "spinor": {**values["spinor"], "projection": FORMER_KINDS["spinor"]["projection"]}}
-        if set(values) != set(SECTIONS) - {"sampler"}:
+        if written != set(SECTIONS) - {"sampler"}:
             return values
         told = ", ".join(
             f"{name}.{key} = {value}" for name, kinds in FORMER_KINDS.items() for key, value in kinds.items()
@@ -115,6 +124,9 @@ FORMER_KINDS: dict[str, dict[str, Any]] = {
     "training": {"optimizer": "adamw"},
 }
 """What there was before there was a choice: a run saved then is of these kinds."""
+
+LATER_SECTIONS = {"distillation"}
+"""Sections that came after those kinds; what was saved before does nothing of what they are for."""
 
 SECTIONS = SEMConfig.sections()
 """The section classes by name, in order."""

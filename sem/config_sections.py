@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 from sem.optimization_settings import OptimizerName, ScheduleName
 from sem.run_settings import RunSettings
@@ -17,6 +17,7 @@ from sem.settings import SEED_LIMIT, Section, setting, with_default
 
 TOKENIZER_SIZES = {"bytes": 260}
 """Number of token ids each built-in tokenizer can produce; ``model.vocab_size`` may be larger, never smaller."""
+_STAGE = re.compile(r"[1-9]\d* until (\d+\.?\d*|\.\d+)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +141,13 @@ class DataConfig(Section):
             yield f"data.min_score = {self.min_score}: expected data.score_field to name the field it judges"
 
 
+class Stage(NamedTuple):
+    """Rows of ``length`` tokens in each step that begins before the share ``until`` of a run's steps."""
+
+    until: float
+    length: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig(RunSettings):
     """Optimisation, schedule, precision, health, logging and checkpoints."""
@@ -163,6 +171,35 @@ class TrainingConfig(RunSettings):
     )
     dtype: Literal["float32"] = setting("float32", "dtype of parameters and optimizer state")
     compile: bool = setting(False, "run the model through torch.compile")
+    curriculum: tuple[str, ...] = setting(
+        (),
+        "shorter rows at first, '128 until 0.3': tokens per row, up to which share of max_steps, in rising order",
+    )
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """What ``curriculum`` says."""
+        pairs = (text.split(" until ") for text in self.curriculum)
+        return tuple(Stage(float(until), int(length)) for length, until in pairs)
+
+    def cross_checks(self) -> Iterator[str]:
+        yield from super().cross_checks()
+        if not all(_STAGE.fullmatch(text) for text in self.curriculum):
+            yield f"training.curriculum = {list(self.curriculum)}: expected texts like '128 until 0.3'"
+            return
+        shares = [0.0, *(stage.until for stage in self.stages)]
+        if shares[-1] > 1 or any(later <= earlier for earlier, later in zip(shares, shares[1:], strict=False)):
+            yield f"training.curriculum = {list(self.curriculum)}: expected rising shares above 0 and up to 1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillationConfig(Section):
+    """Learning from a trained model beside the text."""
+
+    section: ClassVar[str] = "distillation"
+    teacher: str | None = setting(None, "run's folder, or checkpoint, of the same tokenizer; null: none", pattern=".+")
+    temperature: float = setting(2.0, "both models' log-probabilities are divided by it, to be compared", gt=0)
+    weight: float = setting(0.5, "share of the teacher in the loss; the text has the rest", ge=0, le=1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import codecs
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from torch import Tensor
 from sem.config_sections import GenerationConfig
 from sem.data import Tokenizer
 from sem.extras import how_to_install
-from sem.model import SEMModel
+from sem.model import DecodingState, SEMModel
 
 
 def filter_log_probabilities(
@@ -126,7 +126,12 @@ def _transformers_processors(settings: GenerationConfig) -> tuple[list[Callable]
 
 
 def generate_tokens(
-    model: SEMModel, prompt: Sequence[int], settings: GenerationConfig, *, stop_token: int | None = None
+    model: SEMModel,
+    prompt: Sequence[int],
+    settings: GenerationConfig,
+    *,
+    stop_token: int | None = None,
+    start: DecodingState | None = None,
 ) -> Iterator[int]:
     """Draw tokens one after the other; the same seed draws the same tokens on the same machine.
 
@@ -138,6 +143,8 @@ def generate_tokens(
         prompt: at least one token to continue.
         settings: how many tokens to draw and how; the prompt there is not used.
         stop_token: ends the text when it is drawn, and is not yielded; it is never the first token drawn.
+        start: ``model.init_state(1)``, which several texts may share; each makes its own by default, with a copy of the
+            parameters in it.
 
     Raises:
         ValueError: the prompt is empty.
@@ -146,7 +153,7 @@ def generate_tokens(
     """
     if not prompt:
         raise ValueError("prompt: expected at least one token, got none")
-    return _draw(model, list(prompt), settings, token_filter(settings), stop_token)
+    return _draw(model, list(prompt), settings, token_filter(settings), stop_token, start)
 
 
 @torch.no_grad()
@@ -156,13 +163,15 @@ def _draw(
     settings: GenerationConfig,
     choose: Callable[[Tensor, Tensor], Tensor],
     stop_token: int | None,
+    start: DecodingState | None,
 ) -> Iterator[int]:
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(settings.seed)
     was_training = model.training
     model.eval()
     try:
-        predicted, state = model.prefill(torch.tensor([prompt], device=device))
+        given = () if start is None else (start,)
+        predicted, state = model.prefill(torch.tensor([prompt], device=device), *given)
         occurs = torch.zeros(predicted.shape[-1], dtype=torch.bool)
         occurs[prompt] = True
         for count in range(settings.max_new_tokens):
@@ -187,16 +196,49 @@ def generate_text(model: SEMModel, tokenizer: Tokenizer, settings: GenerationCon
     """The continuation of ``settings.prompt`` in pieces as they become readable.
 
     The model sees a document's beginning before the prompt, and the text ends where it ends the document.
-    Bytes that are no UTF-8 become U+FFFD; a character of several bytes comes in one piece.
 
     Raises:
+        ValueError: the prompt is no Unicode text.
         ImportError: as :func:`token_filter`.
     """
-    prompt = [tokenizer.eos, *tokenizer.encode(settings.prompt)]
-    return _readable(generate_tokens(model, prompt, settings, stop_token=tokenizer.eos), tokenizer)
+    prompt = prompt_tokens(tokenizer, settings.prompt, name="generation.prompt")
+    return readable(generate_tokens(model, prompt, settings, stop_token=tokenizer.eos), tokenizer)
 
 
-def _readable(tokens: Iterator[int], tokenizer: Tokenizer) -> Iterator[str]:
+def prompt_tokens(tokenizer: Tokenizer, text: str, *, name: str = "prompt") -> list[int]:
+    """What a model reads before it continues ``text``: a document's beginning, and the text.
+
+    Args:
+        tokenizer: the model's.
+        text: the prompt.
+        name: what an error calls the text.
+
+    Raises:
+        ValueError: the text is no Unicode: what came as bytes that are no UTF-8 has half surrogates in their place.
+
+    Example:
+        >>> from sem.data import ByteTokenizer
+        >>> prompt_tokens(ByteTokenizer(), "ab")
+        [257, 97, 98]
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        code = ord(text[error.start])
+        got = f"the byte 0x{code - 0xDC00:02x}" if code >= 0xDC80 else f"half a surrogate pair, {code:#x},"
+        raise ValueError(f"{name}: expected text in UTF-8, got {got} at position {error.start}") from None
+    return [tokenizer.eos, *tokenizer.encode(text)]
+
+
+def readable(tokens: Iterable[int], tokenizer: Tokenizer) -> Iterator[str]:
+    """The text of ``tokens`` in pieces: a character of several bytes comes in one piece, bytes that are no UTF-8 become
+    U+FFFD.
+
+    Example:
+        >>> from sem.data import ByteTokenizer
+        >>> list(readable([110, 195, 169, 255], ByteTokenizer()))
+        ['n', 'é', '\ufffd']
+    """
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     for token in tokens:
         if piece := decoder.decode(tokenizer.decode_bytes([token])):

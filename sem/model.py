@@ -23,7 +23,7 @@ from sem.layers import ComplexRMSNorm, NormWeights
 from sem.ops.complex_rms_norm import complex_rms_norm_forward
 from sem.precision import StagedModule
 from sem.propagator import CayleySolitonStack, PropagatorWeights
-from sem.sampler import BornHead, BornWeights, CoherentHead, CoherentWeights
+from sem.sampler import BornHead, BornWeights, CoherentHead, CoherentWeights, SoftTargets
 from sem.spinor import ComplexMamba3Layer, SpinorState, SpinorWeights
 
 _PREFILL_CHUNK = 512
@@ -148,24 +148,35 @@ class SEMModel(StagedModule):
         return self._demodulator.turn(psi, -torch.arange(tokens.shape[1], device=tokens.device))
 
     def forward(
-        self, tokens: Tensor, targets: Tensor | None = None, diagnostics: Diagnostics | None = None
+        self,
+        tokens: Tensor,
+        targets: Tensor | None = None,
+        diagnostics: Diagnostics | None = None,
+        soft: SoftTargets | None = None,
     ) -> Tensor | dict[str, Tensor]:
         """Log-probabilities of the next token, float32 ``[B, S, vocab_size]``; with ``targets``, :meth:`loss`."""
         if targets is not None:
-            return self.loss(tokens, targets, diagnostics)
+            return self.loss(tokens, targets, diagnostics, soft)
         psi = self.waves(tokens, diagnostics)
         with self.stage("head"):
             return self.sampler(psi)
 
-    def loss(self, tokens: Tensor, targets: Tensor, diagnostics: Diagnostics | None = None) -> dict[str, Tensor]:
+    def loss(
+        self,
+        tokens: Tensor,
+        targets: Tensor,
+        diagnostics: Diagnostics | None = None,
+        soft: SoftTargets | None = None,
+    ) -> dict[str, Tensor]:
         """``loss`` (to differentiate), ``nll_sum`` (nats over all targets) and ``unitary_divergence``; targets of -100
-        are ignored."""
+        are ignored. With ``soft``, what a teacher says of ``tokens``, also ``soft_sum``, see
+        :class:`~sem.sampler.HeadLoss`."""
         psi = self.waves(tokens, diagnostics)
         with self.stage("head"):
-            found = self.sampler.loss(psi, targets, self.config.training.unitary_lambda)
+            found = self.sampler.loss(psi, targets, self.config.training.unitary_lambda, soft)
         if diagnostics is not None:
             diagnostics.record("unitary_divergence", found.unitary_divergence)
-        return found._asdict()
+        return {name: value for name, value in found._asdict().items() if value is not None}
 
     def init_state(self, batch: int) -> DecodingState:
         """The state before the first token of ``batch`` sequences, on the model's device.

@@ -12,7 +12,6 @@ from sem.run_names import ACTIVATIONS
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Mapping
 
     from torch import Tensor
 
@@ -64,47 +63,39 @@ def run(options: Namespace) -> int:
 
 
 def _measure(options: Namespace) -> int:
-    import torch
-
     from sem.activations import plot_depth, write
-    from sem.data import build_loaders, tokenizer_of
-    from sem.model import SEMModel
-    from sem.training.checkpoint import load_parameters
-    from sem.training.devices import prepare_for_device, resolve_device
-    from sem.training.run_folder import open_checkpoint, run_folder_of, saved_config
+    from sem.data import build_loaders
+    from sem.training.trained_model import open_trained_model
 
     samples = sample_count(options.samples)
     for option in ("output", "plot"):  # now, not when all is computed
         path = getattr(options, option)
         if path is not None and not Path(path).parent.is_dir():
             raise ValueError(f"--{option} {path}: expected a file in a folder that exists")
-    path, content = open_checkpoint(options.run if options.checkpoint is None else options.checkpoint)
-    config = saved_config(content, [f"training.device={options.device}"])
-    folder = run_folder_of(Path(options.run))
-    device = resolve_device(config.training.device)
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
-    model = SEMModel(config)
-    load_parameters(model, content)
-    note = prepare_for_device(model.to(device).eval(), None, device)
-    if note is not None:
-        print(note, file=sys.stderr)
-    tokenizer = tokenizer_of(config, folder)
-    _, loader = build_loaders(config, batch_size=config.training.micro_batch_size, tokenizer=tokenizer)
+    trained = open_trained_model(
+        options.run,
+        [f"training.device={options.device}"],
+        checkpoint=options.checkpoint,
+        num_threads=options.threads,
+    )
+    if trained.note is not None:
+        print(trained.note, file=sys.stderr)
+    config = trained.config
+    _, loader = build_loaders(config, batch_size=config.training.micro_batch_size, tokenizer=trained.tokenizer)
     held_out = HeldOut(loader, samples)
-    found = measure_language_model(model, held_out, options.layers)
+    found = measure_language_model(trained.model, held_out, options.layers)
     summary = replace(
         found.summary,
-        checkpoint=str(path),
+        checkpoint=str(trained.checkpoint),
         data=f"held-out text of {config.data.text}",
         samples=held_out.rows,
-        step=_step(content),
+        step=trained.step,
     )
     found = replace(found, summary=summary)
-    target = Path(options.output) if options.output is not None else folder / ACTIVATIONS
+    target = Path(options.output) if options.output is not None else trained.folder / ACTIVATIONS
     write(target, found)
     if options.plot is not None:
-        plot_depth(found, options.plot, f"{path.name}, {held_out.rows} rows")
+        plot_depth(found, options.plot, f"{trained.checkpoint.name}, {held_out.rows} rows")
     print_statistics(found)
     print(f"{held_out.rows} rows of {config.seq_length} tokens, step {summary.step}: {target}")
     return 0
@@ -176,13 +167,6 @@ def sample_count(text: str) -> int | None:
     if not text.isdecimal() or int(text) < 1:
         raise ValueError(f"--samples: expected an integer >= 1 or 'all', got {text!r}")
     return int(text)
-
-
-def _step(content: Mapping[str, Any]) -> int | None:
-    """The training step of a checkpoint's content, where it tells."""
-    loop = content.get("loop")
-    step = loop.get("step") if isinstance(loop, dict) else None
-    return step if isinstance(step, int) else None
 
 
 def print_statistics(found: Activations) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sem.config import SEMConfig
 from sem.data.corpus import Corpus, load_corpus
+from sem.data.curriculum import Curriculum
 from sem.data.loader import EvalLoader, TrainLoader
 from sem.data.source import open_source
 from sem.data.streaming import StreamEvalLoader, StreamTrainLoader
@@ -18,11 +19,12 @@ def build_loaders(
     tokenizer: Tokenizer | None = None,
     rank: int = 0,
     world_size: int = 1,
-) -> tuple[TrainLoader | StreamTrainLoader, EvalLoader | StreamEvalLoader]:
-    """The training and the validation loader of a run; where ``data.dataset`` is set, they stream it.
+) -> tuple[TrainLoader | StreamTrainLoader | Curriculum, EvalLoader | StreamEvalLoader]:
+    """The training and the validation loader of a run; where ``data.dataset`` is set, they stream it, and
+    with ``training.curriculum`` the first one cuts its rows.
 
     Args:
-        config: ``data``, ``model`` and ``training.batch_size`` are used.
+        config: ``data``, ``model`` and of ``training`` the batch size, the steps and the curriculum are used.
         corpus: the text, where it has been loaded already; it goes before ``data.dataset``.
         batch_size: rows per batch, in place of ``training.batch_size``.
         tokenizer: in place of ``data.tokenizer``, where it has been loaded already.
@@ -39,16 +41,21 @@ def build_loaders(
     data = config.data
     rows = config.training.batch_size if batch_size is None else batch_size
     tokenizer = tokenizer or tokenizer_of(config)
+    place = {"rank": rank, "world_size": world_size}
+    train: TrainLoader | StreamTrainLoader
+    validation: EvalLoader | StreamEvalLoader
     if corpus is None and data.dataset is not None:
         source = open_source(data)
-        return (
-            StreamTrainLoader(source, tokenizer, data, rows, config.seq_length, rank=rank, world_size=world_size),
-            StreamEvalLoader(source, tokenizer, data, rows, config.seq_length),
-        )
-    if corpus is None:
-        corpus = load_corpus(data.paths, corpus=data.corpus, validation_share=data.validation_share)
-    corpus = corpus.encoded(tokenizer)
-    return (
-        TrainLoader(corpus.train, rows, config.seq_length, data.shuffle_seed, rank=rank, world_size=world_size),
-        EvalLoader(corpus.validation, rows, config.seq_length),
-    )
+        train = StreamTrainLoader(source, tokenizer, data, rows, config.seq_length, **place)
+        validation = StreamEvalLoader(source, tokenizer, data, rows, config.seq_length)
+    else:
+        if corpus is None:
+            corpus = load_corpus(data.paths, corpus=data.corpus, validation_share=data.validation_share)
+        corpus = corpus.encoded(tokenizer)
+        train = TrainLoader(corpus.train, rows, config.seq_length, data.shuffle_seed, **place)
+        validation = EvalLoader(corpus.validation, rows, config.seq_length)
+    training = config.training
+    if not training.stages:
+        return train, validation
+    sizes = {"step_rows": training.batch_size, "batch_rows": rows * world_size, "max_steps": training.max_steps}
+    return Curriculum(train, training.stages, **sizes), validation

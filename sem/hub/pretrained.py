@@ -23,7 +23,7 @@ from sem.hub.tokenizer_files import TOKENIZER_CONFIG, tokenizer_config, tokenize
 from sem.model import SEMModel
 from sem.training.averages import averaged_parameters
 from sem.training.checkpoint import load_parameters
-from sem.training.run_folder import open_checkpoint, run_folder_of, saved_config
+from sem.training.run_folder import open_checkpoint, run_folder_of, saved_config, saved_step
 
 huggingface_hub()  # the sentence that says how to install it
 from huggingface_hub import ModelHubMixin  # noqa: E402
@@ -112,9 +112,7 @@ class PretrainedSEMModel(
             load_parameters(model, averaged_parameters(content) if averaged else content)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
-        loop = content.get("loop")
-        step = loop.get("step") if isinstance(loop, dict) else None
-        model.origin = provenance(folder, step, averaged=averaged)
+        model.origin = provenance(folder, saved_step(content), averaged=averaged)
         return model.eval()
 
     @classmethod

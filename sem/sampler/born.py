@@ -11,7 +11,7 @@ from torch.nn import functional
 from sem.layers import complex_of, interleaved, pair_sum, real_matrix
 from sem.ops.born_step import born_step
 from sem.ops.kernels import takes_step
-from sem.sampler.chunked import Chunk, HeadGradients, HeadLoss, chunked_loss
+from sem.sampler.chunked import Chunk, HeadGradients, HeadLoss, SoftTargets, chunked_loss
 
 _FLOOR = 1e-6
 
@@ -67,14 +67,14 @@ class BornHead(nn.Module):
         """What the head computes with, from its parameters."""
         return BornWeights(self.weight.flatten(1), self.bias)
 
-    def loss(self, psi: Tensor, targets: Tensor, unitary_lambda: float) -> HeadLoss:
+    def loss(self, psi: Tensor, targets: Tensor, unitary_lambda: float, soft: SoftTargets | None = None) -> HeadLoss:
         """Mean negative log-likelihood (nats per target) plus ``unitary_lambda`` times the unitary divergence.
 
         ``psi`` complex64 ``[..., dim]``, ``targets`` int64 ``[...]``; -100 is ignored. The unitary divergence is the
-        mean over tokens of ``log(sum_v |amp_v|^2)^2``.
+        mean over tokens of ``log(sum_v |amp_v|^2)^2``. With ``soft``, see :func:`~sem.sampler.chunked.chunked_loss`.
         """
         matrix = real_matrix(self.weight)
-        return chunked_loss(_chunk_loss, psi, matrix, self.bias, targets, unitary_lambda, self.chunk_tokens)
+        return chunked_loss(_chunk_loss, psi, matrix, self.bias, targets, unitary_lambda, self.chunk_tokens, soft)
 
 
 def _floored_log(power: Tensor, bias: Tensor) -> Tensor:
@@ -83,20 +83,24 @@ def _floored_log(power: Tensor, bias: Tensor) -> Tensor:
     return raised.clamp_min(torch.finfo(power.dtype).tiny).log() + bias
 
 
-def _chunk_loss(given: Chunk, piece: slice, grads: HeadGradients | None) -> tuple[Tensor, Tensor]:
+def _chunk_loss(given: Chunk, piece: slice, grads: HeadGradients | None) -> tuple[Tensor, Tensor, Tensor | float]:
     """The :data:`~sem.sampler.chunked.ChunkLoss` of amplitudes; ``matrix [2 V, 2 dim]`` is the real one of ``W``.
 
     With ``p_v = |amp_v|^2 / V``, ``q_v = p_v + floor`` and a bias ``b``, the likelihood of v is ``q_v e^{b_v}`` over
     its sum: one logarithm per token, not one per entry, and a gradient to ``q_v`` that is the same ``e^{b_v} / sum``
     for all tokens but for a factor, plus ``-1 / q_v`` at the target.
     """
-    rows, matrix, bias, target, counts, nll_weight, spread_weight = given
+    rows, matrix, bias, target, counts, nll_weight, spread_weight, soft = given
     vocab, tiny = len(bias), torch.finfo(bias.dtype).tiny
     amplitudes = (rows @ matrix.T).float()
     power = pair_sum(amplitudes.square()).div_(vocab)
     total = power.sum(-1, keepdim=True)
     floored = power.add_(total * (_FLOOR / vocab)).clamp_min_(tiny)
 
+    compared, grad_soft = (0.0, None) if soft is None else soft.compare(floored.log() + bias, counts)
+    if grad_soft is not None and grads is not None:
+        grads.bias.add_(grad_soft.sum(0))
+        grad_soft /= floored  # of the logarithms, now of what they are taken of
     at_target = floored.gather(1, target)
     peak = bias.max()
     factor = (bias - peak).exp()
@@ -104,7 +108,7 @@ def _chunk_loss(given: Chunk, piece: slice, grads: HeadGradients | None) -> tupl
     normaliser = likelihood.sum(-1, keepdim=True)
     nll = normaliser.log() + peak - at_target.log() - bias[target]
     log_total = total.clamp_min(tiny).log()
-    sums = nll.where(counts, 0).sum(), log_total.square().sum()
+    sums = nll.where(counts, 0).sum(), log_total.square().sum(), compared
     if grads is None:
         return sums
 
@@ -113,6 +117,8 @@ def _chunk_loss(given: Chunk, piece: slice, grads: HeadGradients | None) -> tupl
     grads.bias.add_((likelihood.mul_(common)).sum(0)).index_add_(0, target.flatten(), each.flatten(), alpha=-1)
     spread = (2 * spread_weight) * log_total / total + (common * factor.sum() - own) * (_FLOOR / vocab)
     grad_power = torch.addcmul(spread.where(total >= tiny, 0), common, factor).scatter_add_(1, target, -own)
+    if grad_soft is not None:
+        grad_power += grad_soft.add_(grad_soft.sum(-1, keepdim=True) * (_FLOOR / vocab))
     grad_amplitudes = interleaved(complex_of(amplitudes) * grad_power.mul_(2 / vocab)).to(rows.dtype)
     grads.blocks[piece] = grad_amplitudes @ matrix
     grads.matrix.add_(grad_amplitudes.T @ rows)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sem.precision import note_autocast, outside_autocast
-from sem.sampler.chunked import Chunk, HeadGradients, HeadLoss, chunked_loss
+from sem.sampler.chunked import Chunk, HeadGradients, HeadLoss, SoftTargets, chunked_loss
 
 _GAIN = 0.35  # standard deviation of the logits at the start is 1.4 times this
 
@@ -66,33 +66,37 @@ class CoherentHead(nn.Module):
         """What the head computes with, from its parameters; the entries of ``weight`` are those of the ``w_v``."""
         return CoherentWeights(2 * self.weight.flatten(1), self.bias)
 
-    def loss(self, psi: Tensor, targets: Tensor, unitary_lambda: float) -> HeadLoss:
+    def loss(self, psi: Tensor, targets: Tensor, unitary_lambda: float, soft: SoftTargets | None = None) -> HeadLoss:
         """Mean negative log-likelihood (nats per target) plus ``unitary_lambda`` times the unitary divergence.
 
         ``psi`` complex64 ``[..., dim]``, ``targets`` int64 ``[...]``; -100 is ignored. The unitary divergence is the
-        mean over tokens of ``log(sum_v exp(2 Re(w_v^H psi) + b_v))^2``.
+        mean over tokens of ``log(sum_v exp(2 Re(w_v^H psi) + b_v))^2``. With ``soft``, see
+        :func:`~sem.sampler.chunked.chunked_loss`.
         """
         note_autocast("coherent head", psi.device.type)
         with outside_autocast(psi.device.type):
-            return chunked_loss(_chunk_loss, psi, *self.weights(), targets, unitary_lambda, self.chunk_tokens)
+            return chunked_loss(_chunk_loss, psi, *self.weights(), targets, unitary_lambda, self.chunk_tokens, soft)
 
 
-def _chunk_loss(given: Chunk, piece: slice, grads: HeadGradients | None) -> tuple[Tensor, Tensor]:
+def _chunk_loss(given: Chunk, piece: slice, grads: HeadGradients | None) -> tuple[Tensor, Tensor, Tensor | float]:
     """The :data:`~sem.sampler.chunked.ChunkLoss` of coherent states; ``matrix [V, 2 dim]``."""
-    rows, matrix, bias, target, counts, nll_weight, spread_weight = given
+    rows, matrix, bias, target, counts, nll_weight, spread_weight, soft = given
     logits = functional.linear(rows, matrix, bias)
+    compared, grad_soft = (0.0, None) if soft is None else soft.compare(logits, counts)
     peak = logits.amax(-1, keepdim=True)
     at_target = logits.gather(1, target)
     likelihood = logits.sub_(peak).exp_()
     normaliser = likelihood.sum(-1, keepdim=True)
     log_total = normaliser.log() + peak
-    sums = (log_total - at_target).where(counts, 0).sum(), log_total.square().sum()
+    sums = (log_total - at_target).where(counts, 0).sum(), log_total.square().sum(), compared
     if grads is None:
         return sums
 
     each = counts * nll_weight
     grad_logits = likelihood.mul_((each + (2 * spread_weight) * log_total) / normaliser)
     grad_logits.scatter_add_(1, target, -each)
+    if grad_soft is not None:
+        grad_logits += grad_soft
     grads.bias.add_(grad_logits.sum(0))
     torch.mm(grad_logits, matrix, out=grads.blocks[piece])
     grads.matrix.addmm_(grad_logits.T, rows)

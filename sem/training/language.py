@@ -33,10 +33,14 @@ class LanguageModelObjective:
         targets = batch["targets"].to(self.device, non_blocking=True)
         forward = self._forward(model) if diagnostics is None else model
         return {
-            **forward(tokens, targets, diagnostics=diagnostics),
+            **forward(tokens, targets, diagnostics=diagnostics, **self.beside(model, tokens)),
             "bytes_sum": batch["bytes"],
             "items_sum": int((batch["targets"] >= 0).sum()),
         }
+
+    def beside(self, model: Any, tokens: Tensor) -> dict[str, Any]:
+        """What else ``model`` is called with on ``tokens``; a subclass may have something to give."""
+        return {}
 
     def report(self, totals: Mapping[str, float]) -> dict[str, float]:
         """``loss``, ``nll`` (nats per token), ``bits_per_byte`` and the model's other means."""

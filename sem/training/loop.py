@@ -31,7 +31,7 @@ from sem.training.optim import load_optimizer_state, set_learning_rate
 from sem.training.progress import ProgressDisplay
 from sem.training.random_state import random_state, restore_random_state
 from sem.training.schedules import START, Plateau, Schedule
-from sem.training.step import Objective, StepResult, training_step
+from sem.training.step import Objective, Stateful, StepResult, training_step
 from sem.training.thread_count import AdaptiveThreads
 
 CHECKPOINT_FORMAT = 1
@@ -340,6 +340,7 @@ class TrainingLoop:
         shares = self.ranks.gather((self.batches.state_dict(), random_state()))
         random, *random_of_others = [state for _, state in shares]
         averages = {} if self.averages is None else {ENTRY: self.averages.state_dict()}
+        objective = {"objective": self.objective.state_dict()} if isinstance(self.objective, Stateful) else {}
         return {
             **self.extra,
             "format": CHECKPOINT_FORMAT,
@@ -350,6 +351,7 @@ class TrainingLoop:
             "random": random,
             "random_of_other_ranks": random_of_others,
             **averages,
+            **objective,
         }
 
     def load_state_dict(self, content: dict[str, Any]) -> None:
@@ -363,6 +365,8 @@ class TrainingLoop:
         if content.get("format") != CHECKPOINT_FORMAT:
             received = content.get("format")
             raise ValueError(f"checkpoint: expected format {CHECKPOINT_FORMAT}, got {received!r}")
+        if isinstance(self.objective, Stateful) and "objective" in content:
+            self.objective.load_state_dict(content["objective"])
         try:
             load_parameters(self.model, content)
             load_optimizer_state(self.optimizer, content["optimizer"])

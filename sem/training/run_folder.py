@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,13 @@ def saved_config(content: dict[str, Any], overrides: Iterable[str] = ()) -> SEMC
     if "config" not in content:
         raise ValueError(f"checkpoint: expected an entry 'config', got {sorted(content)}")
     return SEMConfig.from_dict(content["config"], overrides)
+
+
+def saved_step(content: Mapping[str, Any]) -> int | None:
+    """The training step of a checkpoint's content, where it tells."""
+    loop = content.get("loop")
+    step = loop.get("step") if isinstance(loop, dict) else None
+    return step if isinstance(step, int) else None
 
 
 def run_folder_of(path: Path) -> Path:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,19 @@ class Objective(Protocol):
 
     def report(self, totals: Mapping[str, float]) -> dict[str, float]:
         """Figures to show and log, from the accumulated ones."""
+        ...
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """An objective with something that a checkpoint keeps and a run that goes on is held against."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values and tensors for the checkpoint, the same in every process."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` gave; a ValueError where that is not possible."""
         ...
 
 

@@ -18,9 +18,9 @@ from sem.files import write_text
 from sem.generation import generate_text
 from sem.model import SEMModel
 from sem.run_names import FINAL
+from sem.training.distillation import build_objective
 from sem.training.evaluation import evaluate
 from sem.training.health import wave_criteria
-from sem.training.language import LanguageModelObjective
 from sem.training.plot import plot_curves
 from sem.training.progress import ProgressDisplay, Shown
 from sem.training.run import RunTrainer, TrainingResult
@@ -91,6 +91,7 @@ class SEMTrainer(RunTrainer):
         """This process's two loaders, of the corpus if one was given, and the language model's loss."""
         _, corpus = self._given
         del self._given
+        objective = build_objective(self.config, self.tokenizer, self.precision, self.device)
         loaders = build_loaders(
             self.config,
             corpus,
@@ -99,7 +100,7 @@ class SEMTrainer(RunTrainer):
             rank=self.ranks.rank,
             world_size=self.ranks.world_size,
         )
-        return *loaders, LanguageModelObjective(self.device, compile=self.config.training.compile)
+        return *loaders, objective
 
     def keep(self, display: ProgressDisplay) -> None:
         """Copy the tokenizer's file, if there is one, into the run's folder, so that the run does not depend on it."""

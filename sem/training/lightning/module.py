@@ -10,13 +10,14 @@ from lightning.pytorch import LightningModule
 from torch import nn
 
 from sem.config import SEMConfig
+from sem.data import tokenizer_of
 from sem.diagnostics import Diagnostics
 from sem.model import SEMModel
 from sem.precision import PrecisionPolicy, use_precision
 from sem.training.devices import prepare_for_device
+from sem.training.distillation import build_objective
 from sem.training.evaluation import evaluate
 from sem.training.health import wave_criteria
-from sem.training.language import LanguageModelObjective
 from sem.training.lightning.data import SEMDataModule
 from sem.training.lightning.processes import processes_of
 from sem.training.loop import TrainingLoop
@@ -88,7 +89,7 @@ class SEMLightningModule(LightningModule):
         loop = self._given_loop
         self.objective: Objective
         if loop is None:
-            self.objective = LanguageModelObjective(self.device, compile=self.config.training.compile)
+            self.objective = build_objective(self.config, tokenizer_of(self.config), self.policy, self.device)
         else:
             self.objective = loop.objective
         self.ranks = processes_of(self.trainer, self.config.training.distributed_timeout)

@@ -1,0 +1,21 @@
+"""A run's folder without its training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from small_model import SMALL_MODEL
+
+from sem.config import SEMConfig
+from sem.model import SEMModel
+from sem.training.checkpoint import CheckpointStore
+
+
+def saved_run(folder: str | Path, *overrides: str, seed: int = 1, step: int = 5) -> Path:
+    """The folder of a run whose newest checkpoint holds a model as ``seed`` initialises it."""
+    config = SEMConfig().with_overrides(*SMALL_MODEL, *overrides)
+    torch.manual_seed(seed)
+    content = {"config": config.to_dict(), "model": SEMModel(config).state_dict(), "loop": {"step": step}}
+    CheckpointStore(Path(folder) / "checkpoints").save(step, content)
+    return Path(folder)
