@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from helpers import double, generator, relative_error
+from ptychographic_problems import scan_of, waves
 from scan_problems import same_bits
 
 from sem.ops import (
@@ -22,10 +23,6 @@ from sem.ops.far_residual import KINDS, LOSSES, far_residual_in_place
 pytestmark = pytest.mark.own_backend
 
 
-def waves(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.complex64, generator=generator(seed))
-
-
 def gradients(call, leaves, cotangent, place=lambda value: value):
     leaves = [place(leaf.detach().clone()).requires_grad_() for leaf in leaves]
     out = call(*leaves)
@@ -35,16 +32,6 @@ def gradients(call, leaves, cotangent, place=lambda value: value):
 def hold(values, exact, limits):
     for value, truth, limit in zip(values, exact, limits, strict=True):
         assert value.shape == truth.shape and relative_error(value, truth) <= limit
-
-
-def scan_of(patterns, modes, side, shape, seed=0):
-    """object, probe, positions, data, weight and background."""
-    room = torch.tensor([length - side - 1.0 for length in shape])
-    positions = 0.5 + torch.rand(patterns, 2, generator=generator(seed)) * room
-    data = 1 + torch.rand(patterns, side, side, generator=generator(seed + 1))
-    weight = (torch.rand(side, side, generator=generator(seed + 2)) < 0.8).float()
-    background = 0.1 * torch.rand(side, side, generator=generator(seed + 3))
-    return waves(*shape, seed=4), waves(modes, side, side, seed=5), positions, data, weight, background
 
 
 @pytest.mark.parametrize("own", [False, True], ids=["shared", "own"])
