@@ -28,8 +28,7 @@ SEM_DEVICE float whole_frequency(std::int64_t k, std::int64_t side) {
 
 // exp(-2 pi i turns). Of shifts beyond 2^46 pixels nothing is known but that they are many turns.
 SEM_DEVICE Complex turned_back(TwoFloat turns) {
-  if (abs(turns.high) >= 0x1p23f) turns = {turns.low, 0.0f};  // the rest is whole
-  std::int32_t quarter;
+  std::int32_t quarter;  // whole turns go first, and exactly
   turns = two_sum(turns.high - 4.0f * round_to_int(0.25f * turns.high, quarter), turns.low);
   const float quarters = round_to_int(4.0f * turns.high, quarter);
   const float rest = (4.0f * turns.high - quarters) + 4.0f * turns.low;
