@@ -160,7 +160,8 @@ sycl-check: $(VENV)/.test build/.gtest $(SYCL_ENV)/.ready ## the XPU kernels on 
 	cmake --install build/sycl --prefix build/sycl/tree --component xpu >/dev/null
 	$(SYCL_DEVICE) PYTHONPATH=$(CURDIR)/build/sycl/tree $(SYCL_ENV)/bin/python $(BIN)/pytest $(PARALLEL) -o strict_markers=true \
 	  --override-ini=cache_dir=build/sycl/pytest -m "not cuda" -k "not without_a_gpu and (sycl or not torch_matrix)" \
-	  python_tests/ops/test_device_kernels.py python_tests/ops/test_devices.py python_tests/ops/test_torch_matrix.py
+	  python_tests/ops/test_device_kernels.py python_tests/ops/test_devices.py python_tests/ops/test_torch_matrix.py \
+	  python_tests/ops/test_ptychographic_devices.py
 
 .PHONY: wheels
 wheels: $(VENV)/.wheels ## wheels and the source distribution, into dist/: in manylinux images where docker or podman is, else natively

@@ -36,6 +36,8 @@ SMALL_CASES = ":".join(
     + [f"{suite}*/{case}" for suite in ("Cases/CayleyBackend", "Cases/LaplacianCgBackend") for case in (1, 2, 3, 4)]
     + [f"{suite}*/{case}" for suite in ("Sizes/PitBackend", "Shapes/ScanBackend") for case in (0, 2, 3, 4)]
     + ["Sizes/SolitonBackend*/0", "Sizes/SolitonBackend*/1"]
+    + [f"Sizes/{suite}Backend*/{case}" for suite in ("ExitWaves", "FarResidual", "ShiftRamp") for case in (0, 1, 2, 3)]
+    + ["ExitWavesBackendSums*", "FarResidualBackendStatus*"]
 )
 """Tests for the sanitizers, which are slow: every kernel, at sizes below and just above a tile."""
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "device/group.hpp"
+#include "device/math.hpp"
 
 namespace sem::device {
 
@@ -15,6 +16,15 @@ SEM_DEVICE Complex operator*(Complex a, Complex b) { return {a.re * b.re - a.im 
 SEM_DEVICE Complex operator+(Complex a, Complex b) { return {a.re + b.re, a.im + b.im}; }
 SEM_DEVICE Complex operator*(float a, Complex b) { return {a * b.re, a * b.im}; }
 SEM_DEVICE Complex conj(Complex a) { return {a.re, -a.im}; }
+
+// a b, conj(a) b and |a|^2, rounded in one way by every compiler and in every kernel.
+SEM_DEVICE Complex times(Complex a, Complex b) {
+  return {fma(a.re, b.re, -(a.im * b.im)), fma(a.re, b.im, a.im * b.re)};
+}
+SEM_DEVICE Complex conjugate_times(Complex a, Complex b) {
+  return {fma(a.re, b.re, a.im * b.im), fma(a.re, b.im, -(a.im * b.re))};
+}
+SEM_DEVICE float squared_modulus(Complex a) { return fma(a.re, a.re, a.im * a.im); }
 
 // Real blocks are pairs of floats, aligned to eight bytes by torch and by every allocator of a device.
 struct alignas(8) Block {

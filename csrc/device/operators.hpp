@@ -16,8 +16,11 @@
 
 #include "device/cayley.hpp"
 #include "device/diffraction.hpp"
+#include "device/exit_waves.hpp"
+#include "device/far_residual.hpp"
 #include "device/laplacian_cg.hpp"
 #include "device/laplacian_matvec.hpp"
 #include "device/pit.hpp"
 #include "device/scan.hpp"
+#include "device/shift_ramp.hpp"
 #include "device/soliton_step.hpp"

@@ -54,4 +54,27 @@ SEM_DEVICE std::int32_t maximum(const Group& group, std::int32_t value, float* s
   return values[0];
 }
 
+// The sum of `value` over the threads of lower rank; `all` becomes that over the group. `scratch` has a number for each
+// sub-group, and barriers as that of reduce.
+template <class Group>
+SEM_DEVICE std::int32_t sum_before(const Group& group, std::int32_t value, std::int32_t* scratch, std::int32_t& all) {
+  const int sub_group = group.sub_group_size();
+  std::int32_t before = 0;
+  for (int mask = 1; mask < sub_group; mask *= 2) {
+    const std::int32_t other = group.shuffle_xor(value, mask);
+    before += (group.rank() & mask) != 0 ? other : 0;
+    value += other;
+  }
+  const int part = group.rank() / sub_group, parts = group.size() / sub_group;
+  group.barrier();
+  if (group.rank() % sub_group == 0) scratch[part] = value;
+  group.barrier();
+  all = 0;
+  for (int p = 0; p < parts; ++p) {
+    before += p == part ? all : 0;
+    all += scratch[p];
+  }
+  return before;
+}
+
 }  // namespace sem::device

@@ -27,7 +27,7 @@ class Device {
     return host;
   }
   template <class T>
-  T* out(T* host, std::int64_t) const {
+  T* out(T* host, std::int64_t, bool) const {
     return host;
   }
   float* workspace(std::int64_t floats) {

@@ -2,12 +2,17 @@
 //
 //   class Device {                                    one operator's work
 //     const T* in(const T* host, std::int64_t count);   the array where kernels can read it
-//     T* out(T* host, std::int64_t count);              where they can write it; the host sees it after finish()
+//     T* out(T* host, std::int64_t count, bool kept);   where they can write it; the host sees it after finish().
+//     `kept`:
+//                                                       kernels read what the host has there. An array that is read and
+//                                                       written is one array on the device too
 //     float* workspace(std::int64_t floats);
 //     Queue queue();
 //     void finish();
 //   };
 #pragma once
+
+#include <string_view>
 
 #include "device/entry.hpp"
 #include "device/operators.hpp"
@@ -24,6 +29,7 @@ class Staging {
 
   template <class Number>
   void operator()(const char*, Number&) {}
+  void operator()(const char* name, bool& flag) { kept_ = kept_ || (flag && std::string_view(name) == "onto"); }
   void operator()(const char*, Graph& graph) { graph.visit(*this); }
   template <class T>
   void operator()(const char*, const T*& array, std::int64_t count, Values = Values::any) {
@@ -31,7 +37,7 @@ class Staging {
   }
   template <class T>
   void operator()(const char*, T*& array, std::int64_t count) {
-    array = device_.out(array, count);
+    array = device_.out(array, count, kept_);
   }
   template <class T>
   void optional(const char* name, T*& array, std::int64_t count) {
@@ -40,6 +46,7 @@ class Staging {
 
  private:
   Device& device_;
+  bool kept_ = false;
 };
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 
+#include "tests/backend.hpp"
 #include "tests/problems.hpp"
 
 namespace sem {
@@ -66,11 +67,11 @@ Result<Real> run(const Problem<Real>& problem, Forward forward, Add add, bool on
 Result<double> by_reference(const Problem<double>& problem, bool onto = false) {
   return run(problem, reference::run<ExitWavesForward<double>>, reference::run<OverlapAdd<double>>, onto);
 }
-Result<float> by_cpu(const Problem<float>& problem, int threads, bool onto = false) {
+Result<float> by_backend(const Problem<float>& problem, int threads, bool onto = false) {
   const Queue queue{nullptr, threads};
   return run(
-      problem, [&](const ExitWavesForward<float>& args) { cpu::run(args, queue); },
-      [&](const OverlapAdd<float>& args) { cpu::run(args, queue); }, onto);
+      problem, [&](const ExitWavesForward<float>& args) { backend::run(args, queue); },
+      [&](const OverlapAdd<float>& args) { backend::run(args, queue); }, onto);
 }
 
 TEST(ExitWavesReference, TwoPatchesByHand) {
@@ -94,14 +95,14 @@ TEST(ExitWavesReference, OverlapAddIsTheAdjoint) {
   }
 }
 
-class ExitWavesCpu : public ::testing::TestWithParam<std::tuple<int, bool, int, int, int, int>> {};
+class ExitWavesBackend : public ::testing::TestWithParam<std::tuple<int, bool, int, int, int, int>> {};
 
-TEST_P(ExitWavesCpu, MatchesReferenceForAnyNumberOfThreads) {
+TEST_P(ExitWavesBackend, MatchesReferenceForAnyNumberOfThreads) {
   const auto [patterns, shared, modes, side, height, width] = GetParam();
   const Problem<float> problem = random_problem(patterns, shared, modes, side, height, width);
   for (const bool onto : {false, true}) {
     const Result<double> expected = by_reference(problem.as<double>(), onto);
-    const Result<float> out = by_cpu(problem, 1, onto), team = by_cpu(problem, 3, onto);
+    const Result<float> out = by_backend(problem, 1, onto), team = by_backend(problem, 3, onto);
     EXPECT_LE(relative_error(out.waves, expected.waves), 2e-7);
     EXPECT_LE(relative_error(out.to_object, expected.to_object), 1e-6);
     EXPECT_LE(relative_error(out.to_probe, expected.to_probe), 1e-6);
@@ -115,24 +116,71 @@ TEST_P(ExitWavesCpu, MatchesReferenceForAnyNumberOfThreads) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Sizes, ExitWavesCpu,
+INSTANTIATE_TEST_SUITE_P(Sizes, ExitWavesBackend,
                          ::testing::Values(std::tuple{0, true, 1, 3, 5, 4}, std::tuple{1, true, 1, 1, 1, 1},
                                            std::tuple{6, true, 1, 16, 40, 33}, std::tuple{9, true, 3, 17, 31, 50},
-                                           std::tuple{6, false, 2, 15, 20, 15}, std::tuple{20, true, 2, 64, 90, 75}));
+                                           std::tuple{6, false, 2, 15, 20, 15}, std::tuple{20, true, 2, 64, 90, 75},
+                                           std::tuple{2, false, 3, 33, 70, 34}));
+
+TEST(ExitWavesBackendSums, OfMorePatternsThanAGroupLooksAtAtATime) {
+  const Problem<float> problem = random_problem(2100, true, 1, 3, 20, 40);
+  const Problem<double> wide = problem.as<double>();
+  std::vector<float> to_object(problem.object.size()), illumination(problem.shape.object());
+  std::vector<double> exact_object(to_object.size()), exact_illumination(illumination.size());
+  const auto sums = [](const auto& given, auto& object, auto& light, auto run) {
+    run({given.shape, false, given.corner.data(), given.waves.data(), given.object.data(), given.probe.data(),
+         object.data(), nullptr, light.data(), nullptr});
+  };
+  sums(problem, to_object, illumination, [](const OverlapAdd<float>& args) { backend::run(args, {nullptr, 1}); });
+  sums(wide, exact_object, exact_illumination, [](const OverlapAdd<double>& args) { reference::run(args); });
+  EXPECT_LE(relative_error(to_object, exact_object), 1e-6);
+  EXPECT_LE(relative_error(illumination, exact_illumination), 1e-6);
+}
+
+// What is wanted alone has the bits that it has beside the others.
+TEST(ExitWavesBackendSums, AreWantedOneByOne) {
+  for (const auto& [shared, height] : {std::pair{true, 15}, std::pair{false, 60}}) {
+    const Problem<float> problem = random_problem(7, shared, 2, 9, height, 34);
+    const Result<float> all = by_backend(problem, 1);
+    for (int wanted = 0; wanted < 4; ++wanted) {
+      Result<float> some = all;
+      for (std::vector<float>* array : {&some.to_object, &some.to_probe, &some.illumination, &some.exposure})
+        array->assign(array->size(), 7.0f);
+      const auto if_wanted = [&](int number, std::vector<float>& array) {
+        return number == wanted ? array.data() : nullptr;
+      };
+      backend::run(
+          OverlapAdd<float>{problem.shape, false, problem.corner.data(), problem.waves.data(), problem.object.data(),
+                            problem.probe.data(), if_wanted(0, some.to_object), if_wanted(1, some.to_probe),
+                            if_wanted(2, some.illumination), if_wanted(3, some.exposure)},
+          {nullptr, 1});
+      const std::pair<const std::vector<float>*, const std::vector<float>*> pairs[] = {
+          {&some.to_object, &all.to_object},
+          {&some.to_probe, &all.to_probe},
+          {&some.illumination, &all.illumination},
+          {&some.exposure, &all.exposure}};
+      for (int number = 0; number < 4; ++number)
+        EXPECT_EQ(*pairs[number].first,
+                  number == wanted ? *pairs[number].second : std::vector<float>(pairs[number].first->size(), 7.0f))
+            << number << ' ' << wanted;
+    }
+  }
+}
 
 // Patterns in two calls, the second onto the sums of the first, give the bits of one call.
-TEST(ExitWavesCpuBlocks, BitsDoNotDependOnWhereBlocksEnd) {
+TEST(ExitWavesBackendBlocks, BitsDoNotDependOnWhereBlocksEnd) {
   const Problem<float> problem = random_problem(11, true, 2, 16, 30, 41);
-  const Result<float> whole = by_cpu(problem, 2);
+  const Result<float> whole = by_backend(problem, 2);
   Result<float> parts = whole;
   for (const auto& [from, to] : {std::pair{0, 4}, std::pair{4, 11}}) {
     PatchShape shape = problem.shape;
     shape.patterns = to - from;
     const std::int64_t wave = 2 * shape.modes * shape.frame();
-    cpu::run(OverlapAdd<float>{shape, from > 0, problem.corner.data() + 2 * from, problem.waves.data() + from * wave,
-                               problem.object.data(), problem.probe.data(), parts.to_object.data(),
-                               parts.to_probe.data(), parts.illumination.data(), parts.exposure.data()},
-             {nullptr, 2});
+    backend::run(
+        OverlapAdd<float>{shape, from > 0, problem.corner.data() + 2 * from, problem.waves.data() + from * wave,
+                          problem.object.data(), problem.probe.data(), parts.to_object.data(), parts.to_probe.data(),
+                          parts.illumination.data(), parts.exposure.data()},
+        {nullptr, 2});
   }
   EXPECT_EQ(whole.to_object, parts.to_object);
   EXPECT_EQ(whole.to_probe, parts.to_probe);
@@ -140,10 +188,28 @@ TEST(ExitWavesCpuBlocks, BitsDoNotDependOnWhereBlocksEnd) {
   EXPECT_EQ(whole.exposure, parts.exposure);
 }
 
-TEST(ExitWavesCpuRows, NanStaysInItsPatch) {
+TEST(ExitWavesBackendRows, APatternsWavesDoNotDependOnTheOthers) {
+  const Problem<float> problem = random_problem(6, false, 2, 17, 30, 41);
+  const Result<float> whole = by_backend(problem, 1);
+  const std::size_t wave = 2 * 2 * 17 * 17;
+  for (const std::int64_t j : {0, 5}) {
+    Problem<float> one = problem;
+    one.shape.patterns = one.shape.probes = 1;
+    one.corner = {problem.corner[2 * j], problem.corner[2 * j + 1]};
+    one.probe.assign(problem.probe.begin() + j * wave, problem.probe.begin() + (j + 1) * wave);
+    one.waves.assign(problem.waves.begin() + j * wave, problem.waves.begin() + (j + 1) * wave);
+    const Result<float> alone = by_backend(one, 1);
+    for (std::size_t i = 0; i < wave; ++i) {
+      EXPECT_EQ(alone.waves[i], whole.waves[j * wave + i]);
+      EXPECT_EQ(alone.to_probe[i], whole.to_probe[j * wave + i]);
+    }
+  }
+}
+
+TEST(ExitWavesBackendRows, NanStaysInItsPatch) {
   Problem<float> problem = random_problem(4, true, 1, 8, 20, 24);   // four patches that do not overlap
   problem.waves[2 * 64] = std::numeric_limits<float>::quiet_NaN();  // first pixel of the second pattern
-  const Result<float> out = by_cpu(problem, 1);
+  const Result<float> out = by_backend(problem, 1);
   const std::size_t there = 2 * 16;
   for (std::size_t i = 0; i < out.to_object.size(); ++i) EXPECT_EQ(std::isnan(out.to_object[i]), i / 2 == there / 2);
 }

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 
+#include "tests/backend.hpp"
 #include "tests/problems.hpp"
 
 namespace sem {
@@ -75,8 +76,9 @@ Result<Real> residual(const Problem<Real>& problem, ResidualKind kind, Run run, 
 Result<double> by_reference(const Problem<double>& problem, ResidualKind kind) {
   return residual(problem, kind, reference::run<FarResidual<double>>);
 }
-Result<float> by_cpu(const Problem<float>& problem, ResidualKind kind, int threads, bool in_place = false) {
-  return residual(problem, kind, [&](const FarResidual<float>& args) { cpu::run(args, {nullptr, threads}); }, in_place);
+Result<float> by_backend(const Problem<float>& problem, ResidualKind kind, int threads, bool in_place = false) {
+  return residual(
+      problem, kind, [&](const FarResidual<float>& args) { backend::run(args, {nullptr, threads}); }, in_place);
 }
 
 constexpr ResidualKind kKinds[] = {ResidualKind::amplitude, ResidualKind::poisson, ResidualKind::intensity,
@@ -114,20 +116,20 @@ TEST(FarResidualReference, GradientsMatchFiniteDifferences) {
   }
 }
 
-class FarResidualCpu : public ::testing::TestWithParam<std::tuple<int, int, int, int, bool>> {};
+class FarResidualBackend : public ::testing::TestWithParam<std::tuple<int, int, int, int, bool>> {};
 
-TEST_P(FarResidualCpu, MatchesReferenceForAnyNumberOfThreads) {
+TEST_P(FarResidualBackend, MatchesReferenceForAnyNumberOfThreads) {
   const auto [patterns, modes, frame, weights, background] = GetParam();
   const Problem<float> problem = random_problem(patterns, modes, frame, weights, background);
   for (const ResidualKind kind : kKinds) {
     const Result<double> expected = by_reference(problem.as<double>(), kind);
-    const Result<float> out = by_cpu(problem, kind, 1);
+    const Result<float> out = by_backend(problem, kind, 1);
     EXPECT_LE(relative_error(out.out, expected.out), 2e-6);
     EXPECT_LE(relative_error(out.loss, expected.loss), 1e-6);
     EXPECT_LE(relative_error(out.misfit, expected.misfit), 1e-6);
     EXPECT_LE(relative_error(out.to_background, expected.to_background), 2e-6);
     EXPECT_EQ(out.status, expected.status);
-    for (const Result<float>& other : {by_cpu(problem, kind, 3), by_cpu(problem, kind, 1, true)}) {
+    for (const Result<float>& other : {by_backend(problem, kind, 3), by_backend(problem, kind, 1, true)}) {
       EXPECT_EQ(out.out, other.out);
       EXPECT_EQ(out.loss, other.loss);
       EXPECT_EQ(out.misfit, other.misfit);
@@ -137,25 +139,26 @@ TEST_P(FarResidualCpu, MatchesReferenceForAnyNumberOfThreads) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Sizes, FarResidualCpu,
+INSTANTIATE_TEST_SUITE_P(Sizes, FarResidualBackend,
                          ::testing::Values(std::tuple{0, 1, 9, 0, false}, std::tuple{1, 1, 1, 0, false},
                                            std::tuple{3, 2, 16, 1, true}, std::tuple{4, 1, 49, 4, false},
-                                           std::tuple{5, 3, 289, 0, true}, std::tuple{9, 1, 4096, 1, true}));
+                                           std::tuple{5, 3, 289, 0, true}, std::tuple{9, 1, 4096, 1, true},
+                                           std::tuple{2, 2, 4225, 2, true}));
 
 // The terms of a Poisson loss cancel where it fits; what is left is of the size of the misfit squared.
-TEST(FarResidualCpuPoisson, IsExactNearAPerfectFit) {
+TEST(FarResidualBackendPoisson, IsExactNearAPerfectFit) {
   for (const double off : {1e-6, 1e-4, 1e-2, 0.25, 0.45, 3.0, -0.3, -0.9}) {
     Problem<float> problem{1, 1, 1, 0, {100, 0}, {static_cast<float>(100 * std::sqrt(1 + off))}, {}, {}};
     const double expected = by_reference(problem.as<double>(), ResidualKind::poisson).loss[0];
     const float n = problem.data[0] * problem.data[0];
     const double rounding = 1e4 * std::pow(static_cast<double>(n) * 6e-8 / 1e4, 2);
-    EXPECT_NEAR(by_cpu(problem, ResidualKind::poisson, 1).loss[0], expected,
+    EXPECT_NEAR(by_backend(problem, ResidualKind::poisson, 1).loss[0], expected,
                 4 * std::abs(off) * 1e4 * 1.2e-7 + rounding)
         << off;
   }
 }
 
-TEST(FarResidualCpuStatus, SaysWhatIsWrongAndLeavesTheOthersAlone) {
+TEST(FarResidualBackendStatus, SaysWhatIsWrongAndLeavesTheOthersAlone) {
   const Problem<float> clean = random_problem(6, 2, 20, 6, false);
   Problem<float> problem = clean;
   problem.psi[(1 * 2 + 1) * 40 + 6] = kNan;
@@ -168,7 +171,7 @@ TEST(FarResidualCpuStatus, SaysWhatIsWrongAndLeavesTheOthersAlone) {
   problem.data[5 * 20 + 1] = 2;
   problem.weight[5 * 20 + 1] = 1;
   for (const ResidualKind kind : kKinds) {
-    const Result<float> out = by_cpu(problem, kind, 1), before = by_cpu(clean, kind, 1);
+    const Result<float> out = by_backend(problem, kind, 1), before = by_backend(clean, kind, 1);
     const int poisson = kind == ResidualKind::poisson ? 4 : 0;
     const std::vector<std::int8_t> expected{0, 1, 1, 2, 3, static_cast<std::int8_t>(poisson)};
     EXPECT_EQ(out.status, expected);
@@ -181,6 +184,59 @@ TEST(FarResidualCpuStatus, SaysWhatIsWrongAndLeavesTheOthersAlone) {
     EXPECT_EQ(std::isinf(out.loss[5]), poisson != 0);
     EXPECT_EQ(out.status, by_reference(problem.as<double>(), kind).status);
   }
+}
+
+// One number, in the last pixel of a frame of any size, in place or not, and in what is said of it alone.
+TEST(FarResidualBackendStatus, NanAnywhereTakesOutItsPatternAlone) {
+  for (const std::int64_t frame : {1, 4100}) {
+    Problem<float> problem = random_problem(3, 2, frame, 1, true);
+    problem.weight[frame - 1] = 1;
+    Problem<float> spoilt = problem;
+    spoilt.psi[2 * (2 * 2 * frame) - 1] = kNan;  // of the second pattern's last mode
+    const std::size_t wave = 2 * 2 * frame;
+    for (const ResidualKind kind : {ResidualKind::poisson, ResidualKind::projection}) {
+      const Result<float> good = by_backend(problem, kind, 1);
+      for (const bool in_place : {false, true}) {
+        const Result<float> bad = by_backend(spoilt, kind, 1, in_place);
+        EXPECT_EQ(bad.status[1], 1);
+        EXPECT_EQ(bad.loss[1], 0);
+        EXPECT_TRUE(std::isnan(bad.misfit[1]));
+        for (const int j : {0, 2}) {
+          EXPECT_EQ(bad.status[j], good.status[j]);
+          EXPECT_EQ(bad.loss[j], good.loss[j]);
+          EXPECT_EQ(bad.misfit[j], good.misfit[j]);
+        }
+        for (std::size_t i = 0; i < 3 * wave; ++i) {
+          const bool inside = i / wave == 1;
+          if (inside && kind == ResidualKind::projection && std::isnan(spoilt.psi[i])) {
+            EXPECT_TRUE(std::isnan(bad.out[i]));
+            continue;
+          }
+          EXPECT_EQ(bad.out[i], !inside ? good.out[i] : kind == ResidualKind::projection ? spoilt.psi[i] : 0) << i;
+        }
+        const Result<double> expected = by_reference(spoilt.as<double>(), kind);
+        EXPECT_LE(relative_error(bad.to_background, expected.to_background), 2e-6);
+      }
+    }
+  }
+}
+
+// Patterns in two calls, the second onto the sums of the first, give the bits of one call.
+TEST(FarResidualBackendBlocks, BitsDoNotDependOnWhereBlocksEnd) {
+  const Problem<float> problem = random_problem(7, 1, 300, 1, true);
+  const Result<float> whole = by_backend(problem, ResidualKind::poisson, 1);
+  Result<float> parts = whole;
+  for (const auto& [from, to] : {std::pair{0, 2}, std::pair{2, 7}})
+    backend::run(
+        FarResidual<float>{to - from, 1, 300, 1, static_cast<std::int32_t>(ResidualKind::poisson), from > 0, 2.5f,
+                           problem.psi.data() + from * 600, problem.data.data() + from * 300, problem.weight.data(),
+                           problem.background.data(), parts.out.data() + from * 600, parts.loss.data() + from,
+                           parts.misfit.data() + from, parts.status.data() + from, parts.to_background.data()},
+        {nullptr, 1});
+  EXPECT_EQ(whole.out, parts.out);
+  EXPECT_EQ(whole.loss, parts.loss);
+  EXPECT_EQ(whole.misfit, parts.misfit);
+  EXPECT_EQ(whole.to_background, parts.to_background);
 }
 
 }  // namespace

@@ -49,5 +49,40 @@ TEST(SolitonBackendLaunches, AreTwoForwardAndFourBackwardAtEverySize) {
   }
 }
 
+template <class Args>
+int launches(const Args& args) {
+  Counter counter;
+  device::run(args, nullptr, counter);
+  return counter.launches;
+}
+
+TEST(PtychographyBackendLaunches, FollowWhatIsWanted) {
+  std::vector<float> out(1);
+  float* const wanted = out.data();
+  for (const std::int64_t side : {1, 16, 64, 65, 512}) {
+    for (const std::int64_t patterns : {1, 100}) {
+      const bool one_run = side <= 64;
+      const PatchShape shape{patterns, 1, 2, side, 1000, 2000};
+      EXPECT_EQ(launches(ExitWavesForward<float>{shape}), 1);
+      OverlapAdd<float> sums{shape};
+      EXPECT_EQ(launches(sums), 0);
+      sums.to_object = sums.illumination = wanted;
+      EXPECT_EQ(launches(sums), 1);
+      sums.to_probe = sums.exposure = wanted;
+      EXPECT_EQ(launches(sums), 3);
+      sums.shape.probes = patterns;
+      EXPECT_EQ(launches(sums), 3);
+      FarResidual<float> residual;
+      residual.patterns = patterns;
+      residual.frame = side * side;
+      EXPECT_EQ(launches(residual), one_run ? 1 : 2);
+      residual.to_background = wanted;
+      EXPECT_EQ(launches(residual), one_run ? 2 : 3);
+      EXPECT_EQ(launches(ShiftRampForward<float>{{patterns, 2, side}}), 2);
+      EXPECT_EQ(launches(ShiftRampBackward<float>{{patterns, 2, side}}), one_run ? 3 : 4);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace sem

@@ -3,8 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 #include <numbers>
 
+#include "tests/backend.hpp"
 #include "tests/problems.hpp"
 
 namespace sem {
@@ -54,11 +56,11 @@ Result<Real> run(const Problem<Real>& problem, Forward forward, Backward backwar
 Result<double> by_reference(const Problem<double>& problem, bool onto = false) {
   return run(problem, reference::run<ShiftRampForward<double>>, reference::run<ShiftRampBackward<double>>, onto);
 }
-Result<float> by_cpu(const Problem<float>& problem, int threads, bool onto = false) {
+Result<float> by_backend(const Problem<float>& problem, int threads, bool onto = false) {
   const Queue queue{nullptr, threads};
   return run(
-      problem, [&](const ShiftRampForward<float>& args) { cpu::run(args, queue); },
-      [&](const ShiftRampBackward<float>& args) { cpu::run(args, queue); }, onto);
+      problem, [&](const ShiftRampForward<float>& args) { backend::run(args, queue); },
+      [&](const ShiftRampBackward<float>& args) { backend::run(args, queue); }, onto);
 }
 
 TEST(ShiftRampReference, HalfAPixelTurnsNyquistByAQuarter) {
@@ -79,14 +81,14 @@ TEST(ShiftRampReference, GradientsMatchFiniteDifferences) {
   }
 }
 
-class ShiftRampCpu : public ::testing::TestWithParam<std::tuple<int, int, int>> {};
+class ShiftRampBackend : public ::testing::TestWithParam<std::tuple<int, int, int>> {};
 
-TEST_P(ShiftRampCpu, MatchesReferenceForAnyNumberOfThreads) {
+TEST_P(ShiftRampBackend, MatchesReferenceForAnyNumberOfThreads) {
   const auto [patterns, modes, side] = GetParam();
   const Problem<float> problem = random_problem(patterns, modes, side);
   for (const bool onto : {false, true}) {
     const Result<double> expected = by_reference(problem.as<double>(), onto);
-    const Result<float> out = by_cpu(problem, 1, onto), team = by_cpu(problem, 3, onto);
+    const Result<float> out = by_backend(problem, 1, onto), team = by_backend(problem, 3, onto);
     EXPECT_LE(relative_error(out.out, expected.out), 3e-7);
     EXPECT_LE(relative_error(out.to_spectrum, expected.to_spectrum), 1e-6);
     EXPECT_LE(relative_error(out.to_shift, expected.to_shift), 1e-6);
@@ -96,9 +98,48 @@ TEST_P(ShiftRampCpu, MatchesReferenceForAnyNumberOfThreads) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Sizes, ShiftRampCpu,
+INSTANTIATE_TEST_SUITE_P(Sizes, ShiftRampBackend,
                          ::testing::Values(std::tuple{0, 1, 3}, std::tuple{1, 1, 1}, std::tuple{5, 2, 16},
-                                           std::tuple{4, 3, 17}, std::tuple{7, 1, 64}));
+                                           std::tuple{4, 3, 17}, std::tuple{7, 1, 64}, std::tuple{3, 2, 65},
+                                           std::tuple{1, 1, 2}));
+
+TEST(ShiftRampBackendShifts, OfManyPixelsAreAsExact) {
+  Problem<float> problem = random_problem(12, 1, 21);
+  const float shifts[] = {1, -20.75f, 1234.5f, -98765.4375f, 4194305, -7654321, 12345679, 60000008};
+  for (std::size_t i = 0; i < problem.shift.size(); ++i)
+    problem.shift[i] = shifts[i % 8] * (i < 8 ? 1.0f : 0.37f) + (i > 16 ? 0.25f : 0.0f);
+  EXPECT_LE(relative_error(by_backend(problem, 1).out, by_reference(problem.as<double>()).out), 5e-7);
+}
+
+TEST(ShiftRampBackendShifts, NanStaysWithItsPattern) {
+  Problem<float> problem = random_problem(3, 2, 5);
+  const Result<float> clean = by_backend(problem, 1);
+  problem.shift[2] = std::numeric_limits<float>::quiet_NaN();
+  const Result<float> out = by_backend(problem, 1);
+  for (std::size_t i = 0; i < out.out.size(); ++i) {
+    if (i / 100 == 1)
+      EXPECT_TRUE(std::isnan(out.out[i]));
+    else
+      EXPECT_EQ(out.out[i], clean.out[i]);
+  }
+  for (const int i : {0, 1, 4, 5}) EXPECT_EQ(out.to_shift[i], clean.to_shift[i]);
+}
+
+// Patterns in two calls, the second onto the sums of the first, give the bits of one call.
+TEST(ShiftRampBackendBlocks, BitsDoNotDependOnWhereBlocksEnd) {
+  const Problem<float> problem = random_problem(9, 2, 17);
+  const Result<float> whole = by_backend(problem, 1);
+  Result<float> parts = whole;
+  for (const auto& [from, to] : {std::pair{0, 3}, std::pair{3, 9}}) {
+    const RampShape shape{to - from, 2, 17};
+    backend::run(ShiftRampBackward<float>{shape, from > 0, problem.spectrum.data(), problem.shift.data() + 2 * from,
+                                          problem.grad_out.data() + from * shape.spectrum(), parts.to_spectrum.data(),
+                                          parts.to_shift.data() + 2 * from},
+                 {nullptr, 1});
+  }
+  EXPECT_EQ(whole.to_spectrum, parts.to_spectrum);
+  EXPECT_EQ(whole.to_shift, parts.to_shift);
+}
 
 }  // namespace
 }  // namespace sem

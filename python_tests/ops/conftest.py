@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from places import PLACES, kernels_in
 
 
 @pytest.fixture(autouse=True)
@@ -16,3 +17,10 @@ def backend_under_test(request):
 
     with xpu_kernels_on_cpu_tensors():
         yield
+
+
+@pytest.fixture(params=PLACES)
+def place(request):
+    """Puts a tensor or a topology where the kernels under test run."""
+    with kernels_in(request.param) as put:
+        yield put

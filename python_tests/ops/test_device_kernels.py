@@ -32,6 +32,7 @@ from helpers import (
     strength_limit,
     weights,
 )
+from ptychographic_problems import scan_of
 from scan_problems import Problem, run, same_bits, weights_for
 
 from sem import native
@@ -44,6 +45,7 @@ from sem.ops import (
     laplacian_cg,
     laplacian_matvec,
     pit,
+    ptychographic_loss,
     reference,
     reference_diffraction,
     scan,
@@ -192,6 +194,27 @@ def test_scan_and_its_gradients(layout, sizes):
     exact = run(reference.scan, problem.double(), cotangents)
     for value, truth in zip((*values[0], *values[1]), (*exact[0], *exact[1]), strict=True):
         assert relative_error(value, truth) <= 1e-5
+
+
+@pytest.mark.parametrize(("patterns", "side"), [(9, 21), (2, 67)])
+def test_ptychographic_losses_and_their_gradients(layout, patterns, side):
+    object, probe, positions, data, weight, background = scan_of(patterns, 2, side, (90, 83))
+
+    def call(function):
+        def total(object, probe, positions, background):
+            masks = weight.to(positions)
+            found = function(object, probe, positions, data.to(positions), weight=masks, background=background)
+            return found.total if isinstance(found, tuple) else found.sum()
+
+        return total
+
+    inputs = object, probe, positions, background
+    values = gradients(call(ptychographic_loss), *inputs, cotangent=torch.tensor(1.0))
+    exact = gradients(
+        call(reference.ptychographic_loss), *map(double, inputs), cotangent=torch.tensor(1.0, dtype=torch.float64)
+    )
+    for value, truth, limit in zip(values, exact, (2e-6, 1e-5, 1e-5, 5e-5, 1e-4), strict=True):
+        assert relative_error(value, truth) <= limit
 
 
 @pytest.mark.parametrize("name", ["square", "gauss", "thick", "curved", "tricubic", "no pixels"])

@@ -3,12 +3,11 @@ there is a GPU), and once with the same kernel bodies on a SYCL CPU device."""
 
 from __future__ import annotations
 
-import os
-
 import diffraction_problems as images
 import pytest
 import torch
 from helpers import double, generator, graph, relative_error, row_errors, rows, strength_limit, weights
+from places import needs_cuda
 from scan_problems import Problem, run, same_bits, weights_for
 from state_space_problems import Problem as StateProblem
 from token_operators import TOKEN_OPERATORS, weight_like
@@ -29,25 +28,7 @@ from sem.ops import (
 )
 from sem.ops.pit import pit_forward
 
-NO_GPU = "no CUDA device, or no CUDA kernels in this build"
-has_cuda = torch.cuda.is_available() and native.is_built("cuda")
-needs_cuda = pytest.mark.skipif(not has_cuda and "SEM_REQUIRE_DEVICE" not in os.environ, reason=NO_GPU)
-cuda_only = [pytest.mark.cuda, needs_cuda]
-sycl = pytest.mark.skipif(not native.is_built("xpu"), reason="no XPU kernels are built; make sycl-check builds them")
-
 pytestmark = pytest.mark.own_backend
-
-
-@pytest.fixture(params=[pytest.param("cuda", marks=cuda_only), pytest.param("sycl", marks=sycl)])
-def place(request):
-    """Puts a tensor or a topology where the kernels under test run."""
-    if request.param == "cuda":
-        yield lambda value: value.to("cuda")
-        return
-    from sem.ops.testing import xpu_kernels_on_cpu_tensors
-
-    with xpu_kernels_on_cpu_tensors():
-        yield lambda value: value
 
 
 def results(call, inputs, cotangent, place):

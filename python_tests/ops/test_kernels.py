@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ import torch
 
 from sem import native
 from sem.ops import Topology, cayley, kernels, scan
+from sem.ops.exit_waves import exit_waves_forward
 from sem.ops.registration import Operator
+from sem.ops.testing import composed_on_cpu_tensors
 
 pytestmark = [pytest.mark.own_backend]
 ROOT = Path(__file__).parents[2]
@@ -146,3 +149,33 @@ def test_a_subclass_of_tensor_goes_through_the_dispatcher():
 
 def test_cpu_tensors_stand_in_for_no_device_outside_the_tests():
     assert kernels.on_cpu(torch.ones(1))
+
+
+class Elsewhere:
+    is_cpu = False
+
+    def __init__(self, device_type):
+        self.device = torch.device(device_type)
+
+
+def test_where_there_is_a_kernel(monkeypatch):
+    built = {"cpu": True, "cuda": True, "xpu": False}
+    monkeypatch.setattr(native, "is_built", built.__getitem__)
+    kernels._device_has.cache_clear()
+    try:
+        assert kernels.has("overlap_add", Elsewhere("cuda")) and not kernels.has("overlap_add", Elsewhere("xpu"))
+        assert not kernels.has("wave_gate_forward", Elsewhere("cuda"))
+        assert kernels.has("wave_gate_forward", torch.ones(1))
+        with composed_on_cpu_tensors():
+            assert not kernels.has("overlap_add", torch.ones(1))
+    finally:
+        kernels._device_has.cache_clear()
+
+
+@pytest.mark.parametrize("composes", [False, True])
+def test_an_operator_is_composed_where_there_is_no_kernel(monkeypatch, composes):
+    given, composed = (torch.ones(2, 2, 2), torch.ones(1, 1, 1, 1, 2), torch.zeros(3, 2, dtype=torch.int32)), []
+    monkeypatch.setattr(exit_waves_forward, "_composed", lambda *args: composed.append(args))
+    with composed_on_cpu_tensors() if composes else nullcontext():
+        out = exit_waves_forward(*given)
+    assert composed == [given] if composes else out.shape == (3, 1, 1, 1, 2) and not composed

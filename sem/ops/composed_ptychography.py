@@ -1,4 +1,4 @@
-"""The ptychographic operators composed of torch's own, for devices on which sem has no kernel of theirs."""
+"""The ptychographic operators composed of torch's own: for devices whose kernels are not built, and for float64."""
 
 from __future__ import annotations
 

@@ -153,7 +153,7 @@ def far_residual_in_place(
 ) -> None:
     """``far_residual_kernel`` for those who call it pattern by pattern: ``out`` in place of ``psi``; loss, misfit and
     status into ``reports``. Also in float64, without a kernel. Nothing is checked, recorded or traced."""
-    if psi.dtype is torch.float32 and kernels.on_cpu(psi):
+    if psi.dtype is torch.float32 and kernels.has(far_residual_kernel.name, psi):
         loss, misfit, status = reports
         fields = {
             **residual_sizes(psi, data, weight),
@@ -161,7 +161,7 @@ def far_residual_in_place(
             "background": background, "out": psi, "loss": loss, "misfit": misfit, "status": status,
             "to_background": None,
         }  # fmt: skip
-        kernels.call("far_residual", psi, fields)
+        kernels.call(far_residual_kernel.name, psi, fields)
         return
     found = composed_ptychography.far_residual(psi, data, weight, background, kind, scale)
     for target, value in zip((psi, *reports), found[:4], strict=True):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -26,7 +27,7 @@ class StandIn:
     """What tests run on CPU tensors in place of the CPU's kernels.
 
     ``module`` and ``queue``: a device back end that reads ordinary memory; without them the CPU's kernels, but for
-    operators that other devices compose of torch's own.
+    operators that can be composed of torch's own.
     """
 
     module: ModuleType | None = None
@@ -50,6 +51,18 @@ def cpu_tensors_on(stand_in: StandIn) -> Iterator[None]:
 def on_cpu(tensor: Tensor) -> bool:
     """Whether the CPU's kernels serve ``tensor``, and not what devices have."""
     return tensor.is_cpu and _stand_in is None
+
+
+def has(name: str, tensor: Tensor) -> bool:
+    """Whether there is a kernel ``name`` where ``tensor`` is; if not, an operator may be composed of torch's own."""
+    if tensor.is_cpu and _stand_in is not None:
+        return _stand_in.module is not None and _device_has(name, "xpu")
+    return tensor.is_cpu or _device_has(name, tensor.device.type)
+
+
+@cache
+def _device_has(name: str, device_type: str) -> bool:
+    return native.is_built(device_type) and name in native.backend("cpu").DEVICE_KERNELS
 
 
 def takes_step(rows: Tensor) -> bool:

@@ -19,6 +19,7 @@ from sem.precision import note_autocast, outside_autocast
 
 SUBPIXEL = ("fourier", "nearest")
 _BLOCK_BYTES = 2**20  # of waves worked on at a time: what stays in cache
+_DEVICE_BLOCK_BYTES = 2**23  # on a GPU, whose cache is larger, and which smaller ones would not keep busy
 
 
 class PtychographicLoss(NamedTuple):
@@ -54,7 +55,7 @@ def ptychographic_loss(
         positions: ``r``, ``[J, 2]`` real: row and column, in pixels of the object, of each patch's first pixel.
         data, weight, background, kind, scale: as :func:`far_residual` takes them; ``kind`` is one of its losses.
         subpixel: ``"fourier"``, or ``"nearest"``: ``f`` is taken as 0, and positions have no gradient.
-        block: patterns worked on at a time; None: as many as stay in cache. It changes no bit.
+        block: patterns worked on at a time; None: as many as stay in cache. It changes no bit of the kernels' sums.
 
     Returns:
         :class:`PtychographicLoss`. Memory beyond arguments and gradients is that of one block.
@@ -97,7 +98,8 @@ def ptychographic_loss(
     number = LOSSES.index(boundary.choice("kind", kind, LOSSES))
     fourier = boundary.choice("subpixel", subpixel, SUBPIXEL) == "fourier"
     size = 8 * modes.shape[0] * side * side
-    block = max(1, _BLOCK_BYTES // size) if block is None else boundary.count("block", block, least=1)
+    bytes_at_a_time = _BLOCK_BYTES if wave.is_cpu else _DEVICE_BLOCK_BYTES
+    block = max(1, bytes_at_a_time // size) if block is None else boundary.count("block", block, least=1)
     whole = (where.detach() + 0.5).floor()
     if not bool(whole.isfinite().all()):
         j = int((~whole.isfinite()).any(1).nonzero()[0])
@@ -115,7 +117,7 @@ class _Loss(Function):
         scan = _Scan(object, probe, shift, corner, data, weight, background, kind, scale, fourier)
         needed = [ctx.needs_input_grad[k] for k in (0, 1, 2, 5)]
         with outside_autocast(object.device.type):
-            work = (_Kernels if kernels.on_cpu(object) else _Composition)(scan, any(needed))
+            work = (_Kernels if kernels.has(far_residual_kernel.name, object) else _Composition)(scan, any(needed))
             work.run(block)
             ctx.grads = work.gradients() if any(needed) else None
         reports = work.loss, work.misfit, work.status

@@ -35,7 +35,8 @@ class Operator:
         sizes: the kernel's other fields, from the operator's arguments.
         per_row: names of the inputs and outputs whose first dimension is rows that know nothing of each other, or of a
             batch; the kernel is then one call for a whole ``torch.vmap``.
-        composed: what devices without the kernel run, of the operator's signature; None where all devices have it.
+        composed: what is run where there is no kernel, on a device or in a build, of the operator's signature; None: an
+            error says there how to build it.
         private: how many of the last arguments are no fields of the kernel.
         check: looks at the arguments' values before the CPU's kernel does, where that is free.
     """
@@ -148,10 +149,9 @@ class Operator:
 
     def _run(self, *args: Any) -> Any:
         like = args[self._like]
-        here = kernels.on_cpu(like)
-        if self._composed is not None and not here:
+        if self._composed is not None and not kernels.has(self.name, like):
             return self._composed(*args)
-        if self._check is not None and here:
+        if self._check is not None and kernels.on_cpu(like):
             self._check(*args)
         outputs = self._empty(*args)
         self._call(args, (outputs,) if isinstance(outputs, Tensor) else outputs)

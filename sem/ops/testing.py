@@ -31,6 +31,7 @@ def xpu_kernels_on_cpu_tensors(local_bytes: int = 0, group_size: int = 0, sub_gr
 
 @contextmanager
 def composed_on_cpu_tensors() -> Iterator[None]:
-    """Operators that devices have no kernel for are composed on CPU tensors too, until the context ends."""
+    """Operators that are composed of torch's own where there is no kernel are so on CPU tensors too, until the context
+    ends."""
     with kernels.cpu_tensors_on(kernels.StandIn()):
         yield

@@ -37,7 +37,12 @@
   X(ScanForward)                   \
   X(ScanBackward)                  \
   X(DiffractionForward)            \
-  X(DiffractionBackward)
+  X(DiffractionBackward)           \
+  X(ExitWavesForward)              \
+  X(OverlapAdd)                    \
+  X(FarResidual)                   \
+  X(ShiftRampForward)              \
+  X(ShiftRampBackward)
 #define SEM_CPU_OPERATORS(X) \
   X(ComplexRmsNormForward)   \
   X(ComplexRmsNormBackward)  \
@@ -55,12 +60,7 @@
   X(StateSpaceBackward)      \
   X(SpinorStep)              \
   X(EncoderStep)             \
-  X(BornStep)                \
-  X(ExitWavesForward)        \
-  X(OverlapAdd)              \
-  X(FarResidual)             \
-  X(ShiftRampForward)        \
-  X(ShiftRampBackward)
+  X(BornStep)
 #define SEM_OPERATORS(X)  \
   SEM_DEVICE_OPERATORS(X) \
   SEM_CPU_OPERATORS(X)
