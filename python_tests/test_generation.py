@@ -72,6 +72,12 @@ def test_filters_by_hand(options, expected):
     )
 
 
+def test_a_temperature_beyond_float32_leaves_out_what_cannot_be_drawn():
+    log_probabilities = torch.tensor([0.0, -math.inf, -3.0])
+    found = filter_log_probabilities(log_probabilities, temperature=1e300)
+    assert found.tolist() == [0.5, 0.0, 0.5]
+
+
 @given(
     logits=st.lists(st.floats(-50, 50, width=32), min_size=1, max_size=20),
     temperature=st.floats(0, 10),

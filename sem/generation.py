@@ -53,8 +53,8 @@ def filter_log_probabilities(
     if temperature == 0:
         top_k = 1
     else:
-        smallest = torch.finfo(ordered.dtype).tiny
-        ordered = (ordered - ordered[..., :1]) / max(temperature, smallest)
+        range_of = torch.finfo(ordered.dtype)  # beyond which 0 / 0 and inf / inf are no numbers
+        ordered = (ordered - ordered[..., :1]) / min(max(temperature, range_of.tiny), range_of.max)
     probabilities = ordered.softmax(dim=-1)
     if top_k:
         probabilities[..., top_k:] = 0.0

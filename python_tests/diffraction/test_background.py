@@ -137,6 +137,9 @@ def test_panels_share_a_profile_or_have_an_image_each():
     plain = Panels(*parts, sides, Reflections(100.0)).images()
     for number, value in enumerate((1.0, 3.0)):
         assert torch.equal(images_of_each[number], plain[number] + value)
+    with pytest.raises(ValueError, match="background image: expected 16 x 24 pixels, slow and fast"):
+        Simulator(Crystal((70, 80, 90, 90, 90, 90)), Beam(), Detector((24, 16), 0.1, 80.0), Reflections(1.0),
+                  background=Background(torch.ones(24, 16)))  # fmt: skip
     with pytest.raises(ValueError, match="background: expected one for each of 2 panels, got 1"):
         Panels(*parts, sides, Reflections(100.0), background=each[:1])
 

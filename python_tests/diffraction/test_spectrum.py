@@ -211,6 +211,7 @@ def test_a_model_of_a_refinement_follows_the_files_that_are_listed():
         ("-hkl_spectrum twice.txt", "twice.txt: structure factors: expected a table for each wavelength, got two"),
         ("-hkl_spectrum column.txt", "a.hkl: expected MTZ or CIF to go with column 'F', got another file"),
         ("-hkl_spectrum twice.txt -hkl a.hkl", "structure factors: expected -hkl or -hkl_spectrum, one of the two"),
+        ("-hkl_spectrum good.txt -hkl_column F", "-hkl_column: expected -hkl to go with it"),
         ("-hkl a.hkl -hkl_between nearest", "-hkl_between: expected -hkl_spectrum to go with it, got none"),
         ("-hkl_spectrum good.txt -hkl_between cubic", "good.txt: between wavelengths: expected one of linear, nearest"),
         ("-hkl_spectrum good.txt -spectrum s.txt -trace_pixel 2 2", "trace: expected one table of structure factors"),

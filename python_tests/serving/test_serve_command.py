@@ -63,6 +63,9 @@ def test_wrong_arguments_are_one_sentence(run, capsys):
     assert "--max_tokens 0: expected an integer >= 1" in told("--max_tokens=0")
     assert "--waiting -1: expected an integer >= 0" in told("--waiting=-1")
     assert "--host 192.0.2.1: expected an address of this machine" in told("--host=192.0.2.1", "--port=0")
+    assert f"--host {'a' * 64}: expected a name or an address of this" in told(f"--host={'a' * 64}", "--port=0")
+    assert "--threads 0: expected an integer >= 1 and <= 4096" in told("--threads=0", "--port=0")
+    assert "--threads 9999999999: expected an integer >= 1" in told("--threads=9999999999", "--port=0")
 
 
 def test_whoever_opens_the_door_is_told(run, capsys, monkeypatch):

@@ -78,11 +78,8 @@ class Background(nn.Module):
         Raises:
             ValueError: an image of another shape than the detector.
         """
+        self.require_fit(detector)
         if self.image is not None:
-            shape = detector.slow_pixels, detector.fast_pixels
-            if self.image.shape != shape:
-                wanted = f"{shape[0]} x {shape[1]} pixels, slow and fast, as the detector has"
-                raise ValueError(f"background image: expected {wanted}, got {' x '.join(map(str, self.image.shape))}")
             return self.scale * self.image
         sine = half_angle_sines(detector, physics)
         if self.axis == "two_theta":
@@ -90,6 +87,13 @@ class Background(nn.Module):
         else:
             place = sine * (4 * math.pi if self.axis == "q" else 1.0) / wavelength
         return self.scale * _interpolated(place, self.places, self.values)
+
+    def require_fit(self, detector: Detector) -> None:
+        """Raise a ValueError for an image of another shape than the detector."""
+        shape = detector.slow_pixels, detector.fast_pixels
+        if self.image is not None and self.image.shape != shape:
+            wanted = f"{shape[0]} x {shape[1]} pixels, slow and fast, as the detector has"
+            raise ValueError(f"background image: expected {wanted}, got {' x '.join(map(str, self.image.shape))}")
 
 
 def half_angle_sines(detector: Detector, physics: str = "nanobragg") -> Tensor:

@@ -281,6 +281,8 @@ def _reflections(values: Values) -> Reflections:
     if "hkl_list_file" in values:
         if "hkl_file" in values:
             raise ValueError("structure factors: expected -hkl or -hkl_spectrum, one of the two")
+        if "hkl_column" in values:
+            raise ValueError("-hkl_column: expected -hkl to go with it; the list of -hkl_spectrum has its own columns")
         return Reflections.read_colours(values["hkl_list_file"], default, values.get("hkl_between", "linear"))
     if "hkl_between" in values:
         raise ValueError("-hkl_between: expected -hkl_spectrum to go with it, got none")

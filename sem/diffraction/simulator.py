@@ -112,6 +112,8 @@ class Simulator(nn.Module):
             raise ValueError("interpolate: expected a table of structure factors to interpolate in, got none")
         self.interpolate = interpolate
         self.water = parameter(nonnegative("water", water, "in µm"))
+        if background is not None:
+            background.require_fit(detector)  # before an image is computed, not behind it
         self.background, self.point_spread = background, point_spread
         self.d_min = nonnegative("d_min", d_min, "in Å")
         self.region = None if region is None else self._region_inside(region)

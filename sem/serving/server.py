@@ -30,8 +30,9 @@ def listening_socket(host: str, port: int) -> socket.socket:
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         return socket.create_server(address[:2], family=family)
-    except socket.gaierror as error:
-        raise ValueError(f"--host {host}: expected a name or an address of this machine ({error.strerror})") from None
+    except (socket.gaierror, UnicodeError) as error:  # the latter of names that cannot be any machine's
+        reason = getattr(error, "strerror", None) or "no such name can be"
+        raise ValueError(f"--host {host}: expected a name or an address of this machine ({reason})") from None
     except OSError as error:
         if error.errno in (errno.EADDRINUSE, errno.EACCES):
             why = "it is in use" if error.errno == errno.EADDRINUSE else "this user may not have it"

@@ -10,6 +10,8 @@ from torch import nn
 
 from sem.ipex import first_line, load_ipex
 
+MOST_THREADS = 4096
+
 
 def resolve_device(name: str) -> torch.device:
     """``training.device`` as a device; ``auto`` is CUDA, then XPU, then the CPU.
@@ -76,6 +78,17 @@ def prepare_for_device(model: nn.Module, optimizer: torch.optim.Optimizer | None
     except Exception as error:
         return f"torch's own XPU path; IPEX could not optimize the model ({first_line(error)})"
     return f"IPEX {ipex.__version__} in float32"
+
+
+def use_threads(count: int) -> None:
+    """Have torch compute on ``count`` CPU threads, as a command's ``--threads`` asks for.
+
+    Raises:
+        ValueError: fewer than 1, or more than any machine has use for.
+    """
+    if not 1 <= count <= MOST_THREADS:
+        raise ValueError(f"--threads {count}: expected an integer >= 1 and <= {MOST_THREADS}")
+    torch.set_num_threads(count)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from sem.config import SEMConfig
 from sem.data import Tokenizer, tokenizer_of
 from sem.model import SEMModel
 from sem.training.checkpoint import load_parameters
-from sem.training.devices import prepare_for_device, resolve_device
+from sem.training.devices import prepare_for_device, resolve_device, use_threads
 from sem.training.run_folder import open_checkpoint, run_folder_of, saved_config, saved_step
 
 
@@ -57,7 +57,7 @@ def open_trained_model(
     Raises:
         CheckpointError: there is no checkpoint, or none that is undamaged.
         ValueError: the checkpoint is not this model's, an override is impossible, the device is not on this machine, or
-            the tokenizer's file cannot be read.
+            the tokenizer's file cannot be read, or the number of threads cannot be.
 
     Example:
         >>> open_trained_model("no/such/run")
@@ -70,7 +70,7 @@ def open_trained_model(
     tokenizer = tokenizer_of(config, folder)
     device = resolve_device(config.training.device)
     if num_threads is not None:
-        torch.set_num_threads(num_threads)
+        use_threads(num_threads)
     with torch.random.fork_rng(devices=()):  # whoever opens it, in the middle of a training say, draws as before
         model = SEMModel(config)
     load_parameters(model, content)

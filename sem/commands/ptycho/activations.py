@@ -34,14 +34,13 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _measure(options: argparse.Namespace) -> int:
-    import torch
-
     from sem.activations import plot_depth, write
     from sem.commands.activations import print_statistics, sample_count
     from sem.ptycho.files import read_scan
     from sem.ptycho.training.activations import measure_network
     from sem.ptycho.training.data import NetworkScan
     from sem.ptycho.training.inference import load_network
+    from sem.training.devices import use_threads
     from sem.training.progress import CountDisplay
     from sem.training.run_folder import run_folder_of
 
@@ -51,7 +50,7 @@ def _measure(options: argparse.Namespace) -> int:
     if Path(options.output_json_name).name != options.output_json_name:
         raise ValueError(f"--output-json-name {options.output_json_name}: expected a name without a folder")
     if options.threads is not None:
-        torch.set_num_threads(options.threads)
+        use_threads(options.threads)
     trained = load_network(options.checkpoint)
     path = trained.config.data.train if options.data is None else options.data
     data = NetworkScan.from_file(path, read_scan(path))

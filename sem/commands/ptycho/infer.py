@@ -20,17 +20,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Write the stitched object as a result; prints patterns per second and, where the scan holds its object, the
     scores."""
-    import torch
-
     from sem.ptycho.files import read_scan
     from sem.ptycho.training.data import NetworkScan
     from sem.ptycho.training.inference import load_network, predict
     from sem.ptycho.training.results import keep_result, score
+    from sem.training.devices import use_threads
 
     if options.batch < 1:
         raise ValueError(f"--batch: expected a number >= 1, got {options.batch}")
     if options.threads is not None:
-        torch.set_num_threads(options.threads)
+        use_threads(options.threads)
     trained = load_network(options.run)
     data = NetworkScan.from_file(options.scan, read_scan(options.scan))
     predicted = predict(trained.model, data, trained.rms, batch=options.batch)
