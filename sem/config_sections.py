@@ -198,7 +198,7 @@ class DistillationConfig(Section):
 
     section: ClassVar[str] = "distillation"
     teacher: str | None = setting(None, "run's folder, or checkpoint, of the same tokenizer; null: none", pattern=".+")
-    temperature: float = setting(2.0, "both models' log-probabilities are divided by it, to be compared", gt=0)
+    temperature: float = setting(2.0, "both models' log-probabilities are divided by it, to be compared", ge=0.01)
     weight: float = setting(0.5, "share of the teacher in the loss; the text has the rest", ge=0, le=1)
 
 
@@ -213,7 +213,7 @@ class GenerationConfig(Section):
     top_p: float = setting(1.0, "draw from the smallest set of this probability", gt=0, le=1)
     min_p: float = setting(0.0, "drop tokens below this share of the likeliest one's probability; 0: off", ge=0, le=1)
     typical_p: float = setting(1.0, "draw from the most typical tokens of this probability; 1: off", gt=0, le=1)
-    repetition_penalty: float = setting(1.0, "factor on the log-probability of what has occurred; 1: off", gt=0)
+    repetition_penalty: float = setting(1.0, "factor on the log-probability of what has occurred; 1: off", ge=0.01)
     seed: int = setting(0, "seed of the draw", ge=0, le=SEED_LIMIT)
     prompt: str = setting("", "text to continue")
 

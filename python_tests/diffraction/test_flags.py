@@ -163,6 +163,7 @@ def test_capital_conventions_do_nothing_as_in_the_c_program():
         ("-osc -3", "-osc and -phistep below 0"),
         ("-detector_thicksteps 3", "-detector_thicksteps has no effect"),
         ("-mosaic_domains 5", "-mosaic_domains has no effect"),
+        ("-floatfile a.bin -gain 2", "-gain and -readout_noise have no effect"),
         ("-printout -stol some.file", "-printout has no effect"),
     ],
 )

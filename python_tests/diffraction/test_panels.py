@@ -201,5 +201,6 @@ def test_turns_move_the_whole_detector_and_other_geometry_needs_a_panel(capsys):
         assert str(error.value) == wanted
     with pytest.raises(ValueError, match=r"a\.expt: expected -panel with a number from 0 to 1, got none"):
         _ = experiment_from(flags).simulator
+    assert experiment_from([*flags, "-img", "any.img"]).notes[-1].startswith("-img any.img is not read: -expt says")
     assert simulate(*flags, "-show_config") == 0
     assert "panel 1" in capsys.readouterr().out

@@ -132,9 +132,12 @@ def experiment_from(arguments: Sequence[str]) -> Experiment:
         region=values.get("region"),
     )
     notes += _without_effect(given, detectors[0], physics, panels[0].interpolate)
+    outputs = _outputs(values)
+    if outputs.noise_file is None and {"gain", "readout_noise"} & set(given):
+        notes.append("-gain and -readout_noise have no effect: no image with noise is written, see -noisefile")
     return Experiment(
         panels,
-        _outputs(values),
+        outputs,
         tuple(notes),
         reference=values.get("reference", False),
         show_config=values.get("show_config", False),

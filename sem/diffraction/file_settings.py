@@ -61,6 +61,8 @@ def settings_of_files(given: Values) -> tuple[list[dict[str, Any]], list[Tensor 
         if len(listed) > 1:
             notes.append(f"{given['experiments_file']}: the first of {len(listed)} experiments is taken")
         if len(values) > 1:
+            if "image_file" in given:
+                notes.append(f"-img {given['image_file']} is not read: -expt says what its {len(values)} panels are")
             return values, _masks_of(given.get("mask_file"), len(values)), notes
     for name in ("image_file", "mask_file"):
         if name not in given:
