@@ -97,10 +97,11 @@ def backgrounds_of(given: Values, panels: int) -> Background | list[Background] 
         if "background_image_file" in given:
             raise ValueError("background: expected -background_image or -background_profile, one of the two")
         source = given["background_profile_file"]
+        rows = torch.from_numpy(read_rows(source, "x photons", 2))
         try:
-            return Background(profile=torch.from_numpy(read_rows(source, "x photons", 2)), axis=axis, scale=scale)
+            return Background(profile=rows, axis=axis, scale=scale)
         except ValueError as error:
-            raise ValueError(f"{source}: {error}" if str(source) not in str(error) else str(error)) from None
+            raise ValueError(f"{source}: {error}") from None
     image_given = "background_image_file" in given
     if "background_axis" in given:
         raise ValueError("-background_axis: expected -background_profile to go with it, got none")

@@ -28,7 +28,8 @@ def write_outputs(experiment: Experiment, arrived: Sequence[Tensor], panels: Seq
         panels: its image, all else.
 
     HDF5 holds all panels if they are of one size. In all else there is a file for each of several, ``a_0.img`` and so
-    on in place of ``a.img``. One scale, and one stream of random numbers, serve for all panels.
+    on in place of ``a.img``. One scale of counts, and one stream of random numbers, serve for all panels; a picture
+    whose scale is not given has its own.
 
     Raises:
         OSError: a file could not be written.

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sem.config import SEMConfig
 from sem.config_sections import DistillationConfig
-from sem.data import Tokenizer
+from sem.data import Tokenizer, tokenizer_of
 from sem.precision import PrecisionPolicy, use_precision
 from sem.sampler import ReadOut, SoftTargets
 from sem.training.language import LanguageModelObjective
@@ -134,9 +134,11 @@ class DistillationObjective(LanguageModelObjective):
 
 
 def build_objective(
-    config: SEMConfig, tokenizer: Tokenizer, policy: PrecisionPolicy, device: torch.device
+    config: SEMConfig, policy: PrecisionPolicy, device: torch.device, tokenizer: Tokenizer | None = None
 ) -> LanguageModelObjective:
     """What ``config`` has a language model minimise: the likelihood of its text, and what a teacher says of it.
+
+    ``tokenizer`` is that of the configuration by default, which is read where there is a teacher to compare it with.
 
     Raises:
         CheckpointError, ValueError: as :class:`RunTeacher`.
@@ -144,6 +146,7 @@ def build_objective(
     compile, distillation = config.training.compile, config.distillation
     if distillation.teacher is None:
         return LanguageModelObjective(device, compile=compile)
+    tokenizer = tokenizer or tokenizer_of(config)
     teacher = RunTeacher(distillation.teacher, tokenizer, config.model.vocab_size, policy, device)
     return DistillationObjective(teacher, distillation, device, compile=compile)
 

@@ -91,7 +91,7 @@ class SEMTrainer(RunTrainer):
         """This process's two loaders, of the corpus if one was given, and the language model's loss."""
         _, corpus = self._given
         del self._given
-        objective = build_objective(self.config, self.tokenizer, self.precision, self.device)
+        objective = build_objective(self.config, self.precision, self.device, self.tokenizer)
         loaders = build_loaders(
             self.config,
             corpus,

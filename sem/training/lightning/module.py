@@ -10,7 +10,6 @@ from lightning.pytorch import LightningModule
 from torch import nn
 
 from sem.config import SEMConfig
-from sem.data import tokenizer_of
 from sem.diagnostics import Diagnostics
 from sem.model import SEMModel
 from sem.precision import PrecisionPolicy, use_precision
@@ -89,7 +88,7 @@ class SEMLightningModule(LightningModule):
         loop = self._given_loop
         self.objective: Objective
         if loop is None:
-            self.objective = build_objective(self.config, tokenizer_of(self.config), self.policy, self.device)
+            self.objective = build_objective(self.config, self.policy, self.device)
         else:
             self.objective = loop.objective
         self.ranks = processes_of(self.trainer, self.config.training.distributed_timeout)
