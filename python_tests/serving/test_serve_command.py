@@ -20,7 +20,7 @@ COMMAND = "import sys; from sem.cli import main; sys.exit(main(['serve', *sys.ar
 def run(tmp_path_factory):
     """The folder of a run that was never trained."""
     folder = tmp_path_factory.mktemp("runs") / "waves"
-    return saved_run(folder, "generation.temperature=0.7", "generation.top_k=40")
+    return saved_run(folder, "generation.temperature=0.7", "generation.top_k=40", endless=True)
 
 
 def test_a_served_text_is_that_of_sem_generate_and_ctrl_c_ends_it_in_a_line(run, capsys):
