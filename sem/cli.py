@@ -8,6 +8,7 @@ process knows are masked in all that it prints.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -56,8 +57,14 @@ SEM = Command(
 )
 
 
+FEW_COLLECTIONS = (20_000, 20, 20)
+"""Thresholds of the garbage collector: importing torch makes some hundred thousand objects that all stay, and looking
+for garbage among them again and again is a tenth of a short command's time."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``sem`` with ``arguments`` (those of the process by default) and return its exit status."""
+    gc.set_threshold(*FEW_COLLECTIONS)
     completed(("sem",), SEM)
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = words[:1] == ["--debug"]
