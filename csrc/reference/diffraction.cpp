@@ -223,7 +223,8 @@ class Pixel {
 
   template <class Visit>
   void for_each_orientation(std::int64_t s, std::int64_t f, Step step, const Vector& q, Visit visit) const {
-    const bool fresh = !set_.phi_carryover || s * set_.fast_pixels + f == first_pixel_;
+    const bool first_place = step.layer == 0 && step.sub_slow == 0 && step.sub_fast == 0 && step.source == 0;
+    const bool fresh = !set_.phi_carryover || (first_place && s * set_.fast_pixels + f == first_pixel_);
     for (step.position = 0; step.position < in_.positions; ++step.position)
       for (step.mosaic = 0; step.mosaic < in_.mosaics; ++step.mosaic) {
         const std::int64_t position = step.position == 0 && !fresh ? in_.positions - 1 : step.position;

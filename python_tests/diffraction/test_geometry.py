@@ -148,7 +148,10 @@ def test_close_distance_replaces_the_distance():
         ((None, 2, None), (2, 2, 2)),
         ((2, 0.5, None), (2, 0.5, 4)),
         ((2, None, 5), (2, 0.5, 5)),
-        ((2, None, 1), (2, 2, 1)),
+        ((2, None, 1), (2, 2, 2)),
+        ((None, None, 4), (1, 0.25, 4)),
+        ((None, 2, 5), (2, 2, 2)),
+        ((0, None, 3), (0, 0, 1)),
         ((0, None, None), (0, 0, 1)),
     ],
 )

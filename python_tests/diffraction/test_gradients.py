@@ -32,7 +32,7 @@ def simulator(pixels, kind="square", steps=2, **options):
         1.1,
         polarisation=0.4,
         divergence=(1.0, 2.0 if steps > 1 else None),
-        divergence_steps=(steps, 1),
+        divergence_steps=(steps, None),
         dispersion=0.01,
         dispersion_steps=steps,
     )
@@ -81,7 +81,7 @@ EXPERIMENTS = {
     "sample": about_sample,
     "curved": curved,
 }
-UNIT = {"beam.fluence": DEFAULT_FLUENCE, "reflections.table": 50.0}
+UNIT = {"beam.fluence": DEFAULT_FLUENCE, "reflections.table": 50.0, "crystal.reciprocal": 0.1}
 """What a step of 1 is where that is not 1 of the parameter's own unit."""
 
 

@@ -1,17 +1,22 @@
 """tools/c_command_lines.py: random command lines, the same again for the same seed, read here and by a program."""
 
 import importlib.util
+import json
+import shlex
 import stat
 import sys
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from golden_images import GOLDEN, LARGEST_ERROR
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sem.diffraction import experiment_from
+from sem.diffraction.comparison import compare
 from sem.diffraction.flags import BY_NAME, parse
 
 TOOL = Path(__file__).parents[2] / "tools" / "c_command_lines.py"
@@ -58,6 +63,20 @@ def test_a_line_behind_another_sets_what_it_sets_over_what_the_other_set(one, tw
 
 def test_lines_give_finite_images_or_a_sentence():
     assert [(line, found) for line in LINES[:80] if (found := tool.finding(line, None, None)) is not None] == []
+
+
+@pytest.mark.parametrize("reference", [False, True], ids=["kernel", "twin"])
+def test_the_c_programs_images_of_drawn_lines(reference):
+    golden = np.load(GOLDEN / "drawn" / "images.npz")
+    lines = json.loads((GOLDEN / "drawn" / "cases.json").read_text())
+    worst = {}
+    for name, line in lines.items():
+        model = experiment_from([*shlex.split(line), "-phi_carryover", "c-parity"]).simulator
+        with torch.no_grad():
+            image = model.serial() if reference else model()
+        worst[line] = compare(torch.from_numpy(golden[name]), image).relative_difference
+    assert len(worst) >= 160
+    assert {line: error for line, error in worst.items() if not error <= LARGEST_ERROR} == {}
 
 
 def test_most_lines_are_right():

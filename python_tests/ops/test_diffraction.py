@@ -165,15 +165,22 @@ def test_bits_do_not_depend_on_threads(name):
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
-def test_carry_over_reaches_every_pixel_but_the_first():
+@pytest.mark.parametrize("image", [diffraction, twin], ids=["kernel", "twin"])
+@pytest.mark.parametrize("single", [True, False], ids=["one place and source", "several"])
+def test_carry_over_reaches_every_step_but_the_first(single, image):
     frame, beam, crystal, factors, polarisation = PROBLEMS["carry-over"]
-    fresh = diffraction(frame, beam, replace(crystal, phi_carryover=False), factors, polarisation)
-    carried = diffraction(frame, beam, crystal, factors, polarisation)
-    assert carried[0, 0] == fresh[0, 0]
-    assert (carried != fresh).flatten()[1:].float().mean() > 0.9
+    assert frame.oversample > 1 and len(beam.wavelength) > 1
+    if single:
+        frame, beam = replace(frame, oversample=1, layers=1), Sources(beam.direction[:1], beam.wavelength[:1])
     last_first = torch.cat([crystal.orientation[-1:], crystal.orientation[1:]])
-    repeated = diffraction(frame, beam, Domains(last_first, crystal.cells, fudge=1.3), factors, polarisation)
+    fresh, carried, repeated = (
+        image(frame, beam, domains, factors, polarisation)
+        for domains in (replace(crystal, phi_carryover=False), crystal, Domains(last_first, crystal.cells, fudge=1.3))
+    )
+    assert (carried != fresh).flatten()[1:].float().mean() > 0.9
     assert torch.equal(repeated.flatten()[1:], carried.flatten()[1:])
+    assert (carried[0, 0] == fresh[0, 0]) == single
+    assert carried[0, 0] != repeated[0, 0]
 
 
 def test_one_reflection_outside_ends_interpolation_for_all_that_follow():

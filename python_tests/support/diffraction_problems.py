@@ -76,7 +76,13 @@ PROBLEMS = {
     "small table": (detector(), sources(), domains(shape="gauss"), table(3), POLARISED),
     "tricubic": (detector(), sources(), domains(), replace(table(65), tricubic=True), POLARISED),
     "tricubic and outside": (detector(), sources(), domains(), replace(table(11), tricubic=True), POLARISED),
-    "carry-over": (detector(), sources(), domains(3, 2, phi_carryover=True), StructureFactors(100.0), POLARISED),
+    "carry-over": (
+        detector(oversample=2),
+        sources(),
+        domains(3, 2, phi_carryover=True),
+        StructureFactors(100.0),
+        POLARISED,
+    ),
     "one pixel": (detector(1, 1), sources(), domains(), table(), POLARISED),
     "no pixels": (detector(0, 5), sources(), domains(), StructureFactors(100.0), POLARISED),
 }

@@ -40,29 +40,26 @@ def spread(width: float | None, step: float | None, steps: int | None) -> tuple[
     """A width, a step and a number of points from what was given of the three, by nanoBragg's rules.
 
     Nothing: one point. A width alone: two points at its ends. A step alone: the same with the step for a width. A width
-    and a step: as many points as steps begin within the width. A number with a width: evenly from end to end.
+    and a step: as many points as steps begin within the width. A number with a width: evenly from end to end, 2 at
+    least. A number alone: as many in a width of 1 (a radian), from its lower end.
 
     Example:
-        >>> spread(0.02, None, 5), spread(0.4, None, None)
-        ((0.02, 0.005, 5), (0.4, 0.4, 2))
-
-    Raises:
-        ValueError: a number of steps without a width or a step, which leaves the width open.
+        >>> spread(0.02, None, 5), spread(0.4, None, None), spread(None, None, 4)
+        ((0.02, 0.005, 5), (0.4, 0.4, 2), (1.0, 0.25, 4))
     """
-    if steps is not None and steps > 0:
-        if width is None and step is None:
-            if steps == 1:
-                return 0.0, 0.0, 1
-            raise ValueError(f"{steps} steps: expected a range or a step to go with them, got neither")
+    if steps:
         if width is None:
-            assert step is not None
-            return step, step, 2
-        return width, step or width / max(steps - 1, 1), steps
-    if width is None:
-        return (step, step, 2) if step else (0.0, 0.0, 1)
-    if not step:
-        return (width, width, 2) if width > 0 else (0.0, 0.0, 1)
-    return width, step, max(math.ceil(width / step - 1e-9), 1)
+            width, step, steps = (step, step, 2) if step else (1.0, 1.0 / steps, steps)
+        elif not step:
+            steps = max(steps, 2)
+            step = width / (steps - 1)
+    elif width is None:
+        width, step, steps = step or 0.0, step, 2
+    elif not step:
+        step, steps = width, 2
+    else:
+        steps = math.ceil(width / step)
+    return (width, step, steps) if step and width > 0 else (0.0, 0.0, 1)
 
 
 class Beam(nn.Module):
@@ -137,10 +134,11 @@ class Beam(nn.Module):
             divergence_steps,
             strict=True,
         ):
-            resolved = _spread_of(name, width, step, steps)
-            widths.append(resolved[0])
+            radians = (None if value is None else value * MILLIRADIAN for value in (width, step))
+            resolved = _spread_of(name, *radians, steps)
+            widths.append(resolved[0] / MILLIRADIAN)
             fractions.append(_fractions(*resolved))
-        resolved = _spread_of("dispersion", dispersion, None, dispersion_steps)
+        resolved = _spread_of("dispersion", dispersion or 0.0, None, dispersion_steps)
         self.divergence = parameter(widths)
         self.dispersion = parameter(resolved[0])
         self.divergence_grid: Tensor
@@ -179,9 +177,24 @@ class Beam(nn.Module):
             raise ValueError("spectrum: expected a weight above 0 in some pair, got only 0")
         self.wavelengths, self.weights = parameter(wavelengths), parameter(weights)
 
-    def polarisation_along(self, axes: Axes) -> Polarisation | None:
-        """What the operator takes: None for a beam without the factor."""
-        return Polarisation(axes.polarisation, self.polarisation) if self.polarised else None
+    def polarisation_along(self, axes: Axes, directions: Tensor) -> Polarisation | None:
+        """What the operator takes for sources in ``directions`` ``[sources, 3]``: None for a beam without the factor.
+
+        Raises:
+            ValueError: the beam is polarised along its own direction.
+        """
+        if not self.polarised:
+            return None
+        axis, ways = axes.polarisation, unit(directions.detach())
+        across = torch.linalg.cross(axis.detach().expand_as(ways), ways).norm(dim=-1)
+        if float(across.min()) < 1e-12:
+            if float(self.polarisation.detach()) or self.polarisation.requires_grad:
+                which = f"source {int(across.argmin()) + 1} of {len(ways)}"
+                raise ValueError(f"polarisation: expected a direction across the beam, got that of {which}")
+            # an unpolarised beam has no direction of its own: any across all sources will do
+            every = torch.eye(3, dtype=axis.dtype, device=axis.device)
+            axis = every[torch.linalg.cross(every[:, None], ways[None]).norm(dim=-1).amin(dim=1).argmax()]
+        return Polarisation(axis, self.polarisation)
 
     def forward(self, axes: Axes, weighting: str = "ignore") -> Sources:
         """The sources in the laboratory whose directions ``axes`` gives, differentiable in every parameter.
@@ -193,7 +206,8 @@ class Beam(nn.Module):
             wavelengths = torch.where(self.has_wavelength, self.wavelengths, self.wavelength) * ANGSTROM
             weights = self.weights / self.weights.mean() if weighting == "relative" else None
             return Sources(self.positions, wavelengths, weights)
-        vertical = unit(torch.linalg.cross(axes.beam, axes.polarisation))
+        # 0 for a polarisation along the beam, about which nothing turns
+        vertical = torch.nn.functional.normalize(torch.linalg.cross(axes.beam, axes.polarisation), dim=-1)
         # the polarisation is horizontal: the vertical angle turns about it, the horizontal angle about the other
         horizontal_angle, vertical_angle = (self.divergence_grid * self.divergence * MILLIRADIAN).unbind(dim=-1)
         directions = about_axis(-axes.beam, axes.polarisation, vertical_angle)
@@ -212,10 +226,7 @@ def _spread_of(name: str, width: float | None, step: float | None, steps: int | 
             nonnegative(f"{name} {what}", value)
     if steps is not None:
         count(f"{name} steps", steps)
-    try:
-        return spread(width, step, steps)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
+    return spread(width, step, steps)
 
 
 def _fractions(width: float, step: float, steps: int) -> list[float]:
@@ -224,12 +235,15 @@ def _fractions(width: float, step: float, steps: int) -> list[float]:
 
 
 def _divergence_grid(horizontal: list[float], vertical: list[float], *, elliptic: bool) -> Tensor:
-    """Points ``[P, 2]`` in units of the ranges, the vertical fastest, without those outside the ellipse."""
+    """Points ``[P, 2]`` in units of the ranges, the vertical fastest, without those outside the ellipse if there is
+    one: where both are ranges."""
+    elliptic = elliptic and any(horizontal) and any(vertical)
     corner = sum(_middle_gap(line) for line in (horizontal, vertical))
     kept = [(h, v) for h in horizontal for v in vertical if not elliptic or 4 * (h * h + v * v - corner) <= 1.1]
     if not kept:
         raise ValueError(
-            "divergence: expected steps smaller than the ranges, got a grid without a point in the ellipse"
+            "divergence: expected steps smaller than the ranges, got a grid without a point in the ellipse; "
+            "-square_div keeps its corners"
         )
     return torch.tensor(kept, dtype=torch.float64).reshape(-1, 2)
 

@@ -28,7 +28,7 @@ class Comparison:
     """Square root of the mean squared difference."""
     largest_difference: float
     relative_difference: float
-    """The largest difference over the maximum of the first image."""
+    """The largest difference over the maximum of the first image; 0 for two images of zeros."""
     maximum: tuple[float, float]
     sum_ratio: float
     """The second image's sum over the first's."""
@@ -127,7 +127,7 @@ def compare(
         correlation=_correlation(one, two),
         rmse=float(difference.square().mean().sqrt()),
         largest_difference=largest,
-        relative_difference=largest / maximum if maximum else math.nan,
+        relative_difference=largest / maximum if maximum else (math.inf if largest else 0.0),
         maximum=(maximum, float(two.max())),
         sum_ratio=float(two.sum() / one.sum()) if float(one.sum()) else math.nan,
         peaks=(len(found[0]), len(found[1])),

@@ -124,7 +124,8 @@ def as_given(**vectors: Vector) -> Convention:
     """The custom convention as nanoBragg makes it of the vectors on its command line.
 
     Those that are not given are :data:`BUILT_IN`, the normal too, unless a normal is given whose length is not 1:
-    then it is ``fast x slow``.
+    then it is ``fast x slow``. The two-theta axis keeps its length, and the turn is Rodrigues' formula with it as it
+    is: a rotation only where that length is 1.
 
     Example:
         >>> as_given(fast=(1, 0, 0), slow=(0, 1, 0)).normal
@@ -138,8 +139,10 @@ def as_given(**vectors: Vector) -> Convention:
     normal = vectors.get("normal", BUILT_IN.normal)
     kept = {name: vector for name, vector in vectors.items() if name != "normal"}
     if math.sqrt(sum(part * part for part in normal)) == 1:
-        return custom(BUILT_IN, normal=normal, **kept)
-    return custom(BUILT_IN, **{"fast": BUILT_IN.fast, **kept})
+        made = custom(BUILT_IN, normal=normal, **kept)
+    else:
+        made = custom(BUILT_IN, **{"fast": BUILT_IN.fast, **kept})
+    return dataclasses.replace(made, two_theta=tuple(vectors.get("two_theta", made.two_theta)))
 
 
 def custom(base: str | Convention = "MOSFLM", **vectors: Vector) -> Convention:

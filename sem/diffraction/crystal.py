@@ -31,7 +31,9 @@ class Crystal(nn.Module):
 
     Args:
         cell: a, b, c, alpha, beta, gamma; or else
-        reciprocal: a*, b*, c* as rows ``[3, 3]``, in 1/Å, as it lies in the laboratory at spindle angle 0.
+        reciprocal: a*, b*, c* as rows ``[3, 3]``, in 1/Å, as it lies in the laboratory at spindle angle 0. With a cell
+            too, as nanoBragg takes a matrix and a cell: the directions of a, b, c are those of the vectors, their
+            lengths and the volume are the cell's.
         cells: unit cells along each axis of a mosaic domain; real numbers of at least 1.
         shape: of the spots: "square", "round", "gauss" or "tophat".
         fudge: scales the size of the spots of all shapes but the square one.
@@ -77,16 +79,17 @@ class Crystal(nn.Module):
         mosaic_seed: int = DEFAULT_MOSAIC_SEED,
     ) -> None:
         super().__init__()
-        if (cell is None) == (reciprocal is None):
-            raise ValueError("crystal: expected a cell or reciprocal vectors, one of the two")
+        if cell is None and reciprocal is None:
+            raise ValueError("crystal: expected a cell or reciprocal vectors, got neither")
         self.shape = choice("shape", shape, SHAPES)
         self.reciprocal: nn.Parameter | None = None
         if cell is not None:
             numbers = tuple(float(value) for value in cell)
             require_cell(numbers)
             self.lengths, self.angles = parameter(numbers[:3]), parameter(numbers[3:])
-        else:
+        if reciprocal is not None:
             self.reciprocal = parameter(_require_reciprocal(reciprocal))
+        self.has_cell = cell is not None
         self.cells = parameter([positive(f"N{axis}", number) for axis, number in zip("abc", cells, strict=True)])
         if bool((self.cells < 1).any()):
             raise ValueError(f"cells: expected at least 1 along each axis, got {' '.join(f'{n:g}' for n in cells)}")
@@ -121,12 +124,16 @@ class Crystal(nn.Module):
         its reciprocal vectors, which that program gives a slightly wrong c*; in ``exact`` both sets are dual.
         """
         misset = self.misset * DEGREE
-        if self.reciprocal is not None:
+        if self.reciprocal is not None and not self.has_cell:
             stars = about_xyz(self.reciprocal, misset)
             return real_vectors(stars), stars
         angles = self.angles * DEGREE
-        stars = about_xyz(reciprocal_vectors(self.lengths, angles, exact=physics == "exact"), misset)
-        real = unit(dual(stars)) * self.lengths.unsqueeze(-1)
+        stars = self.reciprocal
+        if stars is None:
+            stars = reciprocal_vectors(self.lengths, angles, exact=physics == "exact")
+        real = unit(dual(about_xyz(stars, misset))) * self.lengths.unsqueeze(-1)
+        if self.reciprocal is not None and physics == "exact":
+            return real, real_vectors(real)
         return real, dual(real) / volume(self.lengths, angles)
 
     def phi_angles(self) -> Tensor:

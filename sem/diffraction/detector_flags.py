@@ -6,11 +6,13 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from sem.diffraction import conventions
 from sem.diffraction.conventions import Convention
 from sem.diffraction.detector import Detector
 from sem.diffraction.flags import CUSTOM
-from sem.diffraction.parameters import nonnegative, positive
+from sem.diffraction.parameters import MILLIMETRE, nonnegative, positive
 
 DEFAULT_PIXEL, DEFAULT_SIZE, DEFAULT_DISTANCE = 0.1, 102.4, 100.0
 
@@ -38,9 +40,14 @@ def detector_from(values: Values, physics: str) -> Detector:
         sides.append(side)
     size = (sides[0], sides[1])
     convention = _convention(values, physics)
-    center, near = _centers(values, convention, pixel, size)
+    center, near = _centers(values, convention, physics, pixel, size)
     thickness, layers, layer_step = _layers(values)
     depth = values.get("attenuation_depth", thickness)
+    if thickness and not depth:
+        raise ValueError(
+            f"detector: expected an attenuation depth above 0 for a sensor of {thickness:g} µm, got one that absorbs "
+            "nothing; -detector_abs inf behind -detector_thick takes the thickness away"
+        )
     detector = Detector(
         (pixels[0], pixels[1]),
         pixel,
@@ -55,7 +62,7 @@ def detector_from(values: Values, physics: str) -> Detector:
         curved=values.get("curved", False),
         point_pixel=values.get("point_pixel", False),
         thickness=thickness,
-        attenuation_depth=None if not depth or math.isinf(depth) else depth,
+        attenuation_depth=depth or None,
         layers=layers,
         layer_step=layer_step,
         size=size,
@@ -66,21 +73,28 @@ def detector_from(values: Values, physics: str) -> Detector:
         raise ValueError(
             f"detector: expected a normal that is not perpendicular to the beam, got normal {normal} and beam {beam}"
         )
+    closest = float(torch.as_tensor(detector(physics).close_distance).detach()) / MILLIMETRE
+    if closest <= 0:
+        raise ValueError(f"detector: expected a normal that points away from the sample, got a plane at {closest:g} mm")
     return detector
 
 
 def _centers(
-    values: Values, convention: Convention, pixel: float, size: tuple[float, float]
+    values: Values, convention: Convention, physics: str, pixel: float, size: tuple[float, float]
 ) -> tuple[tuple[float, float], tuple[float, float]]:
     """The beam centre and the point nearest to the sample.
 
-    Where a convention turns about the sample, and in the custom one, they are one pair of numbers for nanoBragg: the
-    beam centre if it is given, else the nearest point, else the middle.
+    In the custom convention they are one pair of numbers for nanoBragg: the beam centre if it is given, else the
+    nearest point in mm, else that in pixels, else the middle. A convention that turns about the sample listens to the
+    nearest point in pixels alone; in ``exact`` it listens to all of them as the custom one does.
     """
-    middle = {"x": size[0] / 2, "y": size[1] / 2}
-    near = {axis: values.get(f"near_{axis}", side) for axis, side in middle.items()}
+    near = {"x": size[0] / 2, "y": size[1] / 2}
     near |= {axis: (values[f"org_{axis}"] - 0.5) * pixel for axis in "xy" if f"org_{axis}" in values}
-    if convention.pivot == "sample" or convention.name == CUSTOM:
+    turns_about_sample = convention.pivot == "sample" and convention.name != CUSTOM
+    if turns_about_sample and physics == "nanobragg":
+        return (near["x"], near["y"]), (near["x"], near["y"])
+    near |= {axis: values[f"near_{axis}"] for axis in "xy" if f"near_{axis}" in values}
+    if turns_about_sample or convention.name == CUSTOM:
         both = values.get("beam_x", near["x"]), values.get("beam_y", near["y"])
         return both, both
     center = convention.default_center(pixel, size)

@@ -110,6 +110,8 @@ def experiment_from(arguments: Sequence[str]) -> Experiment:
     beam = _beam(values)
     crystal = _crystal(values, float(beam.wavelength))
     detectors = [detector_from(of_panel, physics) for of_panel in every]
+    axes = detectors[0].axes
+    beam.polarisation_along(axes, beam(axes).direction)  # raises for one that is none
     for detector in detectors:
         detector.oversample = values.get("oversample") or automatic_oversampling(crystal, beam, detector, physics)
         if detector.oversample < 1:
@@ -186,13 +188,13 @@ def _spectrum(values: Values) -> Tensor | None:
 
 
 def _crystal(values: Values, wavelength: float) -> Crystal:
-    if "cell" in values:
-        cell, reciprocal = {"cell": values["cell"]}, None
-    elif "matrix_file" in values:
-        cell, reciprocal = {}, read_matrix(values["matrix_file"], wavelength)
-    elif "reciprocal" in values:
-        cell, reciprocal = {}, values["reciprocal"]
-    else:
+    cell = {"cell": values["cell"]} if "cell" in values else {}
+    reciprocal = None
+    if "matrix_file" in values:
+        reciprocal = read_matrix(values["matrix_file"], wavelength)
+    elif "reciprocal" in values and not cell:
+        reciprocal = values["reciprocal"]
+    if not cell and reciprocal is None:
         raise ValueError("crystal: expected -cell with six numbers or -mat with a matrix file, got neither")
     misset = values.get("misset", (0.0, 0.0, 0.0))
     if misset == "random":
@@ -243,20 +245,18 @@ def _interpolates(values: Values) -> bool:
 def _oscillation(values: Values) -> tuple[float, float | None, int]:
     """Range, step and number of steps of the spindle from what is given of the three, by nanoBragg's rules.
 
-    Nothing: one step. A range alone: 2 steps of half of it. A step without a range: 2 such steps, whatever their
-    number. A range or step below 0 counts as not given.
+    Nothing: one step. A number of steps alone: as many in 1 degree. A range alone: 2 steps of half of it. A step
+    without a range: 2 such steps, whatever their number. A range, step or number below 0 counts as not given, a number
+    of 0 as 1.
     """
     width, step, steps = values.get("oscillation"), values.get("phi_step"), values.get("phi_steps")
     width = None if width is None or width < 0 else width
     step = None if step is None or step <= 0 else step
-    if steps is not None and steps < 1:
-        raise ValueError(f"phisteps: expected a whole number >= 1, got {steps}")
+    steps = None if steps is None or steps < 0 else max(steps, 1)
     if width is None:
-        if step is None:
-            if steps is not None and steps > 1:
-                raise ValueError(f"phisteps {steps}: expected -osc or -phistep above 0 to go with it, got neither")
-            return 0.0, None, 1
-        return step, step, 2
+        if step is not None:
+            return step, step, 2
+        return (0.0, None, 1) if steps is None else (1.0, None, steps)
     if step is None:
         return width, None, steps or (2 if width else 1)
     # in radians, so that a whole number of steps is rounded as the C program rounds it
@@ -339,10 +339,16 @@ def _without_effect(values: Values, detector: Detector, physics: str, interpolat
         notes.append("explicit vectors have no effect: a convention that is named after them counts, as in nanoBragg")
     if "first_corner" in values:
         notes.append("-pix0_vector has no effect but to make the convention custom, as in nanoBragg")
-    near = {"near_x", "near_y", "org_x", "org_y"} & set(values)
-    if near and pivot == "beam" and not custom:
+    center, near = {"beam_x", "beam_y"} & set(values), {"near_x", "near_y"} & set(values)
+    org = {"org_x", "org_y"} & set(values)
+    if pivot == "sample" and not custom and physics == "nanobragg" and (center or near):
+        notes.append(
+            "-Xbeam, -Ybeam, -Xclose and -Yclose have no effect: XDS and DIALS listen to -ORGX and -ORGY alone, "
+            "as in nanoBragg"
+        )
+    elif (near or org) and pivot == "beam" and not custom:
         notes.append("the nearest point has no effect: this detector turns about the beam, give -Xbeam and -Ybeam")
-    elif near and {"beam_x", "beam_y"} <= set(values):
+    elif (near or org) and len(center) == 2:
         notes.append("the nearest point has no effect: the beam centre is taken for it, as in nanoBragg")
     if values.get("interpolate") and not interpolates:
         notes.append("-interpolate has no effect: there is no table of structure factors")

@@ -170,7 +170,10 @@ def _of_image(image: FieldImage, panel: int, convention: str) -> dict[str, Any]:
     if "spot" in image.settings and "pixel" in found and len(image.panels) == 1:
         named = conventions.custom() if convention == CUSTOM else conventions.convention(convention)
         center = named.center_of(image.settings["spot"], found["pixel"], slow * found["pixel"])
-        found |= dict(zip(("beam_x", "beam_y"), center, strict=True))
+        if named.pivot == "sample":  # which listens to the nearest point in pixels alone
+            center = tuple(part / found["pixel"] + 0.5 for part in center)
+        names = ("org_x", "org_y") if named.pivot == "sample" else ("beam_x", "beam_y")
+        found |= dict(zip(names, center, strict=True))
     return found
 
 

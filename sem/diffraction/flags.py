@@ -7,6 +7,7 @@ one to set a setting counts. The table says for each flag what it sets, side eff
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -54,6 +55,8 @@ class Flag:
     status: str = COVERED
     also: Mapping[str, Value] = field(default_factory=dict)
     """What it sets besides, whatever its value."""
+    at_zero: Mapping[str, Value] = field(default_factory=dict)
+    """What it sets besides if its value is 0."""
     first: str = ""
     """A setting that takes the first of several values."""
     convert: Callable[[Value], Value] | None = None
@@ -62,7 +65,7 @@ class Flag:
     def effects(self, value: Value) -> dict[str, Value]:
         """Every setting of the flag given with ``value``."""
         set_to = value if self.convert is None else self.convert(value)
-        effects = {**dict.fromkeys(self.sets, set_to), **self.also}
+        effects = {**dict.fromkeys(self.sets, set_to), **self.also, **({} if set_to else self.at_zero)}
         return effects | {self.first: value[0]} if self.first else effects
 
     @property
@@ -75,8 +78,8 @@ def _flag(names: str, group: str, sets: str, help: str, *rest: Any, **more: Any)
     return Flag(tuple(names.split()), group, tuple(sets.split()), help, *rest, **more)
 
 
-def _switch(names: str, group: str, sets: str, help: str, constant: Value = True) -> Flag:
-    return _flag(names, group, sets, help, TEXT, 0, constant=constant)
+def _switch(names: str, group: str, sets: str, help: str, constant: Value = True, **more: Any) -> Flag:
+    return _flag(names, group, sets, help, TEXT, 0, constant=constant, **more)
 
 
 def _vector(names: str, group: str, sets: str, help: str, **more: Any) -> Flag:
@@ -88,6 +91,14 @@ def _wavelength_of(energy: float) -> float:
     from sem.diffraction.parameters import positive  # brings torch, which the list of flags does without
 
     return ELECTRONVOLT_ANGSTROM / positive("energy", energy, "in eV")
+
+
+def _depth(value: float) -> float:
+    return 0.0 if math.isinf(value) else value
+
+
+def _two_at_least(number: int) -> int:
+    return max(number, 2) if number > 0 else 0
 
 
 def _ignored(names: str, group: str, help: str, count: int = 0) -> Flag:
@@ -102,7 +113,7 @@ CRYSTAL, REFLECTIONS, DETECTOR, BEAM = "Crystal", "Structure factors", "Detector
 SAMPLING, OUTPUT, MORE = "Sampling", "Output", "Beyond nanoBragg"
 
 _BEAM, _SAMPLE = {"pivot": "beam"}, {"pivot": "sample"}
-"""What the flags of positions say besides: what the detector turns about where directions are custom."""
+"""What flags of positions and conventions say besides: what the detector turns about where directions are custom."""
 _ONLY_LOWER = "nanoBragg takes no notice of capitals; so does this command, with a note"
 
 FLAGS: tuple[Flag, ...] = (
@@ -144,8 +155,8 @@ FLAGS: tuple[Flag, ...] = (
     _flag("-detpixels_f -detpixels_x", DETECTOR, "pixels_fast", "pixels along the fast axis", WHOLE),
     _flag("-detpixels_s -detpixels_y", DETECTOR, "pixels_slow", "pixels along the slow axis", WHOLE),
     _flag("-detsize", DETECTOR, "size_fast size_slow", "side of the detector", NUMBER, 1, "mm"),
-    _flag("-detsize_f -detsize_x", DETECTOR, "size_fast", "its fast side", NUMBER, 1, "mm"),
-    _flag("-detsize_s -detsize_y", DETECTOR, "size_slow", "its slow side", NUMBER, 1, "mm"),
+    _flag("-detsize_f", DETECTOR, "size_fast", "its fast side", NUMBER, 1, "mm"),
+    _flag("-detsize_s", DETECTOR, "size_slow", "its slow side", NUMBER, 1, "mm"),
     _flag("-pixel", DETECTOR, "pixel", "side of a pixel", NUMBER, 1, "mm"),
     _flag("-distance", DETECTOR, "distance", "sample to detector along the beam", NUMBER, 1, "mm", also=_BEAM),
     _flag(
@@ -171,11 +182,11 @@ FLAGS: tuple[Flag, ...] = (
     _flag(
         "-pivot", DETECTOR, "pivot pivot_asked", "beam or sample; nanoBragg listens only with explicit vectors", TEXT
     ),
-    _switch("-mosflm", DETECTOR, "convention", "MOSFLM's convention (the default)", "MOSFLM"),
-    _switch("-denzo", DETECTOR, "convention", "DENZO's convention", "DENZO"),
-    _switch("-adxv", DETECTOR, "convention", "ADXV's convention", "ADXV"),
-    _switch("-xds", DETECTOR, "convention", "XDS's convention", "XDS"),
-    _switch("-dials", DETECTOR, "convention", "DIALS's convention", "DIALS"),
+    _switch("-mosflm", DETECTOR, "convention", "MOSFLM's convention (the default)", "MOSFLM", also=_BEAM),
+    _switch("-denzo", DETECTOR, "convention", "DENZO's convention", "DENZO", also=_BEAM),
+    _switch("-adxv", DETECTOR, "convention", "ADXV's convention", "ADXV", also=_BEAM),
+    _switch("-xds", DETECTOR, "convention", "XDS's convention", "XDS", also=_SAMPLE),
+    _switch("-dials", DETECTOR, "convention", "DIALS's convention", "DIALS", also=_BEAM),
     _ignored("-MOSFLM", DETECTOR, _ONLY_LOWER),
     _ignored("-DENZO", DETECTOR, _ONLY_LOWER),
     _ignored("-ADXV", DETECTOR, _ONLY_LOWER),
@@ -203,13 +214,22 @@ FLAGS: tuple[Flag, ...] = (
         "-detector_abs -detector_absorb",
         DETECTOR,
         "attenuation_depth",
-        "depth where 1/e is left; inf or 0: no absorption",
+        "depth where 1/e is left; inf or 0: no absorption, and no thickness that is given before",
         NUMBER,
         1,
         "µm",
+        convert=_depth,
+        at_zero={"thickness": 0.0},
     ),
     _flag("-detector_thick", DETECTOR, "thickness", "thickness of the sensor", NUMBER, 1, "µm"),
-    _flag("-detector_thicksteps -thicksteps", DETECTOR, "layers", "layers of the sensor", WHOLE),
+    _flag(
+        "-detector_thicksteps -thicksteps",
+        DETECTOR,
+        "layers",
+        "layers of the sensor, 2 at least",
+        WHOLE,
+        convert=_two_at_least,
+    ),
     _flag("-mask", DETECTOR, "mask_file", "SMV image, pixels of 0 are left out; its header as -img", TEXT),
     _flag(
         "-img", DETECTOR, "image_file", "SMV image whose header gives sizes, distances, centre, wavelength, phi", TEXT
@@ -228,8 +248,8 @@ FLAGS: tuple[Flag, ...] = (
     _flag("-vdivsteps", BEAM, "divergence_steps_v", "vertical points", WHOLE),
     _switch("-round_div", BEAM, "round_divergence", "directions within an ellipse (the default)", True),
     _switch("-square_div", BEAM, "round_divergence", "directions in the corners too", False),
-    _flag("-sourcefile -source", BEAM, "source_file", "rows x y z weight wavelength(m)", TEXT),
-    _flag("-polar -polarization", BEAM, "polarisation", "Kahn's polarisation factor"),
+    _flag("-sourcefile", BEAM, "source_file", "rows x y z weight wavelength(m)", TEXT),
+    _flag("-polar", BEAM, "polarisation", "Kahn's polarisation factor", also={"polarised": True}),
     _switch("-nopolar", BEAM, "polarised", "no polarisation factor", False),
     _flag("-fluence", BEAM, "fluence", "photons in all", NUMBER, 1, "1/m²"),
     _flag("-flux", BEAM, "flux", "photons per second", NUMBER, 1, "1/s"),
@@ -256,7 +276,6 @@ FLAGS: tuple[Flag, ...] = (
     _flag("-pgmscale", OUTPUT, "pgm_scale", "factor of the picture"),
     _switch("-nopgm", OUTPUT, "write_pgm", "no PGM picture", False),
     _switch("-nonoise", OUTPUT, "write_noise", "no image with noise", False),
-    _switch("-noise", OUTPUT, "write_noise", "an image with noise", True),
     _ignored("-printout", OUTPUT, "prints every pixel"),
     _ignored("-printout_pixel", OUTPUT, "prints one pixel", 2),
     _ignored("-progress", OUTPUT, "progress meter"),
@@ -266,6 +285,14 @@ FLAGS: tuple[Flag, ...] = (
     _ignored("-4stol", REFLECTIONS, "the same", 1),
     _ignored("-Q", REFLECTIONS, "the same", 1),
     _ignored("-stolout", REFLECTIONS, "the same", 1),
+    _ignored("-density -sample_density", CRYSTAL, "nanoBragg reads it and does not use it", 1),
+    _ignored("-MW -molecular_weight", CRYSTAL, "nanoBragg reads it and does not use it", 1),
+    _ignored("-coherent", SAMPLING, "nanoBragg reads it and does not use it"),
+    _flag("-detsize_x", MORE, "size_fast", "as -detsize_f, the only name that nanoBragg knows", NUMBER, 1, "mm"),
+    _flag("-detsize_y", MORE, "size_slow", "as -detsize_s, the only name that nanoBragg knows", NUMBER, 1, "mm"),
+    _flag("-source", MORE, "source_file", "as -sourcefile, the only name that nanoBragg knows", TEXT),
+    _flag("-polarization", MORE, "polarisation", "as -polar, the only name that nanoBragg knows"),
+    _switch("-noise", MORE, "write_noise", "an image with noise, which nanoBragg writes anyway", True),
     _flag("-physics", MORE, "physics", "nanobragg (the default) or exact: without that program's quirks", TEXT),
     _flag("-phi_carryover", MORE, "phi_carryover", "spec (the default), or c-parity: step 0 at phi 0 as in C", TEXT),
     _flag("-source_weighting", MORE, "source_weighting", "ignore (the default, as in C) or relative", TEXT),

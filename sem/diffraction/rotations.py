@@ -14,7 +14,7 @@ def unit(vectors: Tensor) -> Tensor:
 
 
 def about_axis(vectors: Tensor, axis: Tensor, angle: Tensor) -> Tensor:
-    """Rodrigues' rotation of ``vectors`` ``[..., 3]`` about unit vectors ``axis`` by ``angle`` in radians.
+    """Rodrigues' formula: ``vectors`` ``[..., 3]`` turned about unit vectors ``axis`` by ``angle`` in radians.
 
     ``axis`` ``[..., 3]`` and ``angle`` ``[...]`` broadcast with the vectors.
 

@@ -234,7 +234,7 @@ class Simulator(nn.Module):
             share = len(chosen) / len(sources.wavelength)
             colours.append((share, own, self.reflections(self.interpolate, wavelength)))
         options = {"scale": scale, "background": background, "d_min": self.d_min * ANGSTROM, "mode": self.physics}
-        return Scene(domains, tuple(colours), self.beam.polarisation_along(axes), options)
+        return Scene(domains, tuple(colours), self.beam.polarisation_along(axes, sources.direction), options)
 
     def orientations(self) -> Tensor:
         """a, b, c in metres for each spindle angle and domain, ``[phi_steps, domains, 3, 3]``, as they are computed."""
@@ -276,6 +276,8 @@ def automatic_oversampling(crystal: Crystal, beam: Beam, detector: Detector, phy
     """Subpixels along a side so that three lie within the finest detail of a spot, the crystal's inverse size."""
     real, _ = crystal.vectors()
     longest = float((real.norm(dim=-1) * crystal.cells).max().detach()) * ANGSTROM
-    distance = abs(float(detector.arm(physics).detach()))
+    distance = float(detector.arm(physics).detach())
+    if physics == "exact":  # that program takes a detector behind the sample for one at a negative distance
+        distance = abs(distance)
     finest = float(beam.wavelength) * ANGSTROM * distance / (detector.pixel_size * MILLIMETRE)
     return max(math.ceil(3 * longest / finest), 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from sem.diffraction.cell import real_vectors, volume
+from sem.diffraction.cell import volume
 from sem.diffraction.experiment import Experiment
 from sem.diffraction.parameters import ANGSTROM, DEGREE, MICROMETRE
 
@@ -26,14 +26,15 @@ def summary(experiment: Experiment) -> list[str]:
     """
     simulator = experiment.panels[0]
     crystal, beam, detector = simulator.crystal, simulator.beam, simulator.detector
-    real, stars = crystal.vectors(simulator.physics)
+    real, _ = crystal.vectors(simulator.physics)
     lengths, cells = real.norm(dim=-1), crystal.cells
+    content = torch.linalg.det(real).abs()
+    if crystal.has_cell:
+        content = volume(crystal.lengths, crystal.angles * DEGREE)
     if crystal.reciprocal is None:
         angles: torch.Tensor = crystal.angles
-        content = volume(crystal.lengths, crystal.angles * DEGREE)
     else:
-        content = 1 / torch.linalg.det(stars).abs()
-        units = real_vectors(stars) / lengths[:, None]
+        units = real / lengths[:, None]
         angles = torch.stack([units[1] @ units[2], units[2] @ units[0], units[0] @ units[1]]).arccos() / DEGREE
     sources = beam(detector.axes)
     first, steps = float(crystal.phi), crystal.phi_steps

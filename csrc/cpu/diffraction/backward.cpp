@@ -37,7 +37,7 @@ class BackwardKernel : public ImageKernel<Kind> {
         const vfloat by_intensity = select(resolved, grad * own * scale_, vfloat{});
         vfloat x[3], by_x[3] = {};
         factors_.scattering(at, s, x);
-        vfloat term = source_backward(at, s, row, fresh, limit, number, by_intensity, x, by_x, to);
+        vfloat term = source_backward(at, s, row, fresh && number == 0, limit, number, by_intensity, x, by_x, to);
         term = select(resolved, term, vfloat{});
         number += static_cast<std::int32_t>(plan_.orientations);
         float* sums = to.source(s);

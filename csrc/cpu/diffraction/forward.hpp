@@ -62,7 +62,7 @@ class ForwardKernel : public ImageKernel<Kind> {
           if constexpr (kWatched) watch.on_source(t, s, at[t], factors_);
         });
         for (std::int64_t o = 0; o < plan_.orientations; ++o, ++number) {
-          const std::int64_t orientation = plan_.orientation_of(o, fresh);
+          const std::int64_t orientation = plan_.orientation_of(o, fresh && number == o);
           const StepPlan& step = plan_.step(s, orientation);
           const Triple& start = row[plan_.kHead + s * plan_.orientations + orientation];
           both([&](auto t) SEM_INLINE_LAMBDA {

@@ -122,7 +122,7 @@ void for_each_tile(const DiffractionInputs<float>& in, std::int64_t row, Visit v
   }
 }
 
-// The lane of the first pixel, which no orientation is carried over to, or -1.
+// The lane of the first pixel, to whose first step no orientation is carried over, or -1.
 template <int kPixels>
 int fresh_lane(const DiffractionPlan& plan, const Tile& tile) {
   const std::int64_t lane = plan.first_pixel - tile.pixel(plan.set);

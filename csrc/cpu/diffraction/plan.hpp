@@ -94,7 +94,7 @@ class DiffractionPlan {
     return steps_.data()[source * orientations + orientation];
   }
 
-  // Which orientation step number `o` uses; `fresh` is the first pixel's.
+  // Which orientation step number `o` of a source uses; `fresh` for the first source of the first pixel's first place.
   SEM_INLINE std::int64_t orientation_of(std::int64_t o, bool fresh) const {
     return set.phi_carryover && !fresh && o < in.mosaics ? o + orientations - in.mosaics : o;
   }

@@ -18,7 +18,7 @@ class OutsideSearch {
       for (std::int64_t s = 0; s < in_.sources; ++s) {
         const vint resolved = factors_.resolved(at, s);
         for (std::int64_t o = 0; o < plan_.orientations; ++o, ++number) {
-          const std::int64_t orientation = plan_.orientation_of(o, fresh);
+          const std::int64_t orientation = plan_.orientation_of(o, fresh && number == o);
           const Triple& start = row[plan_.kHead + s * plan_.orientations + orientation];
           const TileIndices h = plan_.indices<false>(at, plan_.step(s, orientation), start);
           const vint outside = ~cell_.far_from_the_ends(h) & resolved;

@@ -44,7 +44,7 @@ SEM_DEVICE float diffraction_pixel(const DiffractionTask& task, const Diffractio
       CompensatedSum sum = exact ? CompensatedSum{} : total;
       const CompensatedSum before = sum;
       for (std::int64_t o = 0; o < task.orientations; ++o, ++number) {
-        const DiffractionIndices h = optics.indices(optics.step(s, optics.orientation_of(o, fresh)), x);
+        const DiffractionIndices h = optics.indices(optics.step(s, optics.orientation_of(o, fresh && number == o)), x);
         float factor = constant;
         if (!kPlain && task.table_shape[0] > 0) {
           const DiffractionCell cell(task, tables);
@@ -96,7 +96,7 @@ SEM_DEVICE void diffraction_switch_off(const Group& group, const DiffractionTask
       optics.scattering(at, optics.source(s), x);
       const bool resolved = optics.resolved(optics.source(s), x);
       for (std::int64_t o = 0; o < task.orientations; ++o, ++number) {
-        const DiffractionIndices h = optics.indices(optics.step(s, optics.orientation_of(o, fresh)), x);
+        const DiffractionIndices h = optics.indices(optics.step(s, optics.orientation_of(o, fresh && number == o)), x);
         if (!resolved || DiffractionCell::far_from_the_ends(task, h)) continue;
         return atomic_min(tables.switch_off, DiffractionCell::time(pixel, number));
       }

@@ -43,7 +43,7 @@ class DiffractionPixel {
   SEM_DEVICE const DiffractionStep& step(std::int64_t s, std::int64_t o) const {
     return steps_[s * task_.orientations + o];
   }
-  // Which orientation step number `o` uses; `fresh` is the first pixel's.
+  // Which orientation step number `o` of a source uses; `fresh` for the first source of the first pixel's first place.
   SEM_DEVICE std::int64_t orientation_of(std::int64_t o, bool fresh) const {
     return task_.phi_carryover && !fresh && o < task_.mosaics ? o + task_.orientations - task_.mosaics : o;
   }

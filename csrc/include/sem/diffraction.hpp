@@ -47,7 +47,7 @@ struct DiffractionSettings {
   std::int32_t oversample = 1, layers = 1;
   bool point_pixel = false, curved = false, polarised = false;
   DomainShape shape = DomainShape::square;
-  bool phi_carryover = false;  // position 0 repeats the last one's orientations, but for the first computed pixel
+  bool phi_carryover = false;  // position 0 repeats the last one's orientations, but for the first computed step of all
   bool tricubic = false;
   std::int32_t first_index[3] = {0, 0, 0};  // h, k, l of the table's first entry
   DiffractionMode mode = DiffractionMode::nanobragg;

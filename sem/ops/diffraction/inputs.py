@@ -95,8 +95,8 @@ class Domains:
         fudge: factor on the squared distance to the Bragg spot, for every shape but the square.
         reciprocal_metric: ``[3, 3]`` 1/metres^2, the scalar products of a*, b*, c*, which gauss and tophat need; None
             takes the inverse of the metric of ``orientation[0, 0]``.
-        phi_carryover: position 0 repeats the last position's orientations, but for the first pixel that is computed:
-            what nanoBragg does when its first spindle angle is 0.
+        phi_carryover: position 0 repeats the last position's orientations, but for the first source at the first place
+            of the first pixel that is computed: what nanoBragg does when its first spindle angle is 0.
     """
 
     orientation: Tensor

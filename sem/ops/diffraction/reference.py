@@ -172,6 +172,7 @@ def _indices(
     q = [(d - i) / p.wavelength[source] for d, i in zip(position.direction, p.incident[source], strict=True)]
     phis, mosaics = p.orientation.shape[:2]
     first = (chosen.flatten().cumsum(0) == 1).reshape(chosen.shape) & chosen
+    first = first & (position.layer == 0 and position.first_of_layer and source == 0)
     for phi in range(phis):
         for mosaic in range(mosaics):
             exact = [_dot(q, axis) for axis in p.orientation[phi, mosaic]]
