@@ -11,6 +11,7 @@ from golden_images import GOLDEN, LARGEST_ERROR
 
 from sem.diffraction import experiment_from, images
 from sem.diffraction.comparison import compare
+from sem.diffraction.outputs import write_outputs
 from sem.diffraction.smv_header import smv_header
 from sem.diffraction.summary import summary
 
@@ -102,3 +103,25 @@ def test_the_summary_has_the_lines_that_the_c_program_printed():
     ours = [line for line in lines if not line.startswith(("created a total", "sensor is"))]
     assert [line for line in ours if line not in printed] == []
     assert len(ours) == 9
+
+
+def test_what_a_mask_leaves_out_has_the_offset_of_the_counts_and_what_is_outside_the_region_has_none(tmp_path):
+    mask = torch.ones(16, 16, dtype=torch.int32)
+    mask[5:8, 4:9] = 0
+    images.write_smv(tmp_path / "mask.img", mask)
+    flags = "-cell 60 70 80 90 90 90 -default_F 100 -lambda 1.5 -N 4 -distance 40 -roi 2 13 3 12 -adc 40 -pgmfile a.pgm"
+    named = f"-mask {tmp_path / 'mask.img'} -intfile {tmp_path / 'a.img'} -noisefile {tmp_path / 'noise.img'}"
+    experiment = experiment_from([*flags.replace("a.pgm", str(tmp_path / "a.pgm")).split(), *named.split()])
+    with torch.no_grad():
+        photons = experiment.simulator.photons()
+    assert len(list(write_outputs(experiment, [photons], [photons]))) == 3
+    inside = torch.zeros(16, 16, dtype=torch.bool)
+    inside[3:13, 2:14] = True
+    for name in ("a.img", "noise.img"):
+        counts = images.read_smv(tmp_path / name)[0]
+        assert (counts[5:8, 4:9] == 40).all() and (counts[~inside] == 0).all()
+    # the C program's measure of a picture: the mean of what is computed, the deviations of all that is in the region
+    values = photons.double()[inside]
+    deviations = values - values.sum() / (inside.sum() - 15)
+    scale = 50 / (deviations.square().sum() / (inside.sum() - 1)).sqrt()
+    assert f"scaled by {float(scale):g}".encode() in (tmp_path / "a.pgm").read_bytes()

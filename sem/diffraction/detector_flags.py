@@ -91,12 +91,11 @@ def _centers(
     near = {"x": size[0] / 2, "y": size[1] / 2}
     near |= {axis: (values[f"org_{axis}"] - 0.5) * pixel for axis in "xy" if f"org_{axis}" in values}
     turns_about_sample = convention.pivot == "sample" and convention.name != CUSTOM
-    if turns_about_sample and physics == "nanobragg":
-        return (near["x"], near["y"]), (near["x"], near["y"])
+    in_pixels = near["x"], near["y"]
     near |= {axis: values[f"near_{axis}"] for axis in "xy" if f"near_{axis}" in values}
     if turns_about_sample or convention.name == CUSTOM:
         both = values.get("beam_x", near["x"]), values.get("beam_y", near["y"])
-        return both, both
+        return both, in_pixels if turns_about_sample and physics == "nanobragg" else both
     center = convention.default_center(pixel, size)
     return (values.get("beam_x", center[0]), values.get("beam_y", center[1])), (near["x"], near["y"])
 

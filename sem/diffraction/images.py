@@ -156,18 +156,27 @@ def read_smv(path: str | Path) -> tuple[Tensor, dict[str, str]]:
     return torch.from_numpy(values), header
 
 
-def write_pgm(path: str | Path, image: Tensor, scale: float | None = None, computed: Tensor | None = None) -> None:
+def write_pgm(
+    path: str | Path,
+    image: Tensor,
+    scale: float | None = None,
+    inside: Tensor | None = None,
+    computed: Tensor | None = None,
+) -> None:
     """``image`` ``[slow, fast]`` times ``scale`` as bytes, binary PGM.
 
-    A scale of None makes five times the standard deviation of the pixels ``computed`` (bool, all by default) 250.
+    A scale of None makes 250 of five times the standard deviation of the pixels ``inside`` the region (bool, all by
+    default) from the mean of those of them that are ``computed`` (all of them by default).
 
     Raises:
         OSError: the file could not be written.
     """
     values = image.detach().to(torch.float64)
     if scale is None or scale <= 0:
-        chosen = values if computed is None else values[computed.to(values.device)]
-        deviation = float((chosen - chosen.mean()).square().mean().sqrt()) if chosen.numel() else 0.0
+        chosen = values.flatten() if inside is None else values[inside.to(values.device)]
+        counted = chosen.numel() if computed is None else int(computed.sum())
+        squares = float((chosen - chosen.sum() / max(counted, 1)).square().sum())
+        deviation = math.sqrt(squares / max(chosen.numel() - 1, 1))
         scale = 50.0 / deviation if deviation > 0 else 1.0
     slow, fast = values.shape
     with replacing(path) as file:

@@ -34,7 +34,8 @@ def write_outputs(experiment: Experiment, arrived: Sequence[Tensor], panels: Seq
     Raises:
         OSError: a file could not be written.
     """
-    outputs, computed = experiment.outputs, [simulator.computed() for simulator in experiment.panels]
+    # what a mask leaves out has the offset of the counts, what is outside the region has none
+    outputs, inside = experiment.outputs, [simulator.inside() for simulator in experiment.panels]
     if outputs.float_file is not None:
         yield from _write(experiment, outputs.float_file, [panel.float() for panel in panels])
     if outputs.int_file is not None:
@@ -42,7 +43,7 @@ def write_outputs(experiment: Experiment, arrived: Sequence[Tensor], panels: Seq
         if scale is None or scale <= 0:
             scale = images.automatic_scale(max(float(panel.max()) for panel in panels))
         scaled = [
-            images.counts(panel, scale, outputs.adc_offset, c)[0] for panel, c in zip(panels, computed, strict=True)
+            images.counts(panel, scale, outputs.adc_offset, c)[0] for panel, c in zip(panels, inside, strict=True)
         ]
         for name in _write(experiment, outputs.int_file, scaled):
             yield f"{name}, scaled by {scale:g}"
@@ -51,14 +52,15 @@ def write_outputs(experiment: Experiment, arrived: Sequence[Tensor], panels: Seq
         readout = Readout(outputs.gain, outputs.readout_noise, outputs.adc_offset)
         noisy = [
             readout.draw(photons, generator, simulator.spread, chosen)
-            for photons, simulator, chosen in zip(arrived, experiment.panels, computed, strict=True)
+            for photons, simulator, chosen in zip(arrived, experiment.panels, inside, strict=True)
         ]
         overloads = sum(int((counts == images.OVERLOAD).sum()) for counts in noisy)
         for name in _write(experiment, outputs.noise_file, noisy):
             yield f"{name}, seed {outputs.seed}, {overloads} overloads"
     if outputs.pgm_file is not None:
-        for name, panel, chosen in zip(_names(outputs.pgm_file, len(panels)), panels, computed, strict=True):
-            images.write_pgm(name, panel, outputs.pgm_scale, chosen)
+        names = _names(outputs.pgm_file, len(panels))
+        for name, panel, simulator in zip(names, panels, experiment.panels, strict=True):
+            images.write_pgm(name, panel, outputs.pgm_scale, simulator.inside(), simulator.computed())
             yield name
 
 

@@ -152,14 +152,17 @@ class Simulator(nn.Module):
 
     def computed(self) -> Tensor:
         """Which pixels are computed, bool ``[slow, fast]``: those of the region that the mask does not leave out."""
+        return self.inside() if self.mask is None else self.inside() & self.mask
+
+    def inside(self) -> Tensor:
+        """Which pixels are in the region, bool ``[slow, fast]``, whether the mask leaves them out or not."""
         shape = self.detector.slow_pixels, self.detector.fast_pixels
-        chosen = torch.ones(shape, dtype=torch.bool) if self.mask is None else self.mask.clone()
-        if self.region is not None:
-            fast_first, fast_last, slow_first, slow_last = self.region
-            inside = torch.zeros_like(chosen)
-            inside[slow_first : slow_last + 1, fast_first : fast_last + 1] = True
-            chosen &= inside
-        return chosen
+        if self.region is None:
+            return torch.ones(shape, dtype=torch.bool)
+        fast_first, fast_last, slow_first, slow_last = self.region
+        inside = torch.zeros(shape, dtype=torch.bool)
+        inside[slow_first : slow_last + 1, fast_first : fast_last + 1] = True
+        return inside
 
     def serial(self, *, spread: bool = True) -> Tensor:
         """The image in float64, without gradients, of the serial reference whose values :meth:`trace` gives; without

@@ -80,12 +80,14 @@ def _geometry(simulator: Simulator) -> Iterator[Quantity]:
 
 @torch.no_grad()
 def _with_orientations(simulator: Simulator, pixel: tuple[int, int], entries: Iterable[Quantity]) -> Iterator[Quantity]:
-    """``entries`` with the cell's vectors before the indices that they give, those of the pixel before if carried."""
+    """``entries`` with the cell's vectors before the indices that they give, those of the step before if carried."""
     orientation = simulator.orientations() / ANGSTROM
-    carried = simulator.carries_over() and pixel != tuple(simulator.computed().nonzero()[0].tolist())
+    first_pixel = pixel == tuple(simulator.computed().nonzero()[0].tolist())
     for name, step, numbers in entries:
         if name == "hkl_frac":
             phi, mosaic = step[-2:]
+            first_step = first_pixel and max(step[:-2]) <= 0
+            carried = simulator.carries_over() and not first_step
             for axis, vector in zip("abc", orientation[-1 if carried and phi == 0 else phi, mosaic], strict=True):
                 yield f"rot_{axis}_angstroms", step, vector
         yield name, step, numbers
