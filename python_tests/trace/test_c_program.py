@@ -113,3 +113,15 @@ def test_the_command_wants_a_log_or_an_experiment(tmp_path, capsys):
     assert main([*record, "--c_log", "other.txt"]) == 2
     assert "expected lines 'TRACE_C: name value ...'" in capsys.readouterr().err
     assert not (tmp_path / "out.txt").exists()
+
+
+def test_of_a_sensors_layers_the_program_prints_the_last():
+    flags = "-cell 60 70 80 90 90 90 -default_F 100 -lambda 1.5 -N 4 -detpixels 24 -distance 40 -oversample 2"
+    model = experiment_from([*flags.split(), "-detector_thick", "200", "-thicksteps", "3"]).simulator
+    printed = parse_c_trace(["TRACE_C: capture_fraction 0.144739715564991"])
+    for backend in ("native", "reference"):
+        ours = trace_diffraction(model, (5, 7), backend=backend)
+        for left, right in ((printed, ours), (ours, printed)):
+            result = compare(left, right, 1e-6)
+            (row,) = (row for row in result.rows if row.name.startswith("capture_fraction") and row.error is not None)
+            assert row.name == "capture_fraction" and not row.differs

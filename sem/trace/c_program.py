@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 from sem.trace.record import Entry, Trace
 
@@ -19,6 +19,8 @@ UNIT_SLIPS = {"scattering_vec_A_inv": 1e-10}
 """Quantities whose printed unit is not the one that their name says, and the factor that makes it so."""
 COMPONENTS = {f"{axis}_{kind}": (f"hkl_{kind}", at) for kind in ("frac", "rounded") for at, axis in enumerate("hkl")}
 """Names of single components, the vector of this package that has them, and where."""
+OF_THE_LAST_LAYER = ("capture_fraction",)
+"""Quantities that it prints once, with the value of the sensor's last layer."""
 _STEP = re.compile(r"^(?P<name>[^\[]+)\[(?P<parts>.+)\]$")
 
 
@@ -95,7 +97,7 @@ def _printed_by_c(trace: Trace) -> bool:
 def _renamed(trace: Trace, other: Trace) -> Trace:
     wanted = {entry.name for entry in other.entries}
     entries = []
-    for entry in trace.entries:
+    for entry in _of_the_last_layer(trace.entries):
         name, step = _without_first_steps(entry.name)
         entries.append(Entry(name + step, entry.values))
         entries += [
@@ -104,6 +106,19 @@ def _renamed(trace: Trace, other: Trace) -> Trace:
             if vector == name and part + step in wanted
         ]
     return Trace(trace.header, entries)
+
+
+def _of_the_last_layer(entries: Sequence[Entry]) -> Iterator[Entry]:
+    """``entries``, where those of :data:`OF_THE_LAST_LAYER` are left out of other layers and lose the layer's name."""
+    layers = [int(match[1]) for entry in entries if (match := re.search(r"\[layer (\d+)", entry.name))]
+    last = max(layers, default=0)
+    for entry in entries:
+        name, inside, parts = entry.name.partition("[")
+        if not last or name not in OF_THE_LAST_LAYER:
+            yield entry
+        elif parts.startswith(f"layer {last}"):
+            rest = parts.removeprefix(f"layer {last}").removeprefix(", ")
+            yield Entry(name if rest == "]" else f"{name}{inside}{rest}", entry.values)
 
 
 def _without_first_steps(name: str) -> tuple[str, str]:
