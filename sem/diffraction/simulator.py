@@ -215,14 +215,14 @@ class Simulator(nn.Module):
     def scene(self) -> Scene:
         """All that the operator is called with but for the detector: what panels of one exposure share."""
         axes = self.detector.axes
-        _, stars = self.crystal.vectors(self.physics)
+        real, stars = self.crystal.vectors(self.physics)
         spread_out = self.crystal.shape in ("gauss", "tophat")  # spots whose size is measured in reciprocal space
         stars = stars / ANGSTROM
         scale = CLASSICAL_RADIUS_SQUARED * self.beam.fluence
         per_gram = AVOGADRO / WATER_MASS
         background = WATER_FACTOR**2 * scale * (self.water * MICROMETRE) ** 3 * 1e6 * per_gram
         domains = Domains(
-            self.orientations(),
+            self._orientations(real),
             cells=self.crystal.cells,
             shape=self.crystal.shape,
             fudge=self.crystal.fudge,
@@ -241,7 +241,9 @@ class Simulator(nn.Module):
 
     def orientations(self) -> Tensor:
         """a, b, c in metres for each spindle angle and domain, ``[phi_steps, domains, 3, 3]``, as they are computed."""
-        real, _ = self.crystal.vectors(self.physics)
+        return self._orientations(self.crystal.vectors(self.physics)[0])
+
+    def _orientations(self, real: Tensor) -> Tensor:
         turned = self.crystal.turned(real * ANGSTROM, self.detector.axes.spindle)
         return turned[self.crystal.carried_steps()] if self.phi_carryover == "c-parity" else turned
 
