@@ -138,11 +138,11 @@ def test_two_panels_come_home_within_their_deviations():
     truth = panels_at()
     counts = counts_of(truth, 2)
     names = ("crystal.misset", *RIGID, "detector.rotation")
-    panels = panels_at(beside(0.1))
+    panels = panels_at(beside(0.05))
     with torch.no_grad():
         panels.detector.distance += 0.1
-        panels.detector.beam_center += 0.03
-    settings = RefinementSettings(names, restrain={"detector.rotation": 0.02})
+        panels.detector.beam_center += 0.02
+    settings = RefinementSettings(names, stages=(), restrain={"detector.rotation": 0.02})
     fit = refine(panels, shot_of(panels, counts), settings)
     assert fit.status == CONVERGED and fit.labels[3:5] == ("detector.distance", "detector.beam_center[0]")
     pulls = pulls_of(fit, (*TRUTH, 50.0, *truth.detector.beam_center.tolist(), 0.0, 0.0, 0.0))
@@ -150,8 +150,8 @@ def test_two_panels_come_home_within_their_deviations():
     assert 0.85 < fit.goodness < 1.15 and all(0.8 < goodness < 1.2 for goodness in fit.panel_goodness)
     assert [used for used, _ in fit.panels] == [800, 800]
     assert sum(chi for _, chi in fit.panels) == pytest.approx(fit.chi_squared, rel=1e-12)
-    gaps = [each[1].detector().origin - each[0].detector().origin for each in (panels, truth)]
-    assert float((gaps[0].norm() - gaps[1].norm()).abs()) < 1e-15  # one rigid body
+    gaps = [(each[1].detector().origin - each[0].detector().origin).detach().norm() for each in (panels, truth)]
+    assert abs(float(gaps[0]) - float(gaps[1])) < 1e-15  # one rigid body
 
 
 def test_deviations_shrink_with_what_panels_add():
@@ -165,9 +165,10 @@ def test_deviations_shrink_with_what_panels_add():
     twice = panels_at(beside(), [part(0, 40), part(0, 40)])
     both = replace(settings, restrain={"detector.distance": 0.2 / math.sqrt(2)})
     fit = refine(twice, shot_of(twice, torch.stack([counts, counts])), both)
-    half_a_pixel = torch.tensor([0.0] * 4 + [0.15] * 2)  # which MOSFLM adds to its beam centre
-    assert torch.tensor(fit.values) == pytest.approx(torch.tensor(single.values) + half_a_pixel, abs=1e-4)
-    assert [sigma * math.sqrt(2) for sigma in fit.deviations] == pytest.approx(single.deviations, rel=2e-3)
+    # MOSFLM's beam centre has its first number along the slow axis and is half a pixel short
+    values, deviations = ([numbers[place] for place in (0, 1, 2, 3, 5, 4)] for numbers in (fit.values, fit.deviations))
+    assert values == pytest.approx([v + 0.15 * (n > 3) for n, v in enumerate(single.values)], abs=1e-4)
+    assert [sigma * math.sqrt(2) for sigma in deviations] == pytest.approx(single.deviations, rel=2e-3)
     assert fit.chi_squared == pytest.approx(2 * single.chi_squared, rel=1e-4)
     assert fit.scale == pytest.approx(single.scale, rel=1e-4) and len(fit.background) == 1
 
@@ -192,6 +193,7 @@ def command(*words):
 
 def test_the_command_takes_a_dxtbx_experiment_and_gives_one_back(files, capsys):
     wanted = ["--refine", "crystal.lengths", "crystal.misset", *RIGID, "--restrain", "detector.distance=0.02"]
+    wanted += ["--stages", "1"]
     assert command("start.flags", "shot.h5", *wanted) == 0
     printed = capsys.readouterr().out
     assert "shot converged" in printed and "detector.beam_center[1]" in printed and "chi²/dof by panel: " in printed
@@ -199,13 +201,13 @@ def test_the_command_takes_a_dxtbx_experiment_and_gives_one_back(files, capsys):
     fit = found.fit
     pulls = [(v - t) / s for v, t, s in zip(fit["values"][:3], CELL, fit["deviations"], strict=False)]
     assert max(map(abs, pulls)) < 4 and fit["values"][6] == pytest.approx(50, abs=0.08)
-    assert len(fit["panels"]) == len(fit["panel_goodness"]) == 2 and 0.8 < min(fit["panel_goodness"])
+    assert len(fit["panels"]) == len(fit["panel_goodness"]) == 2 and min(fit["panel_goodness"]) > 0.8
     drawn = [(files / f"refined/pictures/shot-{name}.png").read_bytes() for name in ("before", "after")]
     assert all(png.startswith(b"\x89PNG") for png in drawn) and drawn[0] != drawn[1]
 
     # what dxtbx is given is what the model computes, panel by panel, and both are starts of further fits
-    simulator, (written,), (original,) = found.simulator(), *map(read_experiments, ("refined/shots/shot.expt",) * 1), \
-        read_experiments("truth.expt")
+    simulator = found.simulator()
+    (written,), (original,) = (read_experiments(path) for path in ("refined/shots/shot.expt", "truth.expt"))
     for panel, again, before in zip(simulator, written.panels, original.panels, strict=True):
         assert again.name == before.name and again.pixels == before.pixels
         corner = panel.detector("exact").origin.detach() * 1e3
@@ -214,7 +216,7 @@ def test_the_command_takes_a_dxtbx_experiment_and_gives_one_back(files, capsys):
     (files / "again.flags").write_text("-expt refined/shots/shot.expt -N 5 -default_F 60 -oversample 2 -physics exact")
     image = image_of(simulator).detach()
     assert float((image_of(read_model("again.flags").simulator()) - image).abs().max()) < 1e-4 * float(image.max())
-    assert command("refined/shots/shot.json", "shot.h5", *wanted, "--stages", "1", "--out", "b", "--no-pictures") == 0
+    assert command("refined/shots/shot.json", "shot.h5", *wanted, "--out", "b", "--no-pictures") == 0
     again = read_model("b/shots/shot.json").fit
     assert again["start"] == pytest.approx(fit["values"], rel=1e-9) and again["steps"] == [1]
 
@@ -283,9 +285,10 @@ def test_a_file_for_each_panel_and_many_shots_that_go_on(files):
     assert part_of.left == ("s1",)
     refine_shots(tasks, MISSET, "part")
     for name in names:
-        one, other = (json.loads((files / folder / "shots" / f"{name}.json").read_text()) for folder in ("whole", "part"))
+        paths = [files / folder / "shots" / f"{name}.json" for folder in ("whole", "part")]
+        one, other = (json.loads(path.read_text()) for path in paths)
         assert one["fit"]["values"] == other["fit"]["values"] and one["parameters"] == other["parameters"]
-        kept = [(files / folder / "shots" / f"{name}.expt").read_bytes() for folder in ("whole", "part")]
+        kept = [path.with_suffix(".expt").read_bytes() for path in paths]
         assert kept[0] == kept[1]
     counts[1, 0, 0] += 1
     write_field("s1_1.cbf", [counts[1, :32, :16]])
