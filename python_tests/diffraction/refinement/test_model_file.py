@@ -44,6 +44,7 @@ def test_flags_in_a_file_and_files_beside_it(tmp_path, monkeypatch):
         ("-cell '70", "expected flags as on a command line"),
         ("{", "expected a model in JSON"),
         ('{"format": "other"}', "expected 'sem diffraction model 1' as its format, got 'other'"),
+        ('{"__id__": "ExperimentList"}', "expected flags, -expt model.json among them, got the dxtbx experiment"),
         (json.dumps({"format": "sem diffraction model 1", "flags": "-N 5"}), "expected a list of texts as flags"),
         (
             json.dumps({"format": "sem diffraction model 1", "flags": [], "parameters": [1]}),

@@ -87,9 +87,9 @@ def test_panels_of_several_sizes_are_one_image():
 @pytest.mark.parametrize("kind", ["flat", "radial"])
 def test_panels_have_one_background(kind):
     whole = background_terms(panels_at(detectors=[part(0, 40)])[0], kind, 4).reshape(40, 40, -1)
-    split = background_terms(panels_at(detectors=[part(0, 24), part(24, 16)]), kind, 4).reshape(2, 40, 24, -1)
-    assert torch.allclose(torch.cat([split[0], split[1, :, :16]], dim=1), whole, atol=1e-12)
-    assert not split[1, :, 16:].any()
+    split = background_terms(panels_at(detectors=[part(0, 10), part(10, 30)]), kind, 4).reshape(2, 40, 30, -1)
+    assert torch.allclose(torch.cat([split[0, :, :10], split[1]], dim=1), whole, atol=1e-12)
+    assert not split[0, :, 10:].any()
 
 
 def objective_of(likelihood, sharpness, variance, reference):
@@ -132,6 +132,19 @@ def test_the_gradient_is_that_of_one_likelihood(case):
     assert expected.abs().min() > 1e-3 * expected.norm() > 1e-3
     assert (twin.gradient(x) - expected).norm() < 1e-5 * expected.norm()
     assert (kernel.gradient(x) - expected).norm() < 1e-4 * expected.norm()
+
+
+def test_no_light_is_blurred_into_another_panel():
+    panels = panels_at()
+    counts = counts_of(panels, 1)
+    both, alone = shot_of(panels, counts), Shot(counts[1], torch.ones(40, 20, dtype=torch.bool))
+    blurred = []
+    for model, shot in ((panels, both), (panels[1], alone)):
+        coordinates = Coordinates(model, ["crystal.misset"])
+        everything = torch.ones(len(coordinates), dtype=torch.bool)
+        terms = background_terms(model, "flat", 2)
+        blurred.append(Objective(model, coordinates, shot, terms, "poisson", Sharpness(2.0, 0.7), everything).counts)
+    assert torch.equal(blurred[0][40 * 20 :], blurred[1])
 
 
 def test_two_panels_come_home_within_their_deviations():
@@ -331,7 +344,7 @@ def test_data_that_have_not_the_experiments_panels(files, capsys):
     assert "one.h5: expected 2 panels as the experiment has, got 1" in capsys.readouterr().out
 
 
-def test_one_panel_is_what_it_was(tmp_path):
+def test_an_image_of_one_panel_has_no_axis_of_panels(tmp_path):
     write_float(tmp_path / "shot.bin", noisy(simulator_at(), 6))
     simulator = simulator_at(beside())
     shot = read_shot(tmp_path / "shot.bin", simulator, MISSET)

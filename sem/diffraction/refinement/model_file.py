@@ -19,7 +19,7 @@ import torch
 from sem.diffraction.cell import cell_of, reciprocal_vectors
 from sem.diffraction.experiment import experiment_from
 from sem.diffraction.files.dxtbx import DxtbxExperiment
-from sem.diffraction.files.dxtbx_document import read_experiments
+from sem.diffraction.files.dxtbx_document import LIST, read_experiments
 from sem.diffraction.flags import BY_NAME, FLAGS, OUTPUT
 from sem.diffraction.parameters import DEGREE
 from sem.diffraction.refinement.panels import Exposure, files_named, panels_of
@@ -164,6 +164,8 @@ def read_model(path: str | Path) -> Model:
         found = json.loads(text)
     except (ValueError, RecursionError):
         raise ValueError(f"{path}: expected a model in JSON, got text that is none") from None
+    if isinstance(found, dict) and found.get("__id__") == LIST:
+        raise ValueError(f"{path}: expected flags, -expt {path.name} among them, got the dxtbx experiment alone")
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise ValueError(f"{path}: expected {FORMAT!r} as its format, got {found.get('format')!r}")
     flags, parameters = found.get("flags"), found.get("parameters", {})
