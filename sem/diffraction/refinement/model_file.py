@@ -102,14 +102,16 @@ class Model:
         """
         simulator = self.simulator()
         crystal, physics = simulator.crystal, panels_of(simulator)[0].physics
-        if crystal.reciprocal is None:
+        if crystal.has_cell:
             return self
         real = crystal.vectors(physics)[0].detach()
         lengths, angles = cell_of(real)
         upright = reciprocal_vectors(lengths, angles, exact=True)
         misset = umat2misset(torch.linalg.solve(upright, torch.linalg.inv(real).mT).mT)
         cell = [*lengths.tolist(), *(angles / DEGREE).tolist()]
-        flags = (*self.flags, "-cell", *map(repr, cell), "-misset", *map(repr, misset.tolist()))
+        places = [place for place, (flag, _) in enumerate(self._pairs()) if "matrix_file" in _sets(flag)]
+        others = [word for place, word in enumerate(self.flags) if not {place, place - 1} & set(places)]
+        flags = (*others, "-cell", *map(repr, cell), "-misset", *map(repr, misset.tolist()))
         replaced = ("crystal.reciprocal", "crystal.misset")
         kept = {name: value for name, value in self.parameters.items() if name not in replaced}
         made = dataclasses.replace(self, flags=flags, parameters=kept)
