@@ -1,17 +1,21 @@
 """Several panels at once: what one detector gives where they are its parts, with gradients that add up."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from sem.cli import main
 from sem.diffraction import (
+    Background,
     Beam,
     Crystal,
     Detector,
     Panels,
     Reflections,
     Simulator,
+    conventions,
     experiment_from,
     experiment_of,
     images,
@@ -20,10 +24,12 @@ from sem.diffraction import (
     write_experiments,
     write_field,
 )
+from sem.diffraction.rotations import misset2umat
 
 CELL = (70, 80, 90, 75, 85, 95)
 PIXEL, DISTANCE, CENTER = 0.4, 80.0, (6.6, 6.6)
 LIGHT = ("-fluence", "1e26", "-water", "0.2")
+FRAME = ("origin", "fast", "slow", "normal")
 SHARED = ("crystal.lengths", "crystal.misset", "beam.wavelength", "beam.polarisation", "water", "reflections.default")
 
 
@@ -103,6 +109,67 @@ def test_geometry_of_a_panel_has_a_gradient_of_its_own():
     (own,) = split.refine("detectors.1.rotation")
     first, second = split.images(reference=True)
     assert not first.requires_grad and torch.autograd.grad(second.sum(), own)[0].abs().max() > 0
+
+
+def test_panels_move_as_one_rigid_detector():
+    """Parts that moved together are parts of the detector that has moved; panels that stand still keep their bits."""
+    moved, still = panels_of(parts(0, 16, 32)), panels_of(parts(0, 16, 32))
+    for panel, alone in zip(moved, parts(0, 16, 32), strict=True):
+        assert all(torch.equal(getattr(panel.detector(), name), getattr(alone(), name)) for name in FRAME)
+    assert moved.detector.beam_center.tolist() == pytest.approx([0.4, 6.8])  # on the second panel, near its edge
+    assert float(moved.detector.distance) == pytest.approx(DISTANCE)
+    names = [name for name, _ in moved.named_parameters() if name.startswith("detector.")]
+    assert names == [f"detector.{name}" for name in ("distance", "beam_center", "rotation", "two_theta")]
+    with torch.no_grad():
+        moved.detector.distance += 1.5
+        moved.detector.beam_center += torch.tensor([0.3, -0.7], dtype=torch.float64)
+    for panel, first in zip(moved, (0, 16), strict=True):
+        center = (CENTER[0] - 0.7, CENTER[1] + 0.3 - first * PIXEL)  # MOSFLM's x runs along the slow axis
+        expected = Detector((16, 32), PIXEL, DISTANCE + 1.5, beam_center=center)()
+        assert float((panel.detector().origin - expected.origin).abs().max()) < 1e-15
+        assert float(panel.detector().close_distance) == pytest.approx(0.0815, rel=1e-12)
+    with torch.no_grad():
+        still.detector.rotation += torch.tensor([0.0, 3.0, 0.0])
+        still.detector.two_theta += 5.0
+    before = [panel() for panel in parts(0, 16, 32)]
+    after = [panel.detector() for panel in still]
+    turn = misset2umat(torch.tensor([0.0, 3.0, 0.0]))
+    swing = misset2umat(torch.tensor([0.0, 0.0, -5.0]))  # MOSFLM's two-theta is about -z
+    for old, new in zip(before, after, strict=True):
+        for name in FRAME:
+            assert float((swing @ turn @ getattr(old, name) - getattr(new, name)).abs().max()) < 1e-14
+
+
+def test_detectors_that_move_already_keep_their_place():
+    detectors = parts(0, 16, 32)
+    with torch.no_grad():
+        panels_of(detectors).detector.distance += 2.0
+    again = panels_of(detectors)
+    assert float(again[1].detector().close_distance) == pytest.approx(0.082)
+    with pytest.raises(ValueError, match="detectors: expected all of them to move together or none"):
+        panels_of([*detectors, part(0, 8)])
+    assert panels_of([part(0, 16)]).detector is None
+    assert panels_of(parts(0, 16, 32, curved=True)).detector is None
+
+
+def test_distance_and_center_are_those_of_the_panel_nearest_to_the_beam():
+    far, near = part(24, 8), part(10, 12)
+    assert panels_of([far, near]).detector.beam_center.tolist() == pytest.approx([6.8 - 10 * PIXEL, 6.8])
+    two = [part(0, 17), part(17, 17)]  # as near as each other but for rounding: the first
+    assert panels_of(two).detector.beam_center.tolist() == pytest.approx([6.8, 6.8])
+    edge = Detector((16, 16), convention=replace(conventions.convention("MOSFLM"), fast=(1.0, 0.0, 0.0),
+                                                 slow=(0.0, 1.0, 0.0), normal=(0.0, 0.0, 1.0)), close_distance=50.0,
+                    pivot="sample")  # fmt: skip
+    assert panels_of([edge, part(24, 8)]).detector.beam_center.tolist() == pytest.approx([6.8 - 24 * PIXEL, 6.8])
+
+
+def test_images_of_a_background_have_one_scale():
+    images_of_panels = [Background(torch.ones(32, 16).double()) for _ in range(2)]
+    images_of_panels[1].scale = images_of_panels[0].scale
+    panels = panels_of(parts(0, 16, 32), background=images_of_panels)
+    (scale,) = panels.refine("background.scale")
+    panels().sum().backward()
+    assert float(scale.grad) == pytest.approx(32 * 32)
 
 
 def test_parameters_have_the_names_of_their_parts():

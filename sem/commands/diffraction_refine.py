@@ -77,7 +77,8 @@ class _Progress:
 def _add_arguments(parser: Parser) -> None:
     add = parser.add_argument
     add("experiment", metavar="EXPERIMENT", help="what to start from: a file of simulate's flags, or a model file")
-    add("data", metavar="DATA", help="an image, a folder of images, or a list (.txt) of IMAGE [MODEL] lines")
+    data = "an image ({panel} in its name: a file each), a folder of images, or a list (.txt) of IMAGE [MODEL] lines"
+    add("data", metavar="DATA", help=data)
     add("--refine", nargs="+", required=True, metavar="NAME", help="parameters: crystal.misset detector.distance ...")
     add("--out", default="refined", metavar="FOLDER", help="where results go, and are found again (default: refined)")
     add("--likelihood", default="poisson", metavar="NAME", help="poisson or gaussian (default: poisson)")
@@ -98,7 +99,7 @@ def _add_arguments(parser: Parser) -> None:
     )
     add("--gain", type=float, default=1.0, metavar="COUNTS", help="counts per photon (default: 1)")
     add("--trusted", nargs=2, type=float, metavar=("LOW", "HIGH"), help="counts that are compared")
-    add("--panel", type=int, metavar="N", help="which one of images with several; the experiment has its own -panel")
+    add("--panel", type=int, metavar="N", help="which one of images with several, for an experiment of one")
     add("--frame", type=int, metavar="N", help="which exposure of HDF5 files with several, from 0")
     add("--mask", metavar="FILE", help="image whose pixels above 0 are compared")
     explained = "share of the misfit that the model must explain (default: 0.5)"
@@ -193,6 +194,9 @@ def _print_fit(folder: str, name: str) -> None:
         f"chi² {fit['chi_squared']:.6g} over {fit['freedom']} degrees of freedom; the model explains "
         f"{100 * fit['explained']:.2f} % of what the background leaves; {fit['pixels']} pixels, {fit['images']} images"
     )
+    if len(fit.get("panels", ())) > 1:
+        shown = " ".join("-" if value is None else f"{value:.3g}" for value in fit["panel_goodness"])
+        print(f"chi²/dof by panel: {shown}")
 
 
 def _print_summary(summary: Summary, folder: str) -> None:

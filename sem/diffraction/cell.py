@@ -71,6 +71,13 @@ def reciprocal_vectors(lengths: Tensor, angles: Tensor, *, exact: bool) -> Tenso
     )
 
 
+def cell_of(real: Tensor) -> tuple[Tensor, Tensor]:
+    """Lengths ``[3]`` and angles ``[3]`` in radians of the cell whose a, b, c are the rows of ``real`` ``[3, 3]``."""
+    lengths = real.norm(dim=-1)
+    a, b, c = real / lengths[:, None]
+    return lengths, torch.stack([b @ c, c @ a, a @ b]).arccos()
+
+
 def dual(vectors: Tensor) -> Tensor:
     """The cross products ``v2 x v3``, ``v3 x v1``, ``v1 x v2`` of the rows of ``vectors`` ``[..., 3, 3]``."""
     return torch.linalg.cross(vectors.roll(-1, dims=-2), vectors.roll(-2, dims=-2))

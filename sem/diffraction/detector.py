@@ -18,6 +18,7 @@ from sem.diffraction.parameters import (
     parameter,
     positive,
 )
+from sem.diffraction.rigid_body import RigidBody
 from sem.diffraction.rotations import about_axis, about_xyz
 from sem.ops.diffraction.inputs import Curvature, DetectorFrame
 
@@ -51,7 +52,8 @@ class Detector(nn.Module):
         size: fast and slow side of the detector from which beam centres are counted, mm; that of its pixels if None.
 
     Parameters (float64, without gradients until asked for): ``distance`` or ``close_distance``, ``beam_center``,
-    ``near_point``, ``rotation``, ``two_theta``, and the directions in ``axes``.
+    ``near_point``, ``rotation``, ``two_theta``, and the directions in ``axes``. A panel of several moves with ``body``
+    besides, see :class:`sem.diffraction.Panels`.
 
     Example:
         >>> detector = Detector(pixels=(128, 128), distance=100.0)
@@ -113,6 +115,7 @@ class Detector(nn.Module):
         self.near_point = parameter(finite("near point", near_point or (fast_size / 2, slow_size / 2), 2))
         self.rotation = parameter(finite("rotation", rotation, 3))
         self.two_theta = parameter(finite("two-theta", (two_theta,), 1)[0])
+        self.body: RigidBody | None = None
 
     @property
     def size(self) -> tuple[float, float]:
@@ -143,6 +146,8 @@ class Detector(nn.Module):
         else:
             spot = self.convention.fast_slow(self.beam_center, self.pixel_size, self.size[1]) * MILLIMETRE
             origin = distance * axes.beam - spot[0] * fast - spot[1] * slow
+        if self.body is not None:
+            origin, fast, slow, normal = self.body(torch.stack([origin, fast, slow, normal]))
         depth = self.attenuation_depth
         near_distance = torch.linalg.vecdot(origin, normal)
         return DetectorFrame(

@@ -13,6 +13,7 @@ from sem.diffraction.beam import Beam
 from sem.diffraction.crystal import Crystal
 from sem.diffraction.detector import Detector
 from sem.diffraction.reflections import Reflections
+from sem.diffraction.rigid_body import RigidBody, facing
 from sem.diffraction.simulator import Simulator, ask_for_gradients
 
 COMMON = ("beam", "polarisation", "spindle")
@@ -25,7 +26,10 @@ class Panels(nn.Module):
 
     What panels share, they share as one parameter: the crystal, the beam, its direction, polarisation and spindle
     (``detectors.0.axes.beam``, which is that of all of them from now on), structure factors and water. Its gradient is
-    the sum over the panels; a panel's own are those of ``detectors.N``.
+    the sum over the panels; a panel's own are those of ``detectors.N``. Several panels, flat ones, move together by
+    ``detector``: its ``distance``, ``beam_center``, ``rotation`` and ``two_theta`` are those of
+    :class:`sem.diffraction.rigid_body.RigidBody`, and images of one ``background`` each have ``background.scale`` where
+    they share it.
 
     Args:
         crystal, beam, reflections: as of :class:`sem.diffraction.Simulator`.
@@ -45,7 +49,8 @@ class Panels(nn.Module):
         (torch.Size([3]), torch.Size([3]))
 
     Raises:
-        ValueError: no detector, one in another laboratory, another number of masks, what a simulator refuses.
+        ValueError: no detector, one in another laboratory, some that move with other panels already, another number of
+            masks, what a simulator refuses.
     """
 
     def __init__(
@@ -71,12 +76,17 @@ class Panels(nn.Module):
             if values is not None and len(values) != len(detectors):
                 raise ValueError(f"{name}: expected one for each of {len(detectors)} panels, got {len(values)}")
         self.crystal, self.beam, self.reflections = crystal, beam, reflections
+        self.detector = _body_of(detectors, options.get("physics", "nanobragg"))
+        for detector in detectors:
+            detector.body = self.detector
         self.detectors = nn.ModuleList(detectors)
         self.background: nn.Module | None
         if background is None or isinstance(background, Background):
             self.background = background
         else:
             self.background = nn.ModuleList(background)
+            if all(one.scale is background[0].scale for one in background):
+                self.background.register_parameter("scale", background[0].scale)
         made = []
         for number, detector in enumerate(detectors):
             mask = None if masks is None else masks[number]
@@ -109,6 +119,19 @@ class Panels(nn.Module):
         """``[panels, slow, fast]`` of panels of one size, else a list of ``[slow, fast]``; see :meth:`images`."""
         images = self.images(reference=reference)
         return torch.stack(images) if len({image.shape for image in images}) == 1 else images
+
+
+def _body_of(detectors: Sequence[Detector], physics: str) -> RigidBody | None:
+    """What moves all of them: what does so already, else what starts from where they are; none for one panel, for
+    curved ones, and where no panel faces the beam."""
+    body, axes = detectors[0].body, detectors[0].axes
+    if any(detector.body is not body for detector in detectors):
+        raise ValueError("detectors: expected all of them to move together or none, got some that move with others")
+    if body is not None or len(detectors) == 1 or any(detector.curved for detector in detectors):
+        return body
+    with torch.no_grad():
+        frames = [detector(physics) for detector in detectors]
+    return RigidBody(frames, axes.beam, axes.two_theta) if facing(frames, axes.beam) else None
 
 
 def _share_directions(first: Detector, detector: Detector, number: int) -> None:

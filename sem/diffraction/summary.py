@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from sem.diffraction.cell import volume
+from sem.diffraction.cell import cell_of, volume
 from sem.diffraction.experiment import Experiment
 from sem.diffraction.parameters import ANGSTROM, DEGREE, MICROMETRE
 
@@ -34,8 +34,7 @@ def summary(experiment: Experiment) -> list[str]:
     if crystal.reciprocal is None:
         angles: torch.Tensor = crystal.angles
     else:
-        units = real / lengths[:, None]
-        angles = torch.stack([units[1] @ units[2], units[2] @ units[0], units[0] @ units[1]]).arccos() / DEGREE
+        angles = cell_of(real)[1] / DEGREE
     sources = beam(detector.axes)
     first, steps = float(crystal.phi), crystal.phi_steps
     size = " x ".join(f"{length:g}" for length in (lengths * cells * (ANGSTROM / MICROMETRE)).tolist())

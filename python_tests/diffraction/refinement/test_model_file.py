@@ -37,6 +37,21 @@ def test_flags_in_a_file_and_files_beside_it(tmp_path, monkeypatch):
     assert torch.equal(simulator_at().crystal.lengths, model.simulator().crystal.lengths)
 
 
+def test_a_matrix_becomes_a_cell_that_may_be_refined(tmp_path):
+    (tmp_path / "a.mat").write_text("0.0125 0.003 0.001\n-0.002 0.0119 -0.0007\n0.0004 0.0005 0.0138\n")
+    flags = "-mat a.mat -misset 10 20 30 -N 5 -default_F 60 -lambda 1 -detpixels 24 -pixel 0.5 -oversample 2"
+    (tmp_path / "start.flags").write_text(f"{flags} -physics exact")
+    model = read_model(tmp_path / "start.flags")
+    made = model.with_cell()
+    names = [name for name, _ in made.simulator().named_parameters()]
+    assert "crystal.lengths" in names and "crystal.reciprocal" not in names and made.with_cell() is made
+    image = model.simulator()().detach()
+    assert float((made.simulator()().detach() - image).abs().max()) < 1e-4 * float(image.max())
+    (tmp_path / "start.flags").write_text(flags)
+    with pytest.raises(ValueError, match=r"crystal: expected -physics exact to refine the cell .* by, got nanobragg"):
+        read_model(tmp_path / "start.flags").with_cell()
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -44,6 +59,7 @@ def test_flags_in_a_file_and_files_beside_it(tmp_path, monkeypatch):
         ("-cell '70", "expected flags as on a command line"),
         ("{", "expected a model in JSON"),
         ('{"format": "other"}', "expected 'sem diffraction model 1' as its format, got 'other'"),
+        ('{"__id__": "ExperimentList"}', "expected flags, -expt model.json among them, got the dxtbx experiment"),
         (json.dumps({"format": "sem diffraction model 1", "flags": "-N 5"}), "expected a list of texts as flags"),
         (
             json.dumps({"format": "sem diffraction model 1", "flags": [], "parameters": [1]}),

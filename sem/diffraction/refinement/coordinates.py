@@ -1,4 +1,4 @@
-"""Parameters of a simulator as the coordinates of a fit: without bounds, of like size, tied by the crystal's system."""
+"""Parameters of a model as the coordinates of a fit: without bounds, of like size, tied by the crystal's system."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sem.diffraction.parameters import choice, positive
-from sem.diffraction.simulator import Simulator
+from sem.diffraction.refinement.panels import Exposure
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ REFINABLE: Mapping[str, Kind] = {
     "point_spread.width": Kind("mm", 0.05, low=0.0, of_place=False),
     "background.scale": Kind("", 0.05, low=0.0, of_place=False),
 }
-"""What may be refined, by the name that :meth:`sem.diffraction.Simulator.refine` knows it by."""
+"""What may be refined, by the name that :meth:`sem.diffraction.Simulator.refine` or that of ``Panels`` knows it by."""
 
 _FREE = {"crystal.lengths": (0, 1, 2), "crystal.angles": (0, 1, 2)}
 _FIXED = -1
@@ -126,7 +126,7 @@ class Coordinates:
 
     def __init__(
         self,
-        simulator: Simulator,
+        simulator: Exposure,
         names: Sequence[str],
         system: str = "triclinic",
         restraints: Mapping[str, float] | None = None,

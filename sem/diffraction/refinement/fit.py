@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import time
 import warnings
@@ -19,9 +20,9 @@ from sem.diffraction.refinement.background import background_terms
 from sem.diffraction.refinement.coordinates import Coordinates
 from sem.diffraction.refinement.likelihood import Profile
 from sem.diffraction.refinement.objective import Objective, Sharpness
+from sem.diffraction.refinement.panels import Exposure, image_of, panels_of, stacked
 from sem.diffraction.refinement.settings import RefinementSettings
 from sem.diffraction.refinement.shot import Shot
-from sem.diffraction.simulator import Simulator
 from sem.extras import how_to_install
 
 CONVERGED, DIVERGED = "converged", "diverged"
@@ -60,11 +61,12 @@ class Fit:
         deviance: twice the log-likelihood short of a perfect fit's, restraints left out.
         explained: share of the chi² beyond noise that the background alone leaves and the model takes away.
         pixels: used.
+        panels: the pixels used on each panel, and their part of ``chi_squared``.
         steps: of the trust region, of every stage.
         images: computed, a gradient counted as three.
         seconds: CPU time of the process.
-        before, after: expected counts ``[slow, fast]`` with the starting and the final model.
-        sigma: standard deviations of the counts ``[slow, fast]``, those expected after the fit.
+        before, after: expected counts with the starting and the final model, of the shape of the shot's.
+        sigma: standard deviations of the counts, of that shape, those expected after the fit.
     """
 
     status: str
@@ -81,6 +83,7 @@ class Fit:
     deviance: float
     explained: float
     pixels: int
+    panels: tuple[tuple[int, float], ...]
     steps: tuple[int, ...]
     images: int
     seconds: float
@@ -91,7 +94,7 @@ class Fit:
     def to_mapping(self) -> dict[str, Any]:
         """Plain values by name, without the images, for JSON: infinities as None."""
         found = {name: value for name, value in vars(self).items() if not isinstance(value, Tensor)}
-        found["goodness"] = self.goodness
+        found |= {"goodness": self.goodness, "panel_goodness": self.panel_goodness}
         return {name: plain(value) for name, value in found.items()}
 
     @property
@@ -99,9 +102,15 @@ class Fit:
         """chi² over its degrees of freedom: 1 for a model that is right and variances that are."""
         return self.chi_squared / self.freedom if self.freedom > 0 else math.nan
 
+    @property
+    def panel_goodness(self) -> tuple[float, ...]:
+        """Each panel's chi² over its share of the degrees of freedom, by pixels; NaN where none is used."""
+        share = self.freedom / self.pixels
+        return tuple(chi / (share * used) if share > 0 and used else math.nan for used, chi in self.panels)
+
 
 def refine(
-    simulator: Simulator,
+    simulator: Exposure,
     shot: Shot,
     settings: RefinementSettings,
     *,
@@ -114,6 +123,9 @@ def refine(
     is. After a fit that diverged the parameters are those it ended with.
 
     Args:
+        simulator: a :class:`~sem.diffraction.Simulator`, or several panels: :class:`~sem.diffraction.Panels`, whose
+            detector moves as one by ``detector.distance``, ``detector.beam_center``, ``detector.rotation`` and
+            ``detector.two_theta``. All pixels of all panels share one likelihood, one scale and one background.
         stopped: asked after each step; once it says True, :class:`Stopped` is raised.
 
     Example:
@@ -128,21 +140,26 @@ def refine(
         ('converged', True)
 
     Raises:
-        ValueError: settings that do not fit the experiment, or a start that has nothing in common with the data.
+        ValueError: settings that do not fit the experiment, a shot of another shape than its image, or a start that has
+            nothing in common with the data.
         ImportError: scipy is not there.
         Stopped: see ``stopped``.
     """
     if simulator.crystal.shape == "tophat":
         raise ValueError("shape: expected square, round or gauss, whose spots have gradients, got tophat")
     started = time.process_time()
+    shape = stacked([panel.computed() for panel in panels_of(simulator)]).shape
+    if shot.counts.shape != shape:
+        raise ValueError(f"counts: expected shape {list(shape)} as the model's image, got {list(shot.counts.shape)}")
     coordinates = Coordinates(simulator, settings.refine, settings.system, settings.restrain)
     if settings.likelihood == "poisson" and bool((shot.counts[shot.used] < 0).any()):
         raise ValueError("counts: expected none below 0 for the Poisson likelihood: check offset and trusted range")
     terms = background_terms(simulator, settings.background, settings.background_terms)
     everything = torch.ones(len(coordinates), dtype=torch.bool)
+    compute = functools.partial(image_of, simulator)
 
     def objective(sharpness: Sharpness, moving: Tensor) -> Objective:
-        return Objective(simulator, coordinates, shot, terms, settings.likelihood, sharpness, moving)
+        return Objective(compute, coordinates, shot, terms, settings.likelihood, sharpness, moving)
 
     last = objective(Sharpness(), everything)
     origin = torch.zeros(len(coordinates), dtype=torch.float64)
@@ -229,7 +246,7 @@ def _fit(
     objective: Objective,
     descent: _Descent,
     coordinates: Coordinates,
-    simulator: Simulator,
+    simulator: Exposure,
     shot: Shot,
     settings: RefinementSettings,
     terms: Tensor,
@@ -248,7 +265,8 @@ def _fit(
     deviations[undetermined] = math.inf
     freedom = objective.used - len(at) - int(profile.free.sum())
     residual = objective.counts - profile.expected
-    chi_squared = float((profile.weight * residual.square()).sum())
+    misfit = profile.weight * residual.square()
+    chi_squared = float(misfit.sum())
     explained = _explained(objective, descent.x, chi_squared, freedom)
     status, reason = _verdict(objective, descent, profile, explained, settings, undetermined)
     after = _expected(simulator, coordinates, at, profile, terms)
@@ -273,6 +291,7 @@ def _fit(
         deviance=2 * profile.value,
         explained=explained,
         pixels=objective.used,
+        panels=_by_panel(shot.used, misfit),
         steps=tuple(steps),
         images=images,
         seconds=time.process_time() - started,
@@ -280,6 +299,12 @@ def _fit(
         after=after,
         sigma=sigma,
     )
+
+
+def _by_panel(used: Tensor, misfit: Tensor) -> tuple[tuple[int, float], ...]:
+    """How many pixels are used on each panel, and the sum of their ``misfit`` ``[pixels]``."""
+    counted = [int(panel.sum()) for panel in used.reshape(-1, *used.shape[-2:])]
+    return tuple((len(part), float(part.sum())) for part in misfit.split(counted))
 
 
 def _explained(objective: Objective, x: Tensor, chi_squared: float, freedom: int) -> float:
@@ -327,7 +352,7 @@ def _covariance(curvature: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @contextlib.contextmanager
-def _broadened(simulator: Simulator, factor: float) -> Iterator[None]:
+def _broadened(simulator: Exposure, factor: float) -> Iterator[None]:
     """Spots ``factor`` times broader: domains of so many fewer cells along each axis, of two at least."""
     cells = simulator.crystal.cells
     kept = cells.detach().clone()
@@ -341,10 +366,10 @@ def _broadened(simulator: Simulator, factor: float) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _expected(simulator: Simulator, coordinates: Coordinates, at: Tensor, profile: Profile, terms: Tensor) -> Tensor:
+def _expected(simulator: Exposure, coordinates: Coordinates, at: Tensor, profile: Profile, terms: Tensor) -> Tensor:
     """The counts expected in every pixel, used or not."""
     coordinates.set(at)
-    image = simulator().to(torch.float64)
+    image = image_of(simulator).to(torch.float64)
     return profile.coefficients[0] * image + (terms @ profile.coefficients[1:]).reshape(image.shape)
 
 

@@ -9,21 +9,27 @@ import hashlib
 import json
 import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from sem.diffraction.cell import cell_of, reciprocal_vectors
 from sem.diffraction.experiment import experiment_from
+from sem.diffraction.files.dxtbx import DxtbxExperiment
+from sem.diffraction.files.dxtbx_document import LIST, read_experiments
 from sem.diffraction.flags import BY_NAME, FLAGS, OUTPUT
+from sem.diffraction.parameters import DEGREE
+from sem.diffraction.refinement.panels import Exposure, files_named, panels_of
 from sem.diffraction.reflections import colours_listed
-from sem.diffraction.simulator import Simulator
+from sem.diffraction.rotations import umat2misset
 from sem.files import write_text
 
 FORMAT = "sem diffraction model 1"
 _LARGEST = 1 << 24  # bytes of a model file
+_SAME = 1e-8  # of the longest edge: vectors that differ by less are those of one crystal
 _FILES = {
     name
     for flag in FLAGS
@@ -47,8 +53,9 @@ class Model:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     fit: Mapping[str, Any] = field(default_factory=dict)
 
-    def simulator(self) -> Simulator:
-        """The simulator with these parameters.
+    def simulator(self) -> Exposure:
+        """The simulator with these parameters; of several panels all of them,
+        :class:`~sem.diffraction.Panels`.
 
         Raises:
             ValueError: flags that are wrong, or values that do not fit a parameter.
@@ -69,15 +76,61 @@ class Model:
                 known[name].copy_(numbers)
         return simulator
 
+    def experiment(self) -> DxtbxExperiment | None:
+        """The dxtbx experiment that the flags name, cell, orientation, wavelength and every panel as they are in this
+        model; None where they name none, choose one of its panels, or curve them.
+
+        Raises:
+            ValueError: as :meth:`simulator`.
+        """
+        named = [path for flag, path in self._pairs() if "experiments_file" in _sets(flag)]
+        if not named:
+            return None
+        simulator, experiment = self.simulator(), read_experiments(named[-1])[0]
+        panels = panels_of(simulator)
+        detectors = [panel.detector for panel in panels]
+        if len(detectors) != len(experiment.panels) or any(detector.curved for detector in detectors):
+            return None
+        return experiment.updated(simulator.crystal, simulator.beam, detectors, physics=panels[0].physics)
+
+    def with_cell(self) -> Model:
+        """The same experiment with the crystal's matrix (of ``-expt`` or ``-mat``) as cell and misset, which then are
+        flags and may be refined.
+
+        Raises:
+            ValueError: nanoBragg's rules make another crystal of that cell.
+        """
+        simulator = self.simulator()
+        crystal, physics = simulator.crystal, panels_of(simulator)[0].physics
+        if crystal.has_cell:
+            return self
+        real = crystal.vectors(physics)[0].detach()
+        lengths, angles = cell_of(real)
+        upright = reciprocal_vectors(lengths, angles, exact=True)
+        misset = umat2misset(torch.linalg.solve(upright, torch.linalg.inv(real).mT).mT)
+        cell = [*lengths.tolist(), *(angles / DEGREE).tolist()]
+        places = [place for place, (flag, _) in enumerate(self._pairs()) if "matrix_file" in _sets(flag)]
+        others = [word for place, word in enumerate(self.flags) if not {place, place - 1} & set(places)]
+        flags = (*others, "-cell", *map(repr, cell), "-misset", *map(repr, misset.tolist()))
+        replaced = ("crystal.reciprocal", "crystal.misset")
+        kept = {name: value for name, value in self.parameters.items() if name not in replaced}
+        made = dataclasses.replace(self, flags=flags, parameters=kept)
+        if float((made.simulator().crystal.vectors(physics)[0] - real).abs().max()) > _SAME * float(lengths.max()):
+            shown = " ".join(f"{number:g}" for number in cell)
+            raise ValueError(f"crystal: expected -physics exact to refine the cell {shown} by, got {physics}")
+        return made
+
     def digest(self) -> str:
         """A hash of everything the experiment follows from, the files that the flags name included."""
         told = json.dumps([self.flags, self.parameters, self._files_digest()], sort_keys=True)
         return hashlib.sha256(told.encode()).hexdigest()
 
     def _files_digest(self) -> str:
-        pairs = zip(self.flags, self.flags[1:], strict=False)
-        named = [path for flag, value in pairs if flag in _FILES for path in _named_by(flag, value)]
+        named = [path for flag, value in self._pairs() if flag in _FILES for path in _named_by(flag, value)]
         return " ".join(map(digest_of, named))
+
+    def _pairs(self) -> Iterator[tuple[str, str]]:
+        return zip(self.flags, self.flags[1:], strict=False)
 
     def with_parameters(self, parameters: Mapping[str, Any], fit: Mapping[str, Any]) -> Model:
         """The same flags with ``parameters`` in place of those of their names, and another ``fit``."""
@@ -113,6 +166,8 @@ def read_model(path: str | Path) -> Model:
         found = json.loads(text)
     except (ValueError, RecursionError):
         raise ValueError(f"{path}: expected a model in JSON, got text that is none") from None
+    if isinstance(found, dict) and found.get("__id__") == LIST:
+        raise ValueError(f"{path}: expected flags, -expt {path.name} among them, got the dxtbx experiment alone")
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise ValueError(f"{path}: expected {FORMAT!r} as its format, got {found.get('format')!r}")
     flags, parameters = found.get("flags"), found.get("parameters", {})
@@ -156,17 +211,28 @@ def _named_by(flag: str, path: str) -> list[Path]:
 
 
 @functools.lru_cache(maxsize=2)
-def _simulator_from(flags: tuple[str, ...], files: str) -> Simulator:
+def _simulator_from(flags: tuple[str, ...], files: str) -> Exposure:
     """The flags' own simulator. Shots of one crystal share a long table of amplitudes, which is read once."""
-    return experiment_from(flags).simulator
+    panels = experiment_from(flags).panels
+    return panels if len(panels) > 1 else panels[0]
+
+
+def _sets(flag: str) -> Sequence[str]:
+    """What a flag sets, if the word is one."""
+    return BY_NAME[flag].sets if flag in BY_NAME else ()
 
 
 def digest_of(path: str | Path) -> str:
-    """The sha256 of a file's bytes, in hexadecimal.
+    """The sha256 of a file's bytes, in hexadecimal; of an image in a file for each panel that of all of these.
 
     Raises:
-        ValueError: the file cannot be read.
+        ValueError: a file cannot be read.
     """
+    found = [_digest_of_one(file) for file in files_named(path)]
+    return found[0] if len(found) == 1 else hashlib.sha256(" ".join(found).encode()).hexdigest()
+
+
+def _digest_of_one(path: Path) -> str:
     hashed = hashlib.sha256()
     try:
         with open(path, "rb") as file:

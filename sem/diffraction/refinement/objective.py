@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,6 @@ from torch import Tensor
 from sem.diffraction.refinement.coordinates import Coordinates
 from sem.diffraction.refinement.likelihood import Profile, gaussian_profile, poisson_profile
 from sem.diffraction.refinement.shot import Shot
-from sem.diffraction.simulator import Simulator
 
 DIFFERENCE = 0.0025
 """Half the distance, in natural units, of the two images whose difference is a column of the Jacobian: curvatures are
@@ -50,7 +50,8 @@ class Objective:
     pixels alike.
 
     Args:
-        simulator, coordinates: the model, and what of it moves.
+        compute: the model's image as it follows from its parameters, of the shape of the shot.
+        coordinates: what of the model moves.
         shot: what was measured.
         terms: the background's columns, ``[pixels, terms]``.
         likelihood: "poisson" or "gaussian".
@@ -63,7 +64,7 @@ class Objective:
 
     def __init__(
         self,
-        simulator: Simulator,
+        compute: Callable[[], Tensor],
         coordinates: Coordinates,
         shot: Shot,
         terms: Tensor,
@@ -71,7 +72,7 @@ class Objective:
         sharpness: Sharpness,
         moving: Tensor,
     ) -> None:
-        self._simulator, self._coordinates = simulator, coordinates
+        self._compute, self._coordinates = compute, coordinates
         self._sharpness, self._moving = sharpness, moving
         self._poisson = likelihood == "poisson" and not sharpness.blur
         self.variances_known = likelihood == "poisson" or shot.variance is not None
@@ -136,7 +137,7 @@ class Objective:
             coordinates = self.coordinates_at(x)
             self._coordinates.set(coordinates, self._moving)
             self.images += 3
-            image = self._simulator()
+            image = self._compute()
             slope = self._spread(point.profile.slope * point.profile.coefficients[0])
             image.backward(slope.to(image.dtype))
             gradient = self._coordinates.gradient(coordinates)[self._moving]
@@ -211,7 +212,7 @@ class Objective:
         self._coordinates.set(self.coordinates_at(x), self._moving)
         self.images += 1
         with torch.no_grad():
-            return self._seen(self._simulator().to(torch.float64))
+            return self._seen(self._compute().to(torch.float64))
 
     def _jacobian(self, x: Tensor) -> Tensor:
         columns = []
@@ -222,7 +223,7 @@ class Objective:
         return torch.stack(columns, dim=1)
 
     def _seen(self, image: Tensor) -> Tensor:
-        """Used pixels of ``image`` ``[slow, fast]``, or all of it blurred, those that are not used as 0."""
+        """Used pixels of an image, or all of it blurred, those that are not used as 0."""
         if self._kernel is None:
             return image[self._used]
         return _blurred(torch.where(self._used, image, 0.0), self._kernel).flatten()
@@ -243,8 +244,9 @@ def _gaussian(deviation: float) -> Tensor:
 
 
 def _blurred(image: Tensor, kernel: Tensor) -> Tensor:
-    """``image`` ``[slow, fast]`` along both axes, 0 beyond its edges: a symmetric operator."""
+    """``image`` ``[..., slow, fast]`` along both axes, 0 beyond its edges: a symmetric operator."""
     reach = len(kernel) // 2
-    stack = image[None, None]
+    stack = image.reshape(-1, 1, *image.shape[-2:])
     stack = torch.nn.functional.conv2d(stack, kernel.reshape(1, 1, -1, 1), padding=(reach, 0))
-    return torch.nn.functional.conv2d(stack, kernel.reshape(1, 1, 1, -1), padding=(0, reach))[0, 0]
+    stack = torch.nn.functional.conv2d(stack, kernel.reshape(1, 1, 1, -1), padding=(0, reach))
+    return stack.reshape(image.shape)

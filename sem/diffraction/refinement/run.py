@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sem.diffraction.files.dxtbx_document import write_experiments
 from sem.diffraction.refinement.fit import CONVERGED, DIVERGED
 from sem.diffraction.refinement.model_file import FORMAT, read_model, write_model
 from sem.diffraction.refinement.pictures import require_matplotlib
@@ -57,7 +58,8 @@ def refine_shots(
     """Refine ``tasks`` into ``folder``, but for those that it has the result of.
 
     A shot's result is ``shots/NAME.json``, complete or not there: a model file of what converged or diverged, which is
-    kept; the reason of what failed, which is tried again by the next run. ``metrics.json`` sums up all shots.
+    kept; the reason of what failed, which is tried again by the next run. Where the model is of a dxtbx experiment,
+    ``shots/NAME.expt`` is that with what was refined. ``metrics.json`` sums up all shots.
 
     Args:
         workers: processes; 1 is this one, more are those of a Dask cluster on this machine.
@@ -172,6 +174,8 @@ def _write(folder: Path, result: Result) -> None:
         document = {"format": _FAILURE_FORMAT, "status": result.status, "reason": result.reason}
         write_text(path, json.dumps(document, indent=1) + "\n")
     else:
+        if result.experiment is not None:  # before the model, which says that the shot is done
+            write_experiments(path.with_name(f"{result.name}.expt"), [result.experiment])
         write_model(path, result.model)
     for name, drawn in result.pictures.items():  # after what they show, which took longer
         with replacing(folder / PICTURES / f"{result.name}-{name}.png") as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,18 +13,20 @@ from torch import Tensor
 from sem.diffraction.files.field_image import FieldImage
 from sem.diffraction.files.kinds import kind_of
 from sem.diffraction.images import OVERLOAD, masked_in, read_panels
+from sem.diffraction.refinement.panels import Exposure, files_named, panels_of, stacked
 from sem.diffraction.refinement.settings import RefinementSettings
 from sem.diffraction.simulator import Simulator
 
 
 @dataclass(frozen=True)
 class Shot:
-    """One image to refine against.
+    """One image to refine against: ``[slow, fast]``, or ``[panels, slow, fast]`` of several, of which those that are
+    smaller than others end with pixels that are not used.
 
     Attributes:
-        counts: float64 ``[slow, fast]``, photons.
-        used: bool ``[slow, fast]``, the pixels that are compared.
-        variance: float64 ``[slow, fast]`` of the counts, for the Gaussian likelihood; None for one variance that all
+        counts: float64, photons.
+        used: bool of that shape, the pixels that are compared.
+        variance: float64 of that shape, of the counts, for the Gaussian likelihood; None for one variance that all
             pixels share, which the residuals give.
 
     Raises:
@@ -48,29 +51,31 @@ class Shot:
                 raise ValueError("variance: expected finite numbers > 0 in the pixels used")
 
 
-def read_shot(path: str | Path, simulator: Simulator, settings: RefinementSettings) -> Shot:
-    """The image in a file as photons.
+def read_shot(path: str | Path, simulator: Exposure, settings: RefinementSettings) -> Shot:
+    """The image in a file as photons; with ``{panel}`` in its name, those in a file for each panel, numbered from 0.
 
     Left out are pixels that are masked, not trusted, not finite, not computed, or none by the file's own word.
 
     Raises:
         ImportError: the library that the file's format needs is not installed.
-        ValueError: a file that cannot be read, or whose shape is not that of the detector.
+        ValueError: a file that cannot be read, that has not the experiment's panels, or whose shape is not that of the
+            detector.
     """
-    detector = simulator.detector
-    shape = detector.slow_pixels, detector.fast_pixels
-    counts, good = _image_of(path, shape, settings.panel, settings.frame)
+    panels = panels_of(simulator)
+    counts, good = _image_of(path, panels, settings.panel, settings.frame)
     lowest, highest = settings.trusted or _trusted(counts[good], settings)
-    used = good & counts.isfinite() & (counts >= lowest) & (counts <= highest) & simulator.computed()
+    used = good & counts.isfinite() & (counts >= lowest) & (counts <= highest)
+    used &= stacked([panel.computed() for panel in panels])
     if settings.mask is not None:
-        found, chosen = _panels_of(settings.mask, shape, settings.panel)
-        used &= torch.from_numpy(masked_in(found, chosen, kind_of(settings.mask)))
+        masks = _panels_in(settings.mask, panels, settings.panel)
+        chosen = [masked_in(found, number, kind_of(file)) for file, found, number in masks]
+        used &= stacked([torch.from_numpy(mask) for mask in chosen])
     variance = None
     if isinstance(settings.variance, str):
-        variance, known = _image_of(settings.variance, shape, settings.panel)
+        variance, known = _image_of(settings.variance, panels, settings.panel)
         used &= known & variance.isfinite() & (variance > 0)
     elif settings.variance is not None:
-        variance = torch.full(shape, settings.variance, dtype=torch.float64)
+        variance = torch.full(counts.shape, settings.variance, dtype=torch.float64)
     if not bool(used.any()):
         raise ValueError(f"{path}: expected pixels within the trusted range and the mask, got none")
     return Shot((counts - settings.offset) / settings.gain, used, variance)
@@ -83,27 +88,38 @@ def _trusted(counts: Tensor, settings: RefinementSettings) -> tuple[float, float
 
 
 def _image_of(
-    path: str | Path, shape: tuple[int, int], panel: int | None, frame: int | None = None
+    path: str | Path, panels: Sequence[Simulator], panel: int | None, frame: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """One panel's numbers, float64, and which of them the file does not call bad, both ``[slow, fast]``."""
-    found, chosen = _panels_of(path, shape, panel, frame)
-    if frame is None and found.frames > 1:
-        wanted = "one exposure, or --frame that says which of an image is meant"
-        raise ValueError(f"{path}: expected {wanted}, got {found.frames} exposures")
-    image, good = found.pixels(chosen)
-    return torch.from_numpy(image), torch.from_numpy(good)
+    """The numbers in the file of an image, float64, and which of them it does not call bad, stacked."""
+    parts = _panels_in(path, panels, panel, frame)
+    for file, found, _ in parts:
+        if frame is None and found.frames > 1:
+            wanted = "one exposure, or --frame that says which of an image is meant"
+            raise ValueError(f"{file}: expected {wanted}, got {found.frames} exposures")
+    pixels = [found.pixels(number) for _, found, number in parts]
+    return stacked([torch.from_numpy(image) for image, _ in pixels]), stacked([torch.from_numpy(g) for _, g in pixels])
 
 
-def _panels_of(
-    path: str | Path, shape: tuple[int, int], panel: int | None, frame: int | None = None
-) -> tuple[FieldImage, int]:
-    """An image, and which of its panels is meant, of the detector's shape."""
-    found = read_panels(path, frame or 0)
-    if frame is not None and not 0 <= frame < found.frames:
-        raise ValueError(f"{path}: expected an exposure from 0 to {found.frames - 1}, got {frame}")
-    chosen = found.panel(panel, path)
-    got = found.panels[chosen].shape
-    if got != shape:
-        wanted = f"{shape[0]} x {shape[1]} pixels, slow and fast, as the experiment's detector has"
-        raise ValueError(f"{path}: expected {wanted}, got {' x '.join(map(str, got))}")
-    return found, chosen
+def _panels_in(
+    path: str | Path, panels: Sequence[Simulator], panel: int | None, frame: int | None = None
+) -> list[tuple[Path, FieldImage, int]]:
+    """For each panel of the experiment its file, what is in there, and which part of that is meant, of its shape."""
+    if panel is not None and len(panels) > 1:
+        raise ValueError(f"panel: expected none, since the experiment has {len(panels)} panels, got {panel}")
+    parts = []
+    for file in files_named(path):
+        found = read_panels(file, frame or 0)
+        if frame is not None and not 0 <= frame < found.frames:
+            raise ValueError(f"{file}: expected an exposure from 0 to {found.frames - 1}, got {frame}")
+        numbers = range(len(found.panels)) if len(panels) > 1 else (found.panel(panel, file),)
+        parts += [(file, found, number) for number in numbers]
+    if len(parts) != len(panels):
+        wanted = f"{len(panels)} panels" if len(panels) > 1 else "one panel"
+        raise ValueError(f"{path}: expected {wanted} as the experiment has, got {len(parts)}")
+    for number, ((file, found, chosen), simulator) in enumerate(zip(parts, panels, strict=True)):
+        detector, got = simulator.detector, found.panels[chosen].shape
+        if got != (detector.slow_pixels, detector.fast_pixels):
+            whose = f"panel {number} of the experiment has" if len(panels) > 1 else "the experiment's detector has"
+            wanted = f"{detector.slow_pixels} x {detector.fast_pixels} pixels, slow and fast, as {whose}"
+            raise ValueError(f"{file}: expected {wanted}, got {' x '.join(map(str, got))}")
+    return parts

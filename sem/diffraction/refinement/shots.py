@@ -10,15 +10,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from sem.diffraction.files.dxtbx import DxtbxExperiment
 from sem.diffraction.refinement.coordinates import parameters_of
 from sem.diffraction.refinement.fit import Stopped, refine
 from sem.diffraction.refinement.model_file import Model, digest_of, read_model
+from sem.diffraction.refinement.panels import PANEL
 from sem.diffraction.refinement.pictures import fit_pictures
 from sem.diffraction.refinement.settings import RefinementSettings
 from sem.diffraction.refinement.shot import read_shot
 
 FAILED = "failed"
 LISTS = (".txt", ".lst")
+_CELL = {"crystal.lengths", "crystal.angles"}
 _NO_IMAGES = (*LISTS, ".json", ".expt", ".flags", ".md", ".writing")
 
 
@@ -39,6 +42,7 @@ class Result:
         status: "converged", "diverged" or "failed".
         reason: in a sentence.
         model: the experiment with what was found; None for a shot that failed.
+        experiment: that of dxtbx, where the model is of one; see :meth:`Model.experiment`.
         pictures: PNG files by name.
         process: which process did it.
         seconds: of CPU time, reading included.
@@ -51,10 +55,13 @@ class Result:
     pictures: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
     process: int = 0
     seconds: float = 0.0
+    experiment: DxtbxExperiment | None = None
 
 
 def tasks_from(experiment: str | Path, data: str | Path) -> list[Task]:
     """The shots that ``data`` names: an image; a folder of images; or a list (.txt, .lst) with an image a line.
+
+    An image whose name has ``{panel}`` in it is in a file for each panel, with numbers from 0 in that place.
 
     A line of a list may name, after the image, the model which that shot starts from in place of ``experiment``;
     both are looked for beside the list. ``#`` begins a comment.
@@ -84,11 +91,16 @@ def tasks_from(experiment: str | Path, data: str | Path) -> list[Task]:
         rows = [(data, experiment)]
     if not rows:
         raise ValueError(f"{data}: expected images, got none")
-    stems = Counter(image.stem for image, _ in rows)
-    names = [image.stem if stems[image.stem] == 1 else image.name for image, _ in rows]
+    stems = Counter(_stem(image) for image, _ in rows)
+    names = [_stem(image) if stems[_stem(image)] == 1 else image.name for image, _ in rows]
     if twice := [name for name, times in Counter(names).items() if times > 1]:
         raise ValueError(f"{data}: expected images of different names, got {twice[0]} twice")
     return [Task(name, str(image), str(start)) for name, (image, start) in zip(names, rows, strict=True)]
+
+
+def _stem(image: Path) -> str:
+    """What a shot is called: its image's name without its ending and the place of a panel's number."""
+    return image.stem.replace(f"_{PANEL}", "").replace(PANEL, "") or image.stem
 
 
 def source_of(task: Task) -> dict[str, str]:
@@ -126,6 +138,8 @@ def refine_task(
     try:
         source = {**source_of(task), **files_of(settings)}
         model = read_model(task.experiment)
+        if _CELL & set(settings.refine):
+            model = model.with_cell()
         simulator = model.simulator()
         shot = read_shot(task.image, simulator, settings)
         fit = refine(simulator, shot, settings, stopped=stopped)
@@ -133,10 +147,11 @@ def refine_task(
         seconds = time.process_time() - started
         told = {**fit.to_mapping(), "seconds": seconds, "source": source}
         found = model.with_parameters(parameters_of(simulator, settings.refine), told)
+        experiment = found.experiment()
     except (Stopped, ImportError):  # what no other shot would do without either
         raise
     except Exception as error:
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         reason = kind + (" ".join(str(error).split()) or "no further word")
         return Result(task.name, FAILED, reason, process=os.getpid(), seconds=time.process_time() - started)
-    return Result(task.name, fit.status, fit.reason, found, drawn, os.getpid(), seconds)
+    return Result(task.name, fit.status, fit.reason, found, drawn, os.getpid(), seconds, experiment)
