@@ -134,8 +134,8 @@ class Beam(nn.Module):
             divergence_steps,
             strict=True,
         ):
-            radians = (None if value is None else value * MILLIRADIAN for value in (width, step))
-            resolved = _spread_of(name, *radians, steps)
+            width, step = (None if value is None else value * MILLIRADIAN for value in (width, step))
+            resolved = _spread_of(name, width, step, steps)
             widths.append(resolved[0] / MILLIRADIAN)
             fractions.append(_fractions(*resolved))
         resolved = _spread_of("dispersion", dispersion or 0.0, None, dispersion_steps)
@@ -185,7 +185,8 @@ class Beam(nn.Module):
         """
         if not self.polarised:
             return None
-        axis, ways = axes.polarisation, unit(directions.detach())
+        axis: Tensor = axes.polarisation
+        ways = unit(directions.detach())
         across = torch.linalg.cross(axis.detach().expand_as(ways), ways).norm(dim=-1)
         if float(across.min()) < 1e-12:
             if float(self.polarisation.detach()) or self.polarisation.requires_grad:

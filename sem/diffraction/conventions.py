@@ -142,7 +142,7 @@ def as_given(**vectors: Vector) -> Convention:
         made = custom(BUILT_IN, normal=normal, **kept)
     else:
         made = custom(BUILT_IN, **{"fast": BUILT_IN.fast, **kept})
-    return dataclasses.replace(made, two_theta=tuple(vectors.get("two_theta", made.two_theta)))
+    return dataclasses.replace(made, two_theta=vectors.get("two_theta", made.two_theta))
 
 
 def custom(base: str | Convention = "MOSFLM", **vectors: Vector) -> Convention:

@@ -125,12 +125,14 @@ class Crystal(nn.Module):
         """
         misset = self.misset * DEGREE
         if self.reciprocal is not None and not self.has_cell:
-            stars = about_xyz(self.reciprocal, misset)
-            return real_vectors(stars), stars
+            turned = about_xyz(self.reciprocal, misset)
+            return real_vectors(turned), turned
         angles = self.angles * DEGREE
-        stars = self.reciprocal
-        if stars is None:
-            stars = reciprocal_vectors(self.lengths, angles, exact=physics == "exact")
+        stars: Tensor = (
+            reciprocal_vectors(self.lengths, angles, exact=physics == "exact")
+            if self.reciprocal is None
+            else self.reciprocal
+        )
         real = unit(dual(about_xyz(stars, misset))) * self.lengths.unsqueeze(-1)
         if self.reciprocal is not None and physics == "exact":
             return real, real_vectors(real)
