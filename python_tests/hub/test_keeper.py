@@ -12,8 +12,8 @@ from fake_hub import TOKEN
 
 from sem.hub.__main__ import main
 from sem.hub.keeper import Keeper, Pace
-from sem.hub.library import HubError
 from sem.hub.mirror import RunMirror
+from sem.huggingface import HubError
 
 ROOT = Path(__file__).parents[2]
 REPO = "me/waves"

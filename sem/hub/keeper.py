@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import FrameType
 
-from sem.hub.library import HubError
 from sem.hub.mirror import RunMirror
+from sem.huggingface import HubError
 
 FAILED = 1
 
