@@ -170,7 +170,7 @@ def test_a_bound_that_small_logits_do_not_show_is_found(tmp_path):
     settings = {"initializer_range": 0.01, "final_logit_softcapping": 30.0}
     teacher = opened(saved_model(tmp_path, "Gemma2", **settings))
     with torch.no_grad():
-        assert teacher.model(TOKENS).logits.abs().max() < 0.1
+        assert teacher.model(TOKENS).logits.abs().max() < 0.2
     assert isinstance(teacher.read(TOKENS)[1], RowsReadOut)
 
 
