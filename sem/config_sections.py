@@ -197,7 +197,12 @@ class DistillationConfig(Section):
     """Learning from a trained model beside the text."""
 
     section: ClassVar[str] = "distillation"
-    teacher: str | None = setting(None, "run's folder, or checkpoint, of the same tokenizer; null: none", pattern=".+")
+    teacher: str | None = setting(
+        None,
+        "run's folder or checkpoint, or a transformers model's folder or owner/name on the hub, of the same tokenizer; "
+        "null: none",
+        pattern=".+",
+    )
     temperature: float = setting(2.0, "both models' log-probabilities are divided by it, to be compared", ge=0.01)
     weight: float = setting(0.5, "share of the teacher in the loss; the text has the rest", ge=0, le=1)
 

@@ -9,11 +9,17 @@ from pathlib import Path
 
 import pytest
 from fake_hub import TOKEN
+from small_model import SMALL_MODEL
+from taught_runs import RUN, same_bits
+from toy import RecordingDisplay
 
+from sem.config import SEMConfig
 from sem.hub.__main__ import main
 from sem.hub.keeper import Keeper, Pace
-from sem.hub.library import HubError
 from sem.hub.mirror import RunMirror
+from sem.huggingface import HubError
+from sem.training.run_folder import open_checkpoint
+from sem.training.trainer import SEMTrainer
 
 ROOT = Path(__file__).parents[2]
 REPO = "me/waves"
@@ -141,6 +147,47 @@ def test_a_checkpoint_that_was_there_before_anybody_looked_is_uploaded(hub, tmp_
     monkeypatch.setattr("sem.hub.keeper.subprocess.Popen", slow_start)
     threading.Thread(target=look, daemon=True).start()
     assert Keeper(RunMirror(tmp_path / "run", REPO), QUICK).run(training(tmp_path, text)) == 0
+
+
+def test_a_command_that_trains_elsewhere_is_told_and_an_error(hub, tmp_path, capfd):
+    pace = Pace(poll=0.02, patience=0.05)
+    keeper = Keeper(RunMirror(tmp_path / "run", REPO), pace)
+    assert keeper.run(training(tmp_path, "time.sleep(0.5)")) == 1
+    early, late = [line for line in capfd.readouterr().err.splitlines() if "nothing is kept" in line]
+    assert early.startswith("sem.hub: nothing is kept yet: there is no folder ") and late.startswith(
+        "sem.hub: nothing is"
+    )
+    assert early.endswith("is it the command's training.output_dir?") and hub.commits == 0
+    assert Keeper(keeper.mirror, QUICK).run(training(tmp_path, "sys.exit(3)")) == 3
+    assert "nothing is kept" not in capfd.readouterr().err
+
+
+def test_a_run_goes_on_exactly_elsewhere_from_the_checkpoints_that_the_hub_keeps(hub, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("the wave returns to the shore. " * 200)
+    settings = (
+        *SMALL_MODEL,
+        *RUN,
+        f"data.paths=[{text}]",
+        "training.checkpoint_every=2",
+        "training.keep_checkpoints=2",
+    )
+
+    def kept(place, steps):
+        """The newest parameters behind a training in ``place`` that the hub keeps."""
+        own = (f"training.output_dir={tmp_path / place}", f"training.max_steps={steps}")
+        SEMConfig().with_overrides(*settings, *own).save(tmp_path / "config.yaml")
+        command = [sys.executable, "-m", "sem", "train", "--resume", "auto", "--config", str(tmp_path / "config.yaml")]
+        assert Keeper(RunMirror(tmp_path / place, REPO), QUICK).run(command) == 0
+        return open_checkpoint(tmp_path / place)[1]["model"]
+
+    kept("here", 5)
+    continued = kept("there", 9)
+    names = sorted(name for name in hub.repos[REPO] if name.startswith("checkpoints/"))
+    assert names == ["checkpoints/step_00000008.pt", "checkpoints/step_00000009.pt"]
+    straight = SEMConfig().with_overrides(*settings, f"training.output_dir={tmp_path / 'run'}", "training.max_steps=9")
+    SEMTrainer(straight).fit(display=RecordingDisplay())
+    assert same_bits(continued, open_checkpoint(tmp_path / "run")[1]["model"])
 
 
 def test_a_last_upload_that_fails_is_an_error(hub, tmp_path, capfd):

@@ -12,7 +12,7 @@ from huggingface_hub import HfApi, constants
 from sem.cli import main
 from sem.config import SEMConfig
 from sem.hub.job import Job, build_job
-from sem.hub.library import SILENCE, HubError, hub_errors, huggingface_hub
+from sem.huggingface import SILENCE, HubError, hub_errors, huggingface_hub
 
 ROOT = Path(__file__).parents[2]
 L40S = str(ROOT / "configs/l40s.yaml")
@@ -212,7 +212,7 @@ def test_an_answer_that_is_no_json_is_one_line_and_a_silent_hub_is_not_waited_fo
 
 
 def test_a_hub_that_never_answers_ends_in_one_line(hub, monkeypatch, capsys):
-    monkeypatch.setattr("sem.hub.library.PATIENCE", 0.3)
+    monkeypatch.setattr("sem.huggingface.PATIENCE", 0.3)
     hub.awake.clear()
     assert launch() == 1
     assert "the hub cannot be reached (no answer within 0.3 s; try again later)" in capsys.readouterr().err

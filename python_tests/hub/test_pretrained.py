@@ -15,8 +15,8 @@ from sem.config import SEMConfig
 from sem.data import ByteTokenizer
 from sem.data.file_tokenizer import train_tokenizer
 from sem.hub.export import export_run
-from sem.hub.library import HubError
 from sem.hub.pretrained import PretrainedSEMModel, config_of
+from sem.huggingface import HubError
 from sem.model import SEMModel
 from sem.training.checkpoint import CheckpointError
 from sem.training.progress import ProgressDisplay

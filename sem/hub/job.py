@@ -14,7 +14,7 @@ from typing import Any
 from sem.config import SEMConfig
 from sem.config_sections import TOKENIZER_SIZES
 from sem.extras import DISTRIBUTION
-from sem.hub.library import huggingface_hub
+from sem.huggingface import huggingface_hub
 from sem.masking import MASK, add_secrets
 
 TOKEN = "HF_TOKEN"

@@ -6,6 +6,7 @@ failing upload can hold up or end the training.
 
 from __future__ import annotations
 
+import math
 import signal
 import subprocess
 import sys
@@ -14,8 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import FrameType
 
-from sem.hub.library import HubError
 from sem.hub.mirror import RunMirror
+from sem.huggingface import HubError
 
 FAILED = 1
 
@@ -29,12 +30,14 @@ class Pace:
         retry: before the second attempt after a failed upload; it doubles with each further failure.
         longest_retry: most seconds between two attempts.
         last_attempts: attempts at the upload that ends the run.
+        patience: before it is told that the command has no run in the folder.
     """
 
     poll: float = 5.0
     retry: float = 30.0
     longest_retry: float = 600.0
     last_attempts: int = 6
+    patience: float = 300.0
 
 
 @dataclass
@@ -48,7 +51,7 @@ class Keeper:
     pace: Pace = field(default_factory=Pace)
 
     def run(self, command: Sequence[str]) -> int:
-        """The command's exit status, or 1 if its last state could not be uploaded.
+        """The command's exit status, or 1 if its last state could not be uploaded, or it left no run in the folder.
 
         Raises:
             HubError: the repository could not be made or the run in it not fetched; the command was not started.
@@ -74,7 +77,10 @@ class Keeper:
             for number in early:
                 child.send_signal(number)
             status = self._watch(child, known)
-            uploaded = not self.mirror.folder.is_dir() or self._upload_last()
+            there = self.mirror.folder.is_dir()
+            if not there and not status:
+                _say(f"nothing is kept: {self._nothing_there()}")
+            uploaded = self._upload_last() if there else bool(status)
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -84,11 +90,16 @@ class Keeper:
 
     def _watch(self, child: subprocess.Popen[bytes], uploaded: frozenset[tuple[str, int]]) -> int:
         delay, not_before = self.pace.retry, time.monotonic()
+        told_after = not_before + self.pace.patience
         while True:
             try:
                 return child.wait(self.pace.poll)
             except subprocess.TimeoutExpired:
                 present = self.mirror.checkpoints()
+            if time.monotonic() > told_after:
+                if not self.mirror.folder.is_dir():
+                    _say(f"nothing is kept yet: {self._nothing_there()}")
+                told_after = math.inf
             if present == uploaded or time.monotonic() < not_before:
                 continue
             if self._upload():
@@ -97,6 +108,9 @@ class Keeper:
                 not_before = time.monotonic() + delay
                 _say(f"training goes on; the next attempt in {delay:.0f} seconds or later")
                 delay = min(2 * delay, self.pace.longest_retry)
+
+    def _nothing_there(self) -> str:
+        return f"there is no folder {self.mirror.folder}; is it the command's training.output_dir?"
 
     def _upload_last(self) -> bool:
         delay = self.pace.retry

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sem.hub.job import Job, read_secrets
-from sem.hub.library import HubError, answered, hub_errors, huggingface_hub
 from sem.hub.mirror import is_checkpoint
+from sem.huggingface import HubError, answered, hub_errors, huggingface_hub
 from sem.masking import masked
 
 if TYPE_CHECKING:

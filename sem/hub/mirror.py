@@ -8,7 +8,7 @@ import tempfile
 from fnmatch import fnmatch
 from pathlib import Path
 
-from sem.hub.library import hub_errors, huggingface_hub
+from sem.huggingface import hub_errors, huggingface_hub
 from sem.run_names import LOCK_FILE, OVERWRITTEN, UNFINISHED
 
 CHECKPOINTS = ("checkpoints/*.pt", "checkpoints/*.ckpt")

@@ -18,8 +18,8 @@ from sem.data.tokenizer import TOKENIZER_FILE
 from sem.extras import how_to_install
 from sem.files import replacing, write_text
 from sem.hub.card import TEMPLATE, Provenance, card_fields, provenance
-from sem.hub.library import hub_errors, huggingface_hub
 from sem.hub.tokenizer_files import TOKENIZER_CONFIG, tokenizer_config, tokenizer_json
+from sem.huggingface import hub_errors, huggingface_hub
 from sem.model import SEMModel
 from sem.training.averages import averaged_parameters
 from sem.training.checkpoint import load_parameters

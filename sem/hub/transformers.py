@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from sem.extras import how_to_install
-from sem.hub.library import huggingface_hub
 from sem.hub.pretrained import ARCHITECTURE, MODEL_TYPE, PREFIX, config_of
+from sem.huggingface import huggingface_hub
 from sem.model import DecodingState, SEMModel
 
 huggingface_hub()  # transformers needs it too

@@ -6,9 +6,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,68 +16,12 @@ from torch import Tensor
 from sem.config import SEMConfig
 from sem.config_sections import DistillationConfig
 from sem.data import Tokenizer, tokenizer_of
-from sem.precision import PrecisionPolicy, use_precision
-from sem.sampler import ReadOut, SoftTargets
+from sem.precision import PrecisionPolicy
+from sem.run_names import CHECKPOINTS
+from sem.sampler import SoftTargets
 from sem.training.language import LanguageModelObjective
-from sem.training.trained_model import open_trained_model
-
-
-class Teacher(Protocol):
-    """A causal language model of the student's vocabulary.
-
-    Attributes:
-        name: what errors call it.
-        identity: equal only for teachers that say the same.
-    """
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def identity(self) -> str: ...
-
-    def read(self, tokens: Tensor) -> tuple[Tensor, ReadOut]:
-        """The states `[B, S, width]` behind int64 ``tokens [B, S]``, without gradients, and what reads them out."""
-        ...
-
-
-class RunTeacher:
-    """The model of a run as a teacher.
-
-    Args:
-        run: a run's folder, of which the newest undamaged checkpoint is taken, or a checkpoint.
-        tokenizer: the student's.
-        vocab_size: the student's ``model.vocab_size``.
-        policy: the precision to compute in.
-        device: where to.
-
-    Raises:
-        CheckpointError: there is no checkpoint, or none that is undamaged.
-        ValueError: the teacher has another vocabulary than the student.
-    """
-
-    def __init__(
-        self, run: str, tokenizer: Tokenizer, vocab_size: int, policy: PrecisionPolicy, device: torch.device
-    ) -> None:
-        trained = open_trained_model(run, [f"training.device={device}"])
-        own = trained.config.model.vocab_size
-        if trained.tokenizer.identity != tokenizer.identity or own != vocab_size:
-            tokens = "the same tokenizer" if trained.tokenizer.identity == tokenizer.identity else "another tokenizer"
-            raise ValueError(
-                f"distillation.teacher = {run!r}: expected a model of the run's own tokenizer with "
-                f"model.vocab_size = {vocab_size}, got one of {tokens} with {own}"
-            )
-        self.name = run
-        self.model = trained.model.requires_grad_(False)
-        use_precision(self.model, policy)
-        with torch.no_grad(), self.model.stage("head"):
-            self._head = self.model.sampler.weights()
-        self.identity = _digest(self.model.state_dict())
-
-    @torch.no_grad()
-    def read(self, tokens: Tensor) -> tuple[Tensor, ReadOut]:
-        """The normalised waves, complex64 `[B, S, hidden_dim]`, and the head's weights; no gradients."""
-        return self.model.waves(tokens), self._head
+from sem.training.teachers import RunTeacher, Teacher
+from sem.training.transformers_teacher import CONFIG_FILE, TransformersTeacher, is_hub_name
 
 
 class DistillationObjective(LanguageModelObjective):
@@ -129,7 +73,7 @@ class DistillationObjective(LanguageModelObjective):
         if state["teacher"] == self.teacher.name and state["identity"] != self.teacher.identity:
             raise ValueError(
                 f"distillation.teacher = {self.teacher.name!r}: expected the parameters that the run began with, that "
-                "model has been trained on; name its checkpoint of then"
+                "model is another one now; name its checkpoint, folder or revision of then"
             )
 
 
@@ -141,20 +85,43 @@ def build_objective(
     ``tokenizer`` is that of the configuration by default, which is read where there is a teacher to compare it with.
 
     Raises:
-        CheckpointError, ValueError: as :class:`RunTeacher`.
+        CheckpointError, ValueError, HubError, ImportError: as :func:`open_teacher`.
     """
     compile, distillation = config.training.compile, config.distillation
     if distillation.teacher is None:
         return LanguageModelObjective(device, compile=compile)
-    tokenizer = tokenizer or tokenizer_of(config)
-    teacher = RunTeacher(distillation.teacher, tokenizer, config.model.vocab_size, policy, device)
+    teacher = open_teacher(distillation.teacher, config, tokenizer or tokenizer_of(config), policy, device)
     return DistillationObjective(teacher, distillation, device, compile=compile)
 
 
-def _digest(parameters: Mapping[str, Tensor]) -> str:
-    """Equal only for equal bits under equal names."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in parameters.items():
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+def open_teacher(
+    name: str, config: SEMConfig, tokenizer: Tokenizer, policy: PrecisionPolicy, device: torch.device
+) -> Teacher:
+    """The teacher called ``name``: what is on this machine goes before a repository on the hub, a run before a model of
+    transformers.
+
+    Args:
+        name: a run's folder, a checkpoint, a folder with ``config.json``, or ``owner/name`` on the hub, with
+            ``@revision`` behind it perhaps.
+        config: the student's.
+        tokenizer: the student's.
+        policy: the precision to compute in.
+        device: where to.
+
+    Raises:
+        CheckpointError, ValueError: as :class:`~sem.training.teachers.RunTeacher`; or the folder is of neither kind.
+        ValueError, HubError, ImportError: as :class:`~sem.training.transformers_teacher.TransformersTeacher`.
+    """
+    folder, vocab_size = Path(name), config.model.vocab_size
+    if folder.is_dir():
+        of_transformers = not (folder / CHECKPOINTS).is_dir()
+        if of_transformers and not (folder / CONFIG_FILE).exists():
+            raise ValueError(
+                f"distillation.teacher = {name!r}: expected the folder of a run or of a model of transformers, it has "
+                f"neither {CHECKPOINTS} nor {CONFIG_FILE}"
+            )
+    else:
+        of_transformers = not folder.exists() and is_hub_name(name)
+    if of_transformers:
+        return TransformersTeacher(name, tokenizer, vocab_size, config.seq_length, policy, device)
+    return RunTeacher(name, tokenizer, vocab_size, policy, device)
