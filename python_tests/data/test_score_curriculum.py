@@ -137,15 +137,15 @@ def test_reader_processes_read_what_the_stages_say_and_go_on_out_of_turn(monkeyp
     config = data_config(num_workers=2)
     with monkeypatch.context() as here:
         here.setattr(streaming, "ReaderProcess", lambda lane, name: iter(lane))
-        loader, batches = loader_of(config), []
+        loader, batches = loader_of(config, seq_length=64), []
         for served in range(16):
             if served == 5:  # it is the second one's turn, with a batch to go in the stage
                 state = saved(loader)
             batches.append(next(loader))
     for reader in range(2):
         found = torch.cat([batch["targets"].flatten() for batch in batches[reader::2]]).tolist()
-        assert found == targets_of(config, PLAN, (0, 1, reader, 2), (3, 16), 8)
-    resumed = loader_of(config)
+        assert found == targets_of(config, PLAN, (0, 1, reader, 2), (3, 64), 8)
+    resumed = loader_of(config, seq_length=64)
     resumed.load_state_dict(state)
     assert_equal_batches(take(resumed, 11), batches[5:])
     resumed.close()
