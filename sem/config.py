@@ -78,17 +78,26 @@ class SEMConfig(Configuration):
                 f"model.vocab_size = {self.model.vocab_size}: "
                 f"expected at least {size}, the size of data.tokenizer = {self.data.tokenizer!r}"
             )
-        for stage in self.training.stages:
-            if self.seq_length % stage.length:
-                yield (
-                    f"training.curriculum = {list(self.training.curriculum)}: "
-                    f"expected lengths that divide a row's {self.seq_length} tokens, got {stage.length}"
-                )
+        yield from map(f"training.curriculum = {list(self.training.curriculum)}: {{}}".format, self._stage_problems())
         if self.data.seq_length is not None and self.data.seq_length > self.model.max_seq_length:
             yield (
                 f"data.seq_length = {self.data.seq_length}: "
                 f"expected at most model.max_seq_length = {self.model.max_seq_length}"
             )
+
+    def _stage_problems(self) -> Iterator[str]:
+        for stage in self.training.stages:
+            if stage.length is not None and self.seq_length % stage.length:
+                yield f"expected lengths that divide a row's {self.seq_length} tokens, got {stage.length}"
+            if not stage.judges:
+                continue
+            if self.data.dataset is None:
+                yield f"expected data.dataset to name a dataset with scores for '{stage.scores}', text alone has none"
+            elif self.data.score_field is None:
+                yield f"expected data.score_field to name the field that '{stage.scores}' judges"
+            least = stage.least if self.data.min_score is None else max(stage.least, self.data.min_score)
+            if least > stage.most:
+                yield f"expected scores that can be, got '{stage.scores}' with data.min_score = {self.data.min_score}"
 
     @property
     def seq_length(self) -> int:

@@ -6,6 +6,7 @@ command line's options and the documentation are derived from them.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +18,9 @@ from sem.settings import SEED_LIMIT, Section, setting, with_default
 
 TOKENIZER_SIZES = {"bytes": 260}
 """Number of token ids each built-in tokenizer can produce; ``model.vocab_size`` may be larger, never smaller."""
-_STAGE = re.compile(r"[1-9]\d* until (\d+\.?\d*|\.\d+)")
+_NUMBER = r"(?:\d+\.?\d*|\.\d+)"
+_STAGE = re.compile(rf"(.+) until ({_NUMBER})")
+_CONDITION = re.compile(rf"([1-9]\d*)|score (>=|<=) (-?{_NUMBER})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,10 +145,55 @@ class DataConfig(Section):
 
 
 class Stage(NamedTuple):
-    """Rows of ``length`` tokens in each step that begins before the share ``until`` of a run's steps."""
+    """What is different in each step that begins before a share of a run's steps.
+
+    Attributes:
+        until: the share.
+        length: tokens per row; None: rows keep their length.
+        least, most: documents with a lower or a higher score, or with none, are not read; where neither bound is
+            given, scores do not matter.
+
+    Example:
+        >>> stage = Stage.parse("128 and score >= 3 until 0.4")
+        >>> stage.until, stage.length, stage.reads(3), stage.reads(2.9), stage.reads(None)
+        (0.4, 128, True, False, False)
+    """
 
     until: float
-    length: int
+    length: int | None = None
+    least: float = -math.inf
+    most: float = math.inf
+
+    @classmethod
+    def parse(cls, text: str) -> Stage:
+        """The stage that ``text`` describes.
+
+        Raises:
+            ValueError: it describes none.
+        """
+        whole = _STAGE.fullmatch(text)
+        found = [_CONDITION.fullmatch(part) for part in whole[1].split(" and ")] if whole else []
+        given = {part[2] or "": part[1] or part[3] for part in found if part}
+        if whole is None or len(given) < len(found):  # something else, or one of them twice
+            words = "'128 until 0.3', 'score >= 3 until 0.3' or '128 and score >= 3 until 0.3'"
+            raise ValueError(f"expected texts like {words}")
+        length = int(given[""]) if "" in given else None
+        return cls(float(whole[2]), length, float(given.get(">=", -math.inf)), float(given.get("<=", math.inf)))
+
+    @property
+    def scores(self) -> str:
+        """Which scores are read, in words; empty where they do not matter."""
+        bounds = ((">=", self.least), ("<=", self.most))
+        return " and ".join(f"score {sign} {bound:.15g}" for sign, bound in bounds if math.isfinite(bound))
+
+    @property
+    def judges(self) -> bool:
+        """Whether scores matter."""
+        return self.least > -math.inf or self.most < math.inf
+
+    def reads(self, score: float | None) -> bool:
+        """Whether a document with this score is read."""
+        return not self.judges or (score is not None and self.least <= score <= self.most)  # NaN is none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,21 +221,22 @@ class TrainingConfig(RunSettings):
     compile: bool = setting(False, "run the model through torch.compile")
     curriculum: tuple[str, ...] = setting(
         (),
-        "shorter rows at first, '128 until 0.3': tokens per row, up to which share of max_steps, in rising order",
+        "shorter rows or documents of some scores at first, '128 and score >= 3 until 0.3': tokens per row and which "
+        "scores, or one of them, up to which share of max_steps, in rising order",
     )
 
     @property
     def stages(self) -> tuple[Stage, ...]:
         """What ``curriculum`` says."""
-        pairs = (text.split(" until ") for text in self.curriculum)
-        return tuple(Stage(float(until), int(length)) for length, until in pairs)
+        return tuple(map(Stage.parse, self.curriculum))
 
     def cross_checks(self) -> Iterator[str]:
         yield from super().cross_checks()
-        if not all(_STAGE.fullmatch(text) for text in self.curriculum):
-            yield f"training.curriculum = {list(self.curriculum)}: expected texts like '128 until 0.3'"
+        try:
+            shares = [0.0, *(stage.until for stage in self.stages)]
+        except ValueError as error:
+            yield f"training.curriculum = {list(self.curriculum)}: {error}"
             return
-        shares = [0.0, *(stage.until for stage in self.stages)]
         if shares[-1] > 1 or any(later <= earlier for earlier, later in zip(shares, shares[1:], strict=False)):
             yield f"training.curriculum = {list(self.curriculum)}: expected rising shares above 0 and up to 1"
 

@@ -30,7 +30,7 @@ def lane_texts(source, config, number, count, epoch=0):
         number=number,
         count=count,
     )
-    return [text for text, _ in lane.documents(epoch, LaneState(epoch=epoch))]
+    return [text for text, *_ in lane.documents(epoch, LaneState(epoch=epoch))]
 
 
 def take(loader, count):

@@ -80,6 +80,11 @@ class TrainLoader:
         return len(self._rows)
 
     @property
+    def rows_served(self) -> int:
+        """Rows that all ranks have been served."""
+        return self._position
+
+    @property
     def epoch(self) -> float:
         """Epochs served so far, with the fraction of the present one."""
         return self._position / self.rows_per_epoch

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, TypeAlias
 
 KINDS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".ndjson": "json"}
 COMPRESSIONS = (".gz", ".zst", ".bz2", ".xz")
@@ -26,6 +26,8 @@ _ROWS_PER_READ = 256
 _LONGEST = 1 << 28  # bytes of a row: whoever decompresses without end does not fill the memory
 _ENOUGH = 1000  # records without a field after which nobody waits for it
 _BOM = b"\xef\xbb\xbf"
+
+Row: TypeAlias = "tuple[str | None, Any, int, int, str]"
 
 logger = logging.getLogger(__name__)
 
@@ -59,8 +61,8 @@ def suffix_of(path: str) -> str:
     return PurePosixPath(pure.stem).suffix if pure.suffix in COMPRESSIONS else pure.suffix
 
 
-def read_rows(path: str, fields: Fields, part: int = 0, row: int = 0) -> Iterator[tuple[str | None, Any, int, int]]:
-    """Text, score, and the part and row behind them, of each record of a file from ``(part, row)`` on.
+def read_rows(path: str, fields: Fields, part: int = 0, row: int = 0) -> Iterator[Row]:
+    """Text, score, the part and row behind them, and their place in words, of each record from ``(part, row)`` on.
 
     A part is a row group of a parquet file, or the whole of a json file.
 
@@ -72,7 +74,7 @@ def read_rows(path: str, fields: Fields, part: int = 0, row: int = 0) -> Iterato
     yield from read(path, fields, part, row)
 
 
-def _parquet_rows(path: str, fields: Fields, part: int, row: int) -> Iterator[tuple[str | None, Any, int, int]]:
+def _parquet_rows(path: str, fields: Fields, part: int, row: int) -> Iterator[Row]:
     import pyarrow
     from pyarrow import parquet
 
@@ -97,12 +99,13 @@ def _parquet_rows(path: str, fields: Fields, part: int, row: int) -> Iterator[tu
                     scores = [None] * len(texts) if fields.score is None else fresh.column(fields.score).to_pylist()
                     for text, score in zip(texts, scores, strict=True):
                         at += 1
-                        yield _checked(f"{path}: row {at} of group {group}", fields, text), score, group, at
+                        place = f"{path}: row {at} of group {group}"
+                        yield _checked(place, fields, text), score, group, at, place
             except pyarrow.ArrowException as error:
                 raise damaged(error) from None
 
 
-def _json_rows(path: str, fields: Fields, part: int, row: int) -> Iterator[tuple[str | None, Any, int, int]]:
+def _json_rows(path: str, fields: Fields, part: int, row: int) -> Iterator[Row]:
     count, bad, first_bad = 0, 0, ""
     seen: set[str] = set()
     for place, read in _objects(path):
@@ -122,7 +125,7 @@ def _json_rows(path: str, fields: Fields, part: int, row: int) -> Iterator[tuple
                 raise ValueError(f"{error} (data.bad_rows = 'skip' leaves such rows out)") from None
             bad, first_bad = bad + 1, first_bad or str(error)
             continue
-        yield text, record.get(fields.score) if fields.score else None, part, count
+        yield text, record.get(fields.score) if fields.score else None, part, count, place
     if count > row and count - row > bad:
         _require(path, fields, sorted(seen))
     if bad:

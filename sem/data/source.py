@@ -44,11 +44,12 @@ class Position(NamedTuple):
 
 
 class Record(NamedTuple):
-    """A document and its score, and the position behind it."""
+    """A document and its score, the position behind it, and where it stands, for messages."""
 
     text: str | None
     score: float | None
     behind: Position
+    place: str = ""
 
 
 class Source(Protocol):
@@ -94,8 +95,8 @@ class FileSource:
             ValueError: the file is damaged, a field is missing, or a row is no record.
             OSError: the source failed; reading may go on behind the last record.
         """
-        for text, score, part, row in read_rows(self.files[shard], self.fields, *begin):
-            yield Record(text, score, Position(part, row))
+        for text, score, part, row, place in read_rows(self.files[shard], self.fields, *begin):
+            yield Record(text, score, Position(part, row), place)
 
 
 def open_source(config: DataConfig, *, sleep: Callable[[float], None] = time.sleep) -> FileSource:

@@ -7,6 +7,7 @@ from typing import Any
 
 from sem.config_sections import DataConfig
 from sem.data.corpus import Corpus, Documents
+from sem.data.curriculum import EVERYTHING, ROWS, Plan
 from sem.data.lane import Batch, Lane, LaneState, is_held_out, usable_text
 from sem.data.loader import EvalLoader, as_batch, check_rank, check_shape
 from sem.data.reader import ReaderProcess
@@ -26,6 +27,7 @@ class StreamTrainLoader:
         config: filter, held-out share, shuffling, retries and reader processes.
         batch_size: rows per batch.
         seq_length: tokens per row.
+        plan: which documents a row takes, by the rows served before it; a :class:`Curriculum` keeps their count.
         rank, world_size: which process of a distributed run this is, of how many.
 
     Raises:
@@ -40,6 +42,7 @@ class StreamTrainLoader:
         batch_size: int,
         seq_length: int,
         *,
+        plan: Plan = EVERYTHING,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -50,11 +53,18 @@ class StreamTrainLoader:
         self.config = config
         self.batch_size = batch_size
         self.seq_length = seq_length
+        self.plan = plan
         self.rank = rank
         self.world_size = world_size
+        self._rows = 0
         self._states = [LaneState() for _ in range(max(1, config.num_workers))]
         self._turn = 0
         self._readers: list[Iterator[Batch]] = []
+
+    @property
+    def rows_served(self) -> int:
+        """Rows that all ranks have been served."""
+        return self._rows
 
     @property
     def epoch(self) -> int:
@@ -70,6 +80,7 @@ class StreamTrainLoader:
         batch = next(self._readers[self._turn])
         self._states[self._turn] = LaneState(**batch.state)
         self._turn = (self._turn + 1) % len(self._states)
+        self._rows += self.batch_size * self.world_size
         return as_batch(batch.tokens, batch.targets, self.tokenizer)
 
     def state_dict(self) -> dict[str, Any]:
@@ -99,6 +110,7 @@ class StreamTrainLoader:
             raise ValueError(f"the saved data position is of rank {there}: expected one of rank {self.rank}")
         position = state["ranks"][str(self.rank)]
         self.close()
+        self._rows = state.get(ROWS, 0)
         self._turn = position["turn"]
         self._states = [LaneState(**entries) for entries in position["readers"]]
 
@@ -120,6 +132,8 @@ class StreamTrainLoader:
             number=self.rank * count + index,
             count=self.world_size * count,
             state=self._states[index],
+            plan=self.plan,
+            rows=self._rows + (index - self._turn) % count * self.batch_size * self.world_size,
         )
         return ReaderProcess(lane, f"data.dataset = {self.source.name!r}") if self.config.num_workers else iter(lane)
 
