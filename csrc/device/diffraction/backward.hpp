@@ -103,8 +103,8 @@ class DiffractionBackwardPass {
         const bool resolved = optics_.resolved(source, x);
         const float by_intensity = resolved ? grad * own * common_.scale.high : 0.0f;
         float by_x[3] = {};
-        const float found = reflections(s, x, active, fresh && number == 0, DiffractionCell::time(pixel, number), by_intensity, by_x,
-                                        frame.values[DiffractionColumns::kFactor]);
+        const float found = reflections(s, x, active, fresh && number == 0, DiffractionCell::time(pixel, number),
+                                        by_intensity, by_x, frame.values[DiffractionColumns::kFactor]);
         if constexpr (!kMeasure) {
           const float term = resolved ? found : 0.0f;
           float sums[16] = {};
