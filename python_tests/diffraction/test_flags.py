@@ -187,6 +187,14 @@ def test_flags_without_effect_are_noted(flags, note):
     assert any(text.startswith(note) for text in experiment_from(f"{BASE} {flags}".split()).notes)
 
 
+def test_a_centre_that_a_header_gives_makes_a_nearest_point_idle(tmp_path):
+    path = tmp_path / "centre.img"
+    header = {"PIXEL_SIZE": "0.1", "BEAM_CENTER_X": "1", "BEAM_CENTER_Y": "1"}
+    images.write_smv(path, torch.ones(8, 8, dtype=torch.int32), header)
+    notes = experiment_from(f"{BASE} -img {path} -pix0_vector 0 0 1 -ORGX 3".split()).notes
+    assert any(text.startswith("the nearest point has no effect: the beam centre") for text in notes)
+
+
 def test_ignored_flags_take_their_values_along():
     values, notes = parse(["-printout_pixel", "3", "4", "-lambda", "2"])
     assert values == {"wavelength": 2.0} and len(notes) == 1
@@ -274,6 +282,8 @@ def test_region():
             "detector: expected a normal that points away from the sample, got a plane at -",
         ),
         ("-oversample -2", "oversample: expected a whole number >= 1, got -2"),
+        ("-osc 1 -phistep nan", "-osc and -phistep: expected 2 finite numbers, got 1 nan"),
+        ("-hdivstep -2", "horizontal divergence step: expected a number >= 0, got -2"),
         ("-floatfile no/such/folder/a.bin", "no/such/folder/a.bin: expected a file in a folder that is there"),
         ("-hkl none.hkl", "none.hkl: cannot be read (No such file or directory)"),
     ],

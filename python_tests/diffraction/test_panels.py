@@ -269,5 +269,8 @@ def test_turns_move_the_whole_detector_and_other_geometry_needs_a_panel(capsys):
     with pytest.raises(ValueError, match=r"a\.expt: expected -panel with a number from 0 to 1, got none"):
         _ = experiment_from(flags).simulator
     assert experiment_from([*flags, "-img", "any.img"]).notes[-1].startswith("-img any.img is not read: -expt says")
+    places = ("-ORGX 5 -ORGY 6", "-Xclose 1.8 -Yclose 2.2", "")  # what is the same point in pixels and in mm
+    corners = [experiment_from([*flags, "-panel", "1", *text.split()]).simulator.detector().origin for text in places]
+    assert torch.allclose(corners[0], corners[1]) and float((corners[0] - corners[2]).norm()) > 1e-3
     assert simulate(*flags, "-show_config") == 0
     assert "panel 1" in capsys.readouterr().out

@@ -104,7 +104,10 @@ def test_what_cannot_teach_is_one_sentence(teacher, tmp_path, capsys):
 
     status, line = told(f"--distillation.teacher={larger}")
     assert status == 2 and "distillation.teacher = " in line and "model.vocab_size = 260, got" in line and "300" in line
-    assert told("--distillation.teacher=no/such/run") == (1, "sem: no/such/run: there is no such checkpoint")
+    for name in ("no/such/run", "gpt2"):
+        status, line = told(f"--distillation.teacher={name}")
+        assert status == 1 and line.startswith(f"sem: distillation.teacher = '{name}': there is no such checkpoint or")
+        assert line.endswith("no name of the form owner/name, as a repository on the hub has")
     status, line = told(f"--distillation.teacher={teacher}", "--distillation.weight=1.5")
     assert status == 2 and "distillation.weight = 1.5: expected a number >= 0 and <= 1" in line
 

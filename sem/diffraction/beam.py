@@ -134,8 +134,7 @@ class Beam(nn.Module):
             divergence_steps,
             strict=True,
         ):
-            width, step = (None if value is None else value * MILLIRADIAN for value in (width, step))
-            resolved = _spread_of(name, width, step, steps)
+            resolved = _spread_of(name, width, step, steps, MILLIRADIAN)
             widths.append(resolved[0] / MILLIRADIAN)
             fractions.append(_fractions(*resolved))
         resolved = _spread_of("dispersion", dispersion or 0.0, None, dispersion_steps)
@@ -221,12 +220,16 @@ class Beam(nn.Module):
         return Sources(directions.repeat_interleave(len(wavelengths), dim=0), wavelengths.repeat(points), weights)
 
 
-def _spread_of(name: str, width: float | None, step: float | None, steps: int | None) -> tuple[float, float, int]:
+def _spread_of(
+    name: str, width: float | None, step: float | None, steps: int | None, factor: float = 1.0
+) -> tuple[float, float, int]:
+    """What :func:`spread` makes of a width and a step times ``factor``, for messages as they were given."""
     for what, value in (("range", width), ("step", step)):
         if value is not None:
             nonnegative(f"{name} {what}", value)
     if steps is not None:
         count(f"{name} steps", steps)
+    width, step = (None if value is None else value * factor for value in (width, step))
     return spread(width, step, steps)
 
 

@@ -19,7 +19,7 @@ from sem.diffraction.file_settings import backgrounds_of, settings_of_files
 from sem.diffraction.flags import CUSTOM, FLAGS, parse
 from sem.diffraction.images import ADC_OFFSET, check_output
 from sem.diffraction.panels import Panels
-from sem.diffraction.parameters import ANGSTROM, DEGREE, MILLIMETRE, nonnegative, positive
+from sem.diffraction.parameters import ANGSTROM, DEGREE, MILLIMETRE, finite, nonnegative, positive
 from sem.diffraction.point_spread import PointSpread
 from sem.diffraction.readers import read_matrix, read_rows, read_sources
 from sem.diffraction.reflections import Reflections
@@ -103,7 +103,8 @@ def experiment_from(arguments: Sequence[str]) -> Experiment:
     said, masks, file_notes = settings_of_files(given)
     if len(said) > 1:
         _require_no_panels_own(given, len(said))
-    every = [of_panel | given for of_panel in said]
+    unsaid = {f"near_{axis}" for axis in "xy" if f"org_{axis}" in given}  # the same point, which the flag says now
+    every = [{name: value for name, value in of_panel.items() if name not in unsaid} | given for of_panel in said]
     values = every[0]
     notes += file_notes
     physics = values.get("physics", "nanobragg")
@@ -133,7 +134,7 @@ def experiment_from(arguments: Sequence[str]) -> Experiment:
         d_min=values.get("d_min", 0.0),
         region=values.get("region"),
     )
-    notes += _without_effect(given, detectors[0], physics, panels[0].interpolate)
+    notes += _without_effect(given, values, detectors[0], physics, panels[0].interpolate)
     outputs = _outputs(values)
     if outputs.noise_file is None and {"gain", "readout_noise"} & set(given):
         notes.append("-gain and -readout_noise have no effect: no image with noise is written, see -noisefile")
@@ -250,6 +251,7 @@ def _oscillation(values: Values) -> tuple[float, float | None, int]:
     of 0 as 1.
     """
     width, step, steps = values.get("oscillation"), values.get("phi_step"), values.get("phi_steps")
+    finite("-osc and -phistep", (width or 0.0, step or 0.0), 2)
     width = None if width is None or width < 0 else width
     step = None if step is None or step <= 0 else step
     steps = None if steps is None or steps < 0 else max(steps, 1)
@@ -329,8 +331,10 @@ def _outputs(values: Values) -> Outputs:
     )
 
 
-def _without_effect(values: Values, detector: Detector, physics: str, interpolates: bool) -> list[str]:
-    """Flags that say something which the rest of the experiment makes irrelevant."""
+def _without_effect(
+    values: Values, all_values: Values, detector: Detector, physics: str, interpolates: bool
+) -> list[str]:
+    """Flags that say something which the rest of the experiment, files too in ``all_values``, makes irrelevant."""
     pivot, custom = detector.pivot_in(physics), detector.convention.name == CUSTOM
     notes = []
     if not custom and detector.pivot is not None and pivot != detector.pivot:
@@ -348,7 +352,7 @@ def _without_effect(values: Values, detector: Detector, physics: str, interpolat
         )
     elif (near or org) and pivot == "beam" and not custom:
         notes.append("the nearest point has no effect: this detector turns about the beam, give -Xbeam and -Ybeam")
-    elif (near or org) and len(center) == 2:
+    elif (near or org) and {"beam_x", "beam_y"} <= set(all_values):
         notes.append("the nearest point has no effect: the beam centre is taken for it, as in nanoBragg")
     if values.get("interpolate") and not interpolates:
         notes.append("-interpolate has no effect: there is no table of structure factors")

@@ -15,7 +15,8 @@ DEGREE = math.pi / 180
 
 def parameter(value: float | Sequence[float] | Sequence[Sequence[float]] | Tensor) -> nn.Parameter:
     """A float64 parameter that does not ask for gradients until it is told to."""
-    return nn.Parameter(torch.as_tensor(value, dtype=torch.float64).detach().clone(), requires_grad=False)
+    numbers = torch.as_tensor(value, dtype=torch.float64).detach()
+    return nn.Parameter(numbers.clone(memory_format=torch.contiguous_format), requires_grad=False)
 
 
 def positive(name: str, value: float, unit: str = "") -> float:

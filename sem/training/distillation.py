@@ -19,6 +19,7 @@ from sem.data import Tokenizer, tokenizer_of
 from sem.precision import PrecisionPolicy
 from sem.run_names import CHECKPOINTS
 from sem.sampler import SoftTargets
+from sem.training.checkpoint import CheckpointMissing
 from sem.training.language import LanguageModelObjective
 from sem.training.teachers import RunTeacher, Teacher
 from sem.training.transformers_teacher import CONFIG_FILE, TransformersTeacher, is_hub_name
@@ -124,4 +125,9 @@ def open_teacher(
         of_transformers = not folder.exists() and is_hub_name(name)
     if of_transformers:
         return TransformersTeacher(name, tokenizer, vocab_size, config.seq_length, policy, device)
+    if not folder.exists():
+        raise CheckpointMissing(
+            f"distillation.teacher = {name!r}: there is no such checkpoint or folder here, and no name of the form "
+            "owner/name, as a repository on the hub has"
+        )
     return RunTeacher(name, tokenizer, vocab_size, policy, device)

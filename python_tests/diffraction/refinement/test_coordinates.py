@@ -4,6 +4,7 @@ import pytest
 import torch
 from refinement_problems import FLAGS, simulator_at
 
+from sem.diffraction import experiment_from
 from sem.diffraction.refinement.coordinates import REFINABLE, SYSTEMS, Coordinates
 
 TETRAGONAL = ("-cell", "70", "70", "90", "90", "90", "90", *FLAGS[7:])
@@ -31,6 +32,15 @@ def test_a_tied_cell_moves_as_one():
     simulator.crystal.lengths.grad = torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64)
     slopes = coordinates.slopes(coordinates.start)
     assert torch.equal(coordinates.gradient(coordinates.start), torch.tensor([3.0, 4.0], dtype=torch.float64) * slopes)
+
+
+def test_vectors_of_a_matrix_file_are_set(tmp_path):
+    (tmp_path / "a.mat").write_text("0.0125 0.003 0.001\n-0.002 0.0119 -0.0007\n0.0004 0.0005 0.0138\n")
+    simulator = experiment_from(f"-mat {tmp_path}/a.mat -default_F 60 -lambda 1 -detpixels 24".split()).simulator
+    before = simulator.crystal.reciprocal.detach().clone()
+    coordinates = Coordinates(simulator, ["crystal.reciprocal"])
+    coordinates.set(coordinates.start)
+    assert torch.allclose(simulator.crystal.reciprocal, before, rtol=1e-12)
 
 
 @pytest.mark.parametrize(
