@@ -172,6 +172,7 @@ def test_capital_conventions_do_nothing_as_in_the_c_program():
         ("-ORGX 3", "the nearest point has no effect: this"),
         ("-xds -ORGX 3 -Xbeam 1 -Ybeam 1", "-Xbeam, -Ybeam, -Xclose and -Yclose have no effect: XDS and DIALS"),
         ("-pix0_vector 0 0 1 -ORGX 3 -Xbeam 1 -Ybeam 1", "the nearest point has no effect: the beam centre"),
+        ("-hdivsteps 3", "-hdivsteps without a range or a step spans a whole radian"),
         ("-density 1.2 -coherent", "-density has no effect: nanoBragg reads it and does not use it"),
         ("-beam_vector 0 0 1 -xds", "explicit vectors have no effect"),
         ("-pix0_vector_mm 1 2 3", "-pix0_vector has no effect but"),
@@ -268,6 +269,10 @@ def test_region():
             "-odet_vector 0 1 0",
             "detector: expected a normal that is not perpendicular to the beam, got normal 0 1 0 and beam 1 0 0",
         ),
+        ("-osc 1 -phistep 1e-9", "phi steps: expected at most 1000000, got 1000000000"),
+        ("-hdivrange 1 -hdivstep 1e-7", "horizontal divergence steps: expected at most 1000000, got 10000000"),
+        ("-divergence 1 -divsteps 2000", "points of the divergence: expected at most 1000000, got 4000000"),
+        ("-mosaic 1 -mosaic_domains 2000000", "mosaic domains: expected at most 1000000, got 2000000"),
         ("-divsteps 1", "divergence: expected steps smaller than the ranges, got a grid without a point"),
         (
             "-polar_vector 1 0 0 -polar 0.5",

@@ -14,6 +14,7 @@ from sem.diffraction.parameters import (
     ANGSTROM,
     MILLIMETRE,
     MILLIRADIAN,
+    MOST_STEPS,
     count,
     finite,
     nonnegative,
@@ -230,7 +231,9 @@ def _spread_of(
     if steps is not None:
         count(f"{name} steps", steps)
     width, step = (None if value is None else value * factor for value in (width, step))
-    return spread(width, step, steps)
+    resolved = spread(width, step, steps)
+    count(f"{name} steps", resolved[2], MOST_STEPS)
+    return resolved
 
 
 def _fractions(width: float, step: float, steps: int) -> list[float]:
@@ -241,6 +244,7 @@ def _fractions(width: float, step: float, steps: int) -> list[float]:
 def _divergence_grid(horizontal: list[float], vertical: list[float], *, elliptic: bool) -> Tensor:
     """Points ``[P, 2]`` in units of the ranges, the vertical fastest, without those outside the ellipse if there is
     one: where both are ranges."""
+    count("points of the divergence", len(horizontal) * len(vertical), MOST_STEPS)
     elliptic = elliptic and any(horizontal) and any(vertical)
     corner = sum(_middle_gap(line) for line in (horizontal, vertical))
     kept = [(h, v) for h in horizontal for v in vertical if not elliptic or 4 * (h * h + v * v - corner) <= 1.1]

@@ -12,6 +12,7 @@ from sem.diffraction.cell import dual, real_vectors, reciprocal_vectors, require
 from sem.diffraction.parameters import (
     ANGSTROM,
     DEGREE,
+    MOST_STEPS,
     choice,
     count,
     finite,
@@ -99,7 +100,7 @@ class Crystal(nn.Module):
             parameter(finite("phi", (phi,), 1)[0]),
             parameter(finite("osc", (oscillation,), 1)[0]),
         )
-        self.phi_steps = count("phi steps", phi_steps or (2 if oscillation else 1))
+        self.phi_steps = count("phi steps", phi_steps or (2 if oscillation else 1), MOST_STEPS)
         self.phi_step: nn.Parameter | None = None
         if phi_step is not None:
             self.phi_step = parameter(finite("phi step", (phi_step,), 1)[0])
@@ -110,7 +111,7 @@ class Crystal(nn.Module):
         self.mosaic_spread = parameter(checked if len(widths) == 3 else checked[0])
         if mosaic_domains is None:
             mosaic_domains = DEFAULT_DOMAINS if any(widths) else 1
-        self.mosaic_domains = count("mosaic domains", mosaic_domains)
+        self.mosaic_domains = count("mosaic domains", mosaic_domains, MOST_STEPS)
         axes, relative = _domains(self.mosaic_domains, mosaic_seed)
         self.mosaic_axes: Tensor
         self.mosaic_relative_angles: Tensor

@@ -358,6 +358,10 @@ def _without_effect(
         notes.append("-interpolate has no effect: there is no table of structure factors")
     if values.get("oscillation", 0) < 0 or values.get("phi_step", 0) < 0:
         notes.append("-osc and -phistep below 0 count as not given, as in nanoBragg")
+    for axis in "hv":
+        steps, others = f"divergence_steps_{axis}", {f"divergence_{axis}", f"divergence_step_{axis}"}
+        if values.get(steps) and not others & set(values):
+            notes.append(f"-{axis}divsteps without a range or a step spans a whole radian, as in nanoBragg")
     if values.get("layers", 1) > 1 and not values.get("thickness"):
         notes.append("-detector_thicksteps has no effect: the sensor has no -detector_thick")
     if values.get("mosaic_domains", 1) > 1 and not values.get("mosaic"):

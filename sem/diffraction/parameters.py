@@ -53,14 +53,20 @@ def finite(name: str, values: Iterable[float], count: int) -> tuple[float, ...]:
     return numbers
 
 
-def count(name: str, value: int) -> int:
-    """``value`` if it is a whole number of at least 1.
+MOST_STEPS = 1_000_000
+"""Most spindle angles, domains, sources: far beyond what anybody computes, and what a slip of an exponent asks for."""
+
+
+def count(name: str, value: int, most: int | None = None) -> int:
+    """``value`` if it is a whole number from 1 to ``most``.
 
     Raises:
         ValueError: it is not.
     """
     if isinstance(value, bool) or int(value) != value or value < 1:
         raise ValueError(f"{name}: expected a whole number >= 1, got {value}")
+    if most is not None and value > most:
+        raise ValueError(f"{name}: expected at most {most}, got {value}")
     return int(value)
 
 
