@@ -210,6 +210,14 @@ def test_mask(tmp_path):
     assert ((image > 0) == (mask > 0)).all()
 
 
+def test_a_mask_of_another_size_is_named(tmp_path):
+    images.write_smv(tmp_path / "mask.img", torch.ones(16, 16, dtype=torch.int32))
+    with pytest.raises(
+        ValueError, match=r"mask\.img: expected a mask of 16 x 20 pixels as the detector has, got 16 x 16"
+    ):
+        simulator(f"-mask {tmp_path / 'mask.img'} -detpixels_f 20")
+
+
 def test_region():
     image = simulator("-roi 2 4 3 8")(reference=True)
     inside = torch.zeros(16, 16, dtype=torch.bool)

@@ -111,6 +111,13 @@ def experiment_from(arguments: Sequence[str]) -> Experiment:
     beam = _beam(values)
     crystal = _crystal(values, float(beam.wavelength))
     detectors = [detector_from(of_panel, physics) for of_panel in every]
+    for mask, detector in zip(masks, detectors, strict=True):
+        shape = detector.slow_pixels, detector.fast_pixels
+        if mask is not None and mask.shape != shape:
+            wanted, got = (" x ".join(map(str, size)) for size in (shape, mask.shape))
+            raise ValueError(
+                f"{values['mask_file']}: expected a mask of {wanted} pixels as the detector has, got {got}"
+            )
     axes = detectors[0].axes
     beam.polarisation_along(axes, beam(axes).direction)  # raises for one that is none
     for detector in detectors:
