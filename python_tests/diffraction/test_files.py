@@ -177,8 +177,8 @@ def test_pgm(tmp_path):
     images.write_pgm(tmp_path / "a.pgm", image, scale=2.0)
     assert (tmp_path / "a.pgm").read_bytes().startswith(b"P5\n3 2\n# pixels scaled by 2\n255\n")
     assert images.read_pgm(tmp_path / "a.pgm").tolist() == [[0, 2, 5], [255, 0, 15]]
-    images.write_pgm(tmp_path / "a.pgm", image, computed=torch.tensor([[True, True, False], [False, True, False]]))
-    assert images.read_pgm(tmp_path / "a.pgm").tolist() == [[0, 61, 153], [255, 0, 255]]  # deviation of 0, 1, -1
+    images.write_pgm(tmp_path / "a.pgm", image, inside=torch.tensor([[True, True, False], [False, True, False]]))
+    assert images.read_pgm(tmp_path / "a.pgm").tolist() == [[0, 50, 125], [255, 0, 255]]  # of 0, 1, -1, over n - 1
     images.write_pgm(tmp_path / "a.pgm", image)
     (tmp_path / "a.pgm").write_bytes(b"P5\n3 2\n255\n12345")
     with pytest.raises(ValueError, match="expected a binary PGM image"):
