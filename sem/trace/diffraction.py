@@ -82,12 +82,12 @@ def _geometry(simulator: Simulator) -> Iterator[Quantity]:
 def _with_orientations(simulator: Simulator, pixel: tuple[int, int], entries: Iterable[Quantity]) -> Iterator[Quantity]:
     """``entries`` with the cell's vectors before the indices that they give, those of the step before if carried."""
     orientation = simulator.orientations() / ANGSTROM
-    first_pixel = pixel == tuple(simulator.computed().nonzero()[0].tolist())
+    carries = simulator.carries_over()
+    first_pixel = carries and pixel == tuple(simulator.computed().nonzero()[0].tolist())
     for name, step, numbers in entries:
         if name == "hkl_frac":
             phi, mosaic = step[-2:]
-            first_step = first_pixel and max(step[:-2]) <= 0
-            carried = simulator.carries_over() and not first_step
+            carried = carries and not (first_pixel and max(step[:-2]) <= 0)
             for axis, vector in zip("abc", orientation[-1 if carried and phi == 0 else phi, mosaic], strict=True):
                 yield f"rot_{axis}_angstroms", step, vector
         yield name, step, numbers
