@@ -87,9 +87,10 @@ sycl::kernel kernel(const sycl::queue& queue, std::string_view type, int sub_gro
   if (!device.ext_oneapi_can_compile(extension::source_language::sycl))
     throw std::runtime_error("the SYCL device " + device.get_info<sycl::info::device::name>() +
                              " cannot compile kernels at run time; update its driver, or build sem with icpx");
-  // Bit patterns, NaN and the order of additions matter to the bodies: no unsafe floating-point modes.
-  std::vector<std::string> options{"-std=c++20", "-I" + state().sources, "-I" + state().sources + "/include",
-                                   "-fno-fast-math", "-ffp-contract=fast"};
+  // Bit patterns, NaN and the order of additions matter to the bodies: no unsafe floating-point modes. Names of values
+  // are kept because SYCL's cache has them: without, the device would compile what comes from the cache anew.
+  std::vector<std::string> options{"-std=c++20",     "-I" + state().sources, "-I" + state().sources + "/include",
+                                   "-fno-fast-math", "-ffp-contract=fast",   "-fno-discard-value-names"};
 #if __LIBSYCL_MAJOR_VERSION < 9
   options.push_back("-fno-sycl-device-lib=all");  // 2025.3 looks for device libraries that it does not ship
 #endif

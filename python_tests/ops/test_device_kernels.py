@@ -7,6 +7,9 @@ promises is tested by the operators' own tests, which run on these kernels too (
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import diffraction_problems as images
 import pytest
@@ -35,6 +38,7 @@ from helpers import (
 from ptychographic_problems import scan_of
 from scan_problems import Problem, run, same_bits, weights_for
 
+import sem
 from sem import native
 from sem.diffraction.comparison import compare
 from sem.ops import (
@@ -69,6 +73,14 @@ LAYOUTS = {
     "sub-groups of 8": {"sub_group_size": 8},
     "sub-groups of 32": {"sub_group_size": 32},
 }
+
+ONE_PRODUCT = """
+import torch
+from sem.ops import Topology, laplacian_matvec
+from sem.ops.testing import xpu_kernels_on_cpu_tensors
+with xpu_kernels_on_cpu_tensors():
+    laplacian_matvec(torch.ones(1, 3), torch.ones(2), Topology(3, [(0, 1), (1, 2)]))
+"""
 
 
 @pytest.fixture(params=LAYOUTS.values(), ids=LAYOUTS.keys())
@@ -340,3 +352,14 @@ def test_weights_without_gradient_cost_none(device):
     cotangent = rows(5, 33, seed=1)
     (grad,) = torch.autograd.grad(cayley(psi, weights(topology), topology, 0.2, 1e-6), psi, cotangent)
     assert row_errors(grad, exact_cayley(cotangent, weights(topology), topology, -0.2)).max() <= 3e-6
+
+
+def test_the_next_process_compiles_nothing(tmp_path):
+    """What the device's own compiler made is found again too: SYCL knows it by what it was made of, to the byte."""
+    environment = os.environ | {"SYCL_CACHE_PERSISTENT": "1", "SYCL_CACHE_DIR": str(tmp_path)}
+    environment["PYTHONPATH"] = os.pathsep.join([str(Path(sem.__path__[0]).parent), environment.get("PYTHONPATH", "")])
+    kept = []
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", ONE_PRODUCT], env=environment, cwd=tmp_path, check=True, timeout=300)
+        kept.append({path for path in tmp_path.rglob("*") if path.is_file()})
+    assert kept[0] and kept[1] == kept[0]
