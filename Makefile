@@ -56,7 +56,7 @@ demo: $(VENV)/.train ## train a small model on the standard library's source, at
 test: cpp-test py-test ## build and run every test, C++ and Python
 
 .PHONY: cpp-test
-cpp-test: $(VENV)/.test build/.gtest ## C++ tests (GoogleTest under ctest); bodies of device kernels on threads of the host
+cpp-test: $(VENV)/.test build/.gtest ## C++ tests (GoogleTest under ctest); bodies of device kernels on the host
 	cmake -S . -B $(BUILD) -DSEM_TESTS=ON -DSEM_SYCL=OFF
 	cmake --build $(BUILD)
 	$(CTEST) --test-dir $(BUILD)
@@ -90,8 +90,8 @@ sanitize-python: $(VENV)/.test ## the operators' Python tests against a module u
 	  $(BIN)/python tools/from_tree.py build/sanitize-python/tree -p no:cacheprovider python_tests/ops
 
 # GCC's OpenMP runtime hides its barriers from ThreadSanitizer; Clang's shows them through its tool archer, which it finds
-# beside itself. The baseline's instructions, since it sees no access of more than 16 bytes. Device kernels are left out: a
-# host's thread for every thread of a GPU takes an hour under it.
+# beside itself. The baseline's instructions, since it sees no access of more than 16 bytes. Device kernels are left out:
+# their threads take turns on one of the host's.
 .PHONY: sanitize-threads
 sanitize-threads: $(VENV)/.test build/.gtest ## C++ tests under ThreadSanitizer; needs Clang with libomp (CLANG=clang++)
 	cmake -S . -B build/sanitize-threads -G Ninja -DSEM_TESTS=ON -DSEM_PYTHON=OFF -DSEM_SANITIZE=thread -DSEM_SYCL=OFF -DSEM_CUDA=OFF \

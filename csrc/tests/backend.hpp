@@ -1,5 +1,5 @@
 // The back end that a test program tests. Every operator's tests are one source, linked once with each back end:
-// backend_cpu.cpp, backend_host.cpp (the device kernels on host threads), backend_cuda.cpp, ...
+// backend_cpu.cpp, backend_host.cpp (the device kernels on the host), backend_cuda.cpp, ...
 #pragma once
 
 #include <string>

@@ -1,4 +1,4 @@
-// The device kernels on host threads (host_group.hpp): slow, but a race detector sees every access.
+// The device kernels on the host (host_group.hpp).
 #define SEM_BACKEND host
 #include "device/entry.hpp"
 #include "device/operators.hpp"
