@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import diffraction_problems as images
 import pytest
@@ -38,7 +37,6 @@ from helpers import (
 from ptychographic_problems import scan_of
 from scan_problems import Problem, run, same_bits, weights_for
 
-import sem
 from sem import native
 from sem.diffraction.comparison import compare
 from sem.ops import (
@@ -357,7 +355,6 @@ def test_weights_without_gradient_cost_none(device):
 def test_the_next_process_compiles_nothing(tmp_path):
     """What the device's own compiler made is found again too: SYCL knows it by what it was made of, to the byte."""
     environment = os.environ | {"SYCL_CACHE_PERSISTENT": "1", "SYCL_CACHE_DIR": str(tmp_path)}
-    environment["PYTHONPATH"] = os.pathsep.join([str(Path(sem.__path__[0]).parent), environment.get("PYTHONPATH", "")])
     kept = []
     for _ in range(2):
         subprocess.run([sys.executable, "-c", ONE_PRODUCT], env=environment, cwd=tmp_path, check=True, timeout=300)
